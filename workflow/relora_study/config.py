@@ -1,0 +1,366 @@
+"""The configuration's one schema: what each key may hold, and which combinations make a study."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import UserError
+from .files import read_yaml
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `3e-4` as text; take it for the number that its writer meant."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+PositiveNumber = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A mapping of the configuration: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+class Selection(Section):
+    """The cells of the study: every size x method x seed."""
+
+    sizes: Annotated[list[str], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+    seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+
+class Files(Section):
+    """Where `source: files` reads its documents."""
+
+    path: str | None
+    text_column: str
+
+
+class Tokenizer(Section):
+    """Where the tokenizer comes from."""
+
+    source: Literal["train", "path", "hub"]
+    name: str | None
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.source != "train" and not self.name:
+            raise ValueError(f"name must be a folder or repository when source is {self.source}")
+        return self
+
+
+class Data(Section):
+    """From a corpus to token ids."""
+
+    source: Literal["pypi_news", "files"]
+    files: Files
+    held_out_fraction: Annotated[Number, Field(gt=0, lt=1)]
+    held_out_tokens_per_domain: PositiveInt
+    token_dtype: Literal["auto", "uint16", "uint32"]
+    tokenizer: Tokenizer
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.source == "files" and not self.files.path:
+            raise ValueError("files.path must name a folder when source is files")
+        return self
+
+
+class Model(Section):
+    """What every size of the study shares."""
+
+    vocab_size: Annotated[int, Field(ge=257)]
+    context_length: Annotated[int, Field(ge=2)]
+    rms_norm_eps: PositiveNumber
+    rope_theta: PositiveNumber
+    initialization: Literal["pytorch", "normal"]
+
+
+class Size(Section):
+    """The shape of a model, in the terms of `transformers.LlamaConfig`."""
+
+    d_model: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: PositiveInt
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_attention_heads
+
+    @property
+    def smallest_dimension(self) -> int:
+        """The smallest dimension of any adapted matrix: no rank can exceed it."""
+        return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if self.d_model % heads or self.head_dim % 2:
+            raise ValueError(f"d_model {self.d_model} must be num_attention_heads {heads} times an even head size")
+        if heads % groups:
+            raise ValueError(f"num_attention_heads {heads} must be a multiple of num_key_value_heads {groups}")
+        return self
+
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Method(Section):
+    """How a cell trains: named switches, so that a variant is a block of YAML and no code."""
+
+    rank: NonNegativeInt
+    alpha: PositiveNumber = 1.0
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    targets: list[Target] = []
+    adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
+    merge: Literal["scaled", "unscaled"] = "scaled"
+    reset_period: PositiveInt | None = None
+    reset_offset: NonNegativeInt = 0
+    moment_reset: Literal["random", "none"] = "none"
+    moment_reset_fraction: Share = 0.0
+    schedule: Literal["linear", "jagged_cosine"]
+    warmup_steps: NonNegativeInt
+    rewarmup_steps: NonNegativeInt = 0
+    minimum_learning_rate_ratio: Share = 0.0
+    horizon_steps: PositiveInt
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
+        return self.alpha / self.rank
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        period = self.reset_period
+        if self.rank and not self.targets:
+            raise ValueError("targets must name at least one projection when rank is above 0")
+        if not self.rank and (self.targets or period):
+            raise ValueError("rank must be above 0 when targets or reset_period are set")
+        if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
+            raise ValueError(f"reset_period {period} must be longer than rewarmup_steps and reset_offset")
+        if self.schedule == "jagged_cosine" and period is None:
+            raise ValueError("schedule jagged_cosine needs a reset_period")
+        if self.warmup_steps >= self.horizon_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be below horizon_steps {self.horizon_steps}")
+        return self
+
+
+class Train(Section):
+    """The recipe that every method shares."""
+
+    steps: PositiveInt
+    batch_size: PositiveInt
+    micro_batch_size: PositiveInt
+    learning_rate: PositiveNumber
+    betas: Annotated[list[Annotated[Number, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)]
+    eps: PositiveNumber
+    weight_decay: Annotated[Number, Field(ge=0)]
+    checkpoint_every: PositiveInt
+    checkpoint_offset: NonNegativeInt
+    state_every: PositiveInt
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size must be a multiple of micro_batch_size {self.micro_batch_size}")
+        if self.checkpoint_offset >= self.checkpoint_every:
+            raise ValueError(f"checkpoint_offset {self.checkpoint_offset} must be below checkpoint_every")
+        return self
+
+
+class Perplexity(Section):
+    """How texts are scored."""
+
+    max_tokens: Annotated[int, Field(ge=2)]
+
+
+class MinimalPairs(Section):
+    """Which pairs of sentences are judged, and how."""
+
+    source: Literal["templated", "path", "url", "hub"]
+    path: str | None
+    start_token: bool
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.source == "path" and not self.path:
+            raise ValueError("path must name a .zip or a folder when source is path")
+        return self
+
+
+class Evaluation(Section):
+    """What every checkpoint is measured on."""
+
+    perplexity: Perplexity
+    minimal_pairs: MinimalPairs
+    batch_tokens: PositiveInt
+
+
+class Dynamics(Section):
+    """How spectra are taken."""
+
+    batch_sequences: PositiveInt
+
+
+class Report(Section):
+    """How figures and the paper look."""
+
+    formats: Annotated[list[Literal["pdf", "png"]], Field(min_length=2)]
+    title: str
+
+
+class Runtime(Section):
+    """Where and in which precision the jobs run."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16"]
+
+
+class Study(Section):
+    """A whole study: config.yaml with its overlays."""
+
+    schema_version: Literal[1]
+    study: Selection
+    data: Data
+    model: Model
+    sizes: dict[Name, Size]
+    methods: dict[Name, Method]
+    train: Train
+    evaluation: Evaluation
+    dynamics: Dynamics
+    report: Report
+    runtime: Runtime
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        for chosen, known, kind in (
+            (self.study.sizes, self.sizes, "sizes"),
+            (self.study.methods, self.methods, "methods"),
+        ):
+            for name in chosen:
+                if name not in known:
+                    raise ValueError(f"study.{kind}: {name!r} is not one of {', '.join(known)}")
+        for values in (self.study.sizes, self.study.methods, self.study.seeds):
+            if len(set(values)) < len(values):
+                raise ValueError(f"study: {values} names one of its entries twice")
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)
+        if self.model.vocab_size > limit:
+            raise ValueError(f"model.vocab_size {self.model.vocab_size} is too big for data.token_dtype: at most {limit}")
+        if self.data.held_out_tokens_per_domain < self.model.context_length + 1:
+            raise ValueError("data.held_out_tokens_per_domain must hold one sequence: above model.context_length")
+        for method in self.study.methods:
+            for size in self.study.sizes:
+                rank, most = self.methods[method].rank, self.sizes[size].smallest_dimension
+                if rank > most:
+                    raise ValueError(f"methods.{method}.rank {rank} is above {most}, the smallest dimension of {size}")
+        return self
+
+
+class Cell(Section):
+    """All that decides one run: what `results/cells/<cell>/config.yaml` holds."""
+
+    name: str
+    size_name: str
+    method_name: str
+    seed: int
+    model: Model
+    size: Size
+    method: Method
+    train: Train
+    runtime: Runtime
+
+
+def cells(study: Study) -> dict[str, Cell]:
+    """The study's cells by name, `{size}-{method}-s{seed}`, sizes outermost."""
+    chosen = study.study
+    return {
+        (name := f"{size}-{method}-s{seed}"): Cell(
+            name=name,
+            size_name=size,
+            method_name=method,
+            seed=seed,
+            model=study.model,
+            size=study.sizes[size],
+            method=study.methods[method],
+            train=study.train,
+            runtime=study.runtime,
+        )
+        for size in chosen.sizes
+        for method in chosen.methods
+        for seed in chosen.seeds
+    }
+
+
+def check(raw: dict[str, Any], files: Sequence[str | Path]) -> Study:
+    """Validate a merged configuration.
+
+    ``files`` are the files it was merged from, weakest first; they serve to name the place of a mistake.
+    Raises :class:`UserError`, one line, with the key, the value, what is allowed, and the file.
+    """
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        problems = [_describe(dict(problem), files) for problem in error.errors()]
+        raise UserError("; ".join(problems)) from error
+
+
+def _describe(problem: dict[str, Any], files: Sequence[str | Path]) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key, message = ".".join(path), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key; see config.yaml for the keys there are"
+    elif problem["type"] == "missing":
+        return f"{key}: required key is missing ({_origin(path[:-1], files)})"
+    value = "" if isinstance(problem["input"], dict | BaseModel) else f" = {problem['input']!r}"
+    return f"{key}{value}: {message} ({_origin(path, files)})" if key else f"{message} ({_origin([], files)})"
+
+
+def _origin(path: Sequence[str], files: Sequence[str | Path]) -> str:
+    """The strongest file that sets ``path``, or the command line where none does."""
+    for file in reversed(files):
+        with open(file, encoding="utf-8") as stream:
+            if _sets(yaml.safe_load(stream), path):
+                return str(file)
+    return "--config"
+
+
+def _sets(value: Any, path: Sequence[str]) -> bool:
+    for part in path:
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            return False
+    return True
+
+
+def read_section(kind: type[SectionT], path: Path) -> SectionT:
+    """Read a resolved section that the workflow wrote, such as a cell's config.yaml, as ``kind``."""
+    try:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path} does not hold a valid {kind.__name__}: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,17 @@
+"""What a user's mistake looks like: one line that names the thing, the place and the way out."""
+
+import sys
+
+import typer
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; its message is one line and is shown without a traceback."""
+
+
+def command_line(app: typer.Typer) -> None:
+    """Run a stage's command line; a :class:`UserError` becomes one line on stderr and exit code 1."""
+    try:
+        app()
+    except UserError as error:
+        sys.exit(f"error: {error}")
