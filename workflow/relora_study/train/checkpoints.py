@@ -1,0 +1,88 @@
+"""The checkpoints that are evaluated: plain transformers folders, with ReLoRA's factors beside the weights."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from ..config import Cell, Train
+from ..errors import UserError
+from ..files import write_json
+from ..model.relora import adapters, effective_state
+
+
+@dataclass(frozen=True)
+class CheckpointMetadata:
+    """What a checkpoint says of itself; ``scale`` is the adapters' alpha / rank, None where there are none."""
+
+    step: int
+    scale: float | None
+    method: str
+    cell: str
+
+
+def is_due(train: Train, step: int) -> bool:
+    """Whether a checkpoint is kept after ``step``: the first, each multiple, the last, and ``offset`` after a multiple."""
+    past_multiple = step % train.checkpoint_every
+    shifted = step > train.checkpoint_every and past_multiple == train.checkpoint_offset
+    return past_multiple == 0 or shifted or step == train.steps
+
+
+def is_evaluated(train: Train, step: int) -> bool:
+    """Whether the checkpoint of ``step`` is evaluated: all but the readings after a restart."""
+    return step % train.checkpoint_every == 0 or step == train.steps
+
+
+def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path) -> None:
+    """Write ``folder/step-NNNNNN``: the effective weights, as transformers saves them, and the live factors."""
+    place = folder / f"step-{step:06d}"
+    partial = folder / f".partial-{place.name}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_file(effective_state(model), partial / "model.safetensors", metadata={"format": "pt"})
+    model.config.architectures = ["LlamaForCausalLM"]
+    model.config.save_pretrained(partial)
+    layers = adapters(model)
+    if layers:
+        factors = {f"{name}.{key}": getattr(layer, key).detach() for name, layer in layers.items() for key in "AB"}
+        save_file(factors, partial / "adapters.safetensors")
+    scale = cell.method.scale if layers else None
+    write_json(partial / "checkpoint.json", asdict(CheckpointMetadata(step, scale, cell.method_name, cell.name)))
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+
+
+def list_checkpoints(cell_dir: Path) -> dict[int, Path]:
+    """A cell's checkpoints by step, in order. Raises :class:`UserError` where there are none."""
+    found = sorted((cell_dir / "checkpoints").glob("step-*"))
+    if not found:
+        raise UserError(f"{cell_dir}/checkpoints holds no checkpoints; train the cell first")
+    return {int(path.name.removeprefix("step-")): path for path in found}
+
+
+def load_model(path: Path) -> LlamaForCausalLM:
+    """The model of a checkpoint, effective weights, float32, in evaluation mode."""
+    try:
+        model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not a whole checkpoint ({error}); delete it and train the cell again") from error
+    return model.eval()
+
+
+def load_adapters(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """The live factors (A [rank, in], B [out, rank]) of each adapted layer by name; empty for full rank."""
+    file = path / "adapters.safetensors"
+    if not file.exists():
+        return {}
+    tensors = load_file(file)
+    names = [key.removesuffix(".A") for key in tensors if key.endswith(".A")]
+    return {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
+
+
+def read_metadata(path: Path) -> CheckpointMetadata:
+    """What the checkpoint in ``path`` says of itself."""
+    return CheckpointMetadata(**json.loads((path / "checkpoint.json").read_text(encoding="utf-8")))

@@ -1,0 +1,34 @@
+"""The learning rate of every optimizer step, as a share of its peak."""
+
+import math
+
+from ..config import Method
+
+
+def learning_rate_ratio(method: Method, step: int) -> float:
+    """The learning rate, divided by its peak, of the optimizer step that follows ``step`` finished ones.
+
+    ``linear`` warms up and falls straight to 0 at the horizon. ``jagged_cosine`` (Lialin et al. 2023, section 3)
+    warms up and follows half a cosine to the minimum at the horizon, except that at each multiple of the reset
+    period it drops to 0 and climbs, over the re-warm-up, to the cosine's value at the climb's end.
+    """
+    if step < method.warmup_steps:
+        return step / method.warmup_steps
+    if method.schedule == "linear":
+        return max(0.0, 1.0 - _progress(method, step))
+    assert method.reset_period is not None  # the schema asks for it with this schedule
+    since_multiple = step % method.reset_period
+    if step >= method.reset_period and since_multiple < method.rewarmup_steps:
+        climbed = step - since_multiple + method.rewarmup_steps
+        return since_multiple / method.rewarmup_steps * _cosine(method, climbed)
+    return _cosine(method, step)
+
+
+def _progress(method: Method, step: int) -> float:
+    """The share of the way from the warm-up's end to the horizon."""
+    return min(1.0, (step - method.warmup_steps) / (method.horizon_steps - method.warmup_steps))
+
+
+def _cosine(method: Method, step: int) -> float:
+    floor = method.minimum_learning_rate_ratio
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * _progress(method, step)))
