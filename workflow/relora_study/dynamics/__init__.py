@@ -1,0 +1,1 @@
+"""Learning dynamics: spectra of weights, gradients and updates at every checkpoint of a cell."""

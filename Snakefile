@@ -1,0 +1,32 @@
+"""The study from raw text to the paper; the rules are in workflow/rules, the code they call in workflow/relora_study."""
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    section_settings,
+    cell_settings,
+    fetch,
+    minimal_pairs,
+
+
+rule all:
+    default_target: True
+    input:
+        "results/paper.pdf",
+        expand("results/figures/{name}.pdf", name=FIGURES),
+        expand("results/tables/{name}.csv", name=TABLES),

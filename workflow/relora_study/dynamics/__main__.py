@@ -1,0 +1,40 @@
+"""Command line of the dynamics stage: `python -m relora_study.dynamics cell`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from ..config import Cell, Dynamics, read_section
+from ..errors import command_line
+from ..files import write_csv
+from .gradients import fixed_batch
+from .readings import cell_table
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def dynamics() -> None:
+    """Spectra of weights, gradients and updates."""
+
+
+@app.command("cell")
+def read_cell(
+    settings: Annotated[Path, typer.Option(help="The resolved `dynamics` section.")],
+    cell: Annotated[Path, typer.Option(help="Folder of the trained cell.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data stage, for the fixed held-out batch.")],
+    output: Annotated[Path, typer.Option(help="Where the table is written, as CSV.")],
+    threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
+) -> None:
+    """Read every checkpoint of one cell into one long table."""
+    torch.set_num_threads(threads)
+    sequences = read_section(Dynamics, settings).batch_sequences
+    context_length = read_section(Cell, cell / "config.yaml").model.context_length
+    batch = fixed_batch(data / "tokens", sequences, context_length)
+    write_csv(output, cell_table(cell, batch))
+
+
+if __name__ == "__main__":
+    command_line(app)

@@ -1,0 +1,51 @@
+"""Gradients with respect to the effective weights, on one fixed batch of held-out text."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from transformers import LlamaForCausalLM
+
+from ..data.tokens import open_tokens, row
+from ..errors import UserError
+from .matrices import MODULES, Matrices, parameters
+
+MICRO_BATCH_TOKENS = 1024
+
+
+def fixed_batch(tokens: Path, sequences: int, context_length: int) -> Tensor:
+    """The first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
+
+    The same for every checkpoint and method. Raises :class:`UserError` where the held-out text is too short.
+    """
+    ids = open_tokens(tokens, "held_out")
+    available = len(ids) // (context_length + 1)
+    if sequences > available:
+        raise UserError(
+            f"dynamics.batch_sequences {sequences} is more than the {available} sequences of "
+            f"{tokens / 'held_out.bin'}; lower it or raise data.held_out_tokens_per_domain"
+        )
+    return torch.from_numpy(np.stack([row(ids, index, context_length) for index in range(sequences)]))
+
+
+def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = None) -> Matrices:
+    """Gradients of the batch's mean cross-entropy (nats a token) by component, [layers, out, in] each.
+
+    ``batch`` is int64 [sequences, context_length + 1], inputs and next-token labels in one. It is passed
+    ``micro_batch`` sequences at a time, each weighted by its tokens, so that the sum is the whole batch's gradient.
+    ``model`` is left with these weights, and no others, requiring gradients.
+    """
+    model.requires_grad_(False)
+    wanted = [weight.requires_grad_() for component in MODULES for weight in parameters(model, component)]
+    total = [torch.zeros_like(weight) for weight in wanted]
+    tokens = batch[:, 1:].numel()
+    size = micro_batch or max(1, MICRO_BATCH_TOKENS // batch.shape[1])
+    for part in torch.split(batch, size):
+        logits = model(input_ids=part[:, :-1], use_cache=False).logits
+        loss = cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten(), reduction="sum") / tokens
+        for summed, gradient in zip(total, torch.autograd.grad(loss, wanted), strict=True):
+            summed += gradient
+    layers = len(total) // len(MODULES)
+    return {component: torch.stack(total[i * layers : (i + 1) * layers]) for i, component in enumerate(MODULES)}

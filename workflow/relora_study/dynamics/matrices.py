@@ -1,0 +1,50 @@
+"""The matrices that are read, taken from a model or from its adapters and stacked over layers."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from transformers import LlamaForCausalLM
+
+# component -> the module of a decoder layer that holds it; w2 is the second matrix of SwiGLU.
+MODULES = {"w2": "mlp.down_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
+
+Matrices = dict[str, Tensor]
+Factors = tuple[Tensor, Tensor]
+
+
+def parameters(model: LlamaForCausalLM, component: str) -> list[Parameter]:
+    """The weight of ``component`` in every layer, first to last, each [out, in]."""
+    return [layer.get_submodule(MODULES[component]).weight for layer in model.model.layers]
+
+
+def weight_matrices(model: LlamaForCausalLM) -> Matrices:
+    """Copies of the model's weights by component, [layers, out, in] each."""
+    return {
+        component: torch.stack([weight.detach() for weight in parameters(model, component)]) for component in MODULES
+    }
+
+
+def adapter_factors(adapters: Mapping[str, Factors], layers: int) -> dict[str, Factors]:
+    """Adapters by component, A [layers, r, in] and B [layers, out, r]; components without adapters are left out.
+
+    ``adapters`` is what `train.checkpoints.load_adapters` returns, keyed by the module's full name.
+    """
+    names = {component: [f"model.layers.{i}.{module}" for i in range(layers)] for component, module in MODULES.items()}
+    return {
+        component: (
+            torch.stack([adapters[name][0] for name in keys]),
+            torch.stack([adapters[name][1] for name in keys]),
+        )
+        for component, keys in names.items()
+        if all(name in adapters for name in keys)
+    }
+
+
+def frozen_base(effective: Matrices, factors: Mapping[str, Factors], scale: float | None) -> Matrices:
+    """W of W + scale * B A, in float64: the effective weights themselves where a component has no adapter."""
+    base = {component: matrix.double() for component, matrix in effective.items()}
+    for component, (down, up) in factors.items():
+        base[component] -= (scale or 0.0) * (up.double() @ down.double())
+    return base

@@ -1,0 +1,55 @@
+rule minimal_pairs:
+    message:
+        "Collecting the minimal pairs"
+    input:
+        code("evaluate"),
+        settings="results/settings/evaluation.yaml",
+        documents="results/data/documents",
+    output:
+        directory("results/evaluation/minimal_pairs"),
+    log:
+        "results/logs/evaluate/minimal_pairs.log",
+    benchmark:
+        "results/benchmarks/jobs/minimal_pairs.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    shell:
+        "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents {input.documents:q}"
+        " --output {output:q} 2> {log:q}"
+
+
+rule evaluate:
+    message:
+        "Evaluating {wildcards.cell}"
+    input:
+        code("evaluate"),
+        "results/cells/{cell}/manifest.json",
+        "results/data/documents",
+        "results/data/tokenizer",
+        "results/data/tokens",
+        settings="results/settings/evaluation.yaml",
+        dynamics="results/settings/dynamics.yaml",
+        pairs="results/evaluation/minimal_pairs",
+    params:
+        cell="results/cells/{cell}",
+        held_out_tokens=STUDY.data.held_out_tokens_per_domain,
+    output:
+        "results/cells/{cell}/evaluation.csv",
+    log:
+        "results/logs/evaluate/{cell}.log",
+    benchmark:
+        "results/benchmarks/jobs/evaluate-{cell}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=120,
+    shell:
+        "python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
+        " --cell {params.cell:q} --data results/data --pairs {input.pairs:q}"
+        " --held-out-tokens-per-domain {params.held_out_tokens} --threads {threads} --output {output:q} 2> {log:q}"

@@ -1,0 +1,26 @@
+rule pretrain:
+    # The code is not an input: a comment must not cost GPU days. Force a cell with `-R pretrain` after changing it.
+    # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
+    message:
+        "Pretraining {wildcards.cell}"
+    input:
+        config="results/cells/{cell}/config.yaml",
+        tokens="results/data/tokens",
+    output:
+        manifest="results/cells/{cell}/manifest.json",
+    log:
+        "results/logs/pretrain/{cell}.log",
+    benchmark:
+        "results/benchmarks/jobs/pretrain-{cell}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=240,
+        gpu=int(STUDY.runtime.device == "cuda"),
+    priority: 10
+    shell:
+        # the progress lines reach the terminal, and the log keeps all
+        "python -m relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"
+        " 2> >(tee {log:q} >&2)"

@@ -1,0 +1,87 @@
+FIGURES = [
+    "training_curves",
+    "per_weights",
+    "cn_weights",
+    "per_updates",
+    "cn_updates",
+    "first_last_layers",
+    "minimal_pairs_by_phenomenon",
+    "perplexity_by_domain",
+    "lr_schedules",
+    "resets",
+]
+TABLES = ["models", "hyperparameters", "final_results", "cost", "significance", "dead_first_cycle"]
+
+
+def readings(wildcards):
+    """Every file of every cell that the report may read."""
+    return expand(
+        "results/cells/{cell}/{file}", cell=CELLS, file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"]
+    )
+
+
+rule figure:
+    message:
+        "Figure {wildcards.name}"
+    input:
+        readings,
+        code("report"),
+        settings="results/settings/report.yaml",
+        study="results/settings/study.yaml",
+    output:
+        report("results/figures/{name}.pdf", category="Figures", labels={"figure": "{name}", "format": "PDF"}),
+        report(
+            "results/figures/{name}.png",
+            caption="../report/{name}.rst",
+            category="Figures",
+            labels={"figure": "{name}", "format": "PNG"},
+        ),
+    wildcard_constraints:
+        name="|".join(FIGURES),
+    log:
+        "results/logs/report/figure-{name}.log",
+    benchmark:
+        "results/benchmarks/jobs/figure-{name}.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m relora_study.report figure {wildcards.name} --settings {input.settings:q} --study {input.study:q}"
+        " --cells results/cells --output results/figures/{wildcards.name} 2> {log:q}"
+
+
+rule table:
+    message:
+        "Table {wildcards.name}"
+    input:
+        readings,
+        code("report"),
+        settings="results/settings/report.yaml",
+        study="results/settings/study.yaml",
+    output:
+        report(
+            "results/tables/{name}.csv",
+            caption="../report/{name}.rst",
+            category="Tables",
+            labels={"table": "{name}"},
+        ),
+        "results/tables/{name}.md",
+        "results/tables/{name}.tex",
+    wildcard_constraints:
+        name="|".join(TABLES),
+    log:
+        "results/logs/report/table-{name}.log",
+    benchmark:
+        "results/benchmarks/jobs/table-{name}.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m relora_study.report table {wildcards.name} --settings {input.settings:q} --study {input.study:q}"
+        " --cells results/cells --output results/tables/{wildcards.name} 2> {log:q}"
