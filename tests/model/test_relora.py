@@ -1,0 +1,100 @@
+import peft
+import pytest
+import torch
+from relora_study.config import Model, Size
+from relora_study.model.build import build_model
+from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state
+
+PAPER = Model(vocab_size=50304, context_length=2048, rms_norm_eps=1e-6, rope_theta=1e4, initialization="pytorch")
+
+
+def shape(width):
+    return Size(
+        d_model=width, intermediate_size=4 * width, num_hidden_layers=12, num_attention_heads=12, num_key_value_heads=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("width", "method", "total", "trainable"),
+    [
+        (96, "full", 11_282_784, 11_282_784),
+        (96, "relora", 11_682_144, 10_060_128),
+        (384, "full", 64_595_328, 64_595_328),
+        (384, "relora", 66_192_768, 40_240_512),
+    ],
+)
+def test_parameters_are_the_papers_to_the_unit(make_cell, width, method, total, trainable):
+    model = build_model(shape(width), PAPER, seed=0)
+    if method != "full":
+        add_adapters(model, make_cell("relora", rank=4).method.model_copy(update={"rank": 16}))
+    parameters = list(model.parameters())
+    assert sum(parameter.numel() for parameter in parameters) == total
+    assert sum(parameter.numel() for parameter in parameters if parameter.requires_grad) == trainable
+
+
+def random_factors(model):
+    for layer in adapters(model).values():
+        torch.nn.init.normal_(layer.A)
+        torch.nn.init.normal_(layer.B)
+
+
+@pytest.fixture
+def model_and_ids(make_cell):
+    cell = make_cell("relora")
+    model = build_model(cell.size, cell.model, seed=3)
+    add_adapters(model, cell.method)
+    random_factors(model)
+    return cell, model.eval(), torch.randint(300, (2, 16))
+
+
+def test_forward_equals_pefts_lora(model_and_ids):
+    cell, model, ids = model_and_ids
+    plain = build_model(cell.size, cell.model, seed=3)
+    other = peft.get_peft_model(plain, peft.LoraConfig(r=4, lora_alpha=8, target_modules=cell.method.targets))
+    for name, layer in adapters(model).items():
+        lora = other.base_model.model.get_submodule(name)
+        lora.lora_A["default"].weight.data.copy_(layer.A)
+        lora.lora_B["default"].weight.data.copy_(layer.B)
+    torch.testing.assert_close(model(ids).logits, other.eval()(ids).logits, rtol=1e-5, atol=1e-5)
+
+
+def test_a_scaled_merge_and_restart_leave_the_function(model_and_ids):
+    _, model, ids = model_and_ids
+    before = model(ids).logits
+    for layer in adapters(model).values():
+        layer.merge()
+        layer.restart()
+    torch.testing.assert_close(model(ids).logits, before, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unscaled_merge_loses_the_predicted_part(make_cell):
+    method = make_cell("relora_released").method
+    layer = ReLoRALinear(torch.randn(6, 10), method)
+    torch.nn.init.normal_(layer.A)
+    torch.nn.init.normal_(layer.B)
+    lost = (layer.scale - 1) * (layer.B @ layer.A)
+    before = layer.effective_weight()
+    layer.merge()
+    layer.restart()
+    torch.testing.assert_close(before - layer.effective_weight(), lost)
+
+
+def test_the_effective_state_opens_in_the_plain_model(model_and_ids):
+    cell, model, ids = model_and_ids
+    plain = build_model(cell.size, cell.model, seed=9)
+    plain.load_state_dict(effective_state(model))
+    torch.testing.assert_close(plain.eval()(ids).logits, model(ids).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "dead"), [("relora", False), ("relora_released", True)])
+def test_gradients_at_the_first_step(make_cell, method, dead):
+    """B = 0 leaves A without a gradient; A = 0 as well leaves B without one: the dead first cycle."""
+    cell = make_cell(method)
+    model = build_model(cell.size, cell.model, seed=3)
+    add_adapters(model, cell.method)
+    ids = torch.randint(300, (2, 16))
+    model(input_ids=ids, labels=ids).loss.backward()
+    for layer in adapters(model).values():
+        assert layer.weight.grad is None
+        assert layer.A.grad.abs().max() == 0
+        assert (layer.B.grad.abs().max() == 0) == dead

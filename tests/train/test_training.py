@@ -1,0 +1,151 @@
+import math
+
+import pandas as pd
+import pytest
+import torch
+from relora_study.errors import UserError
+from relora_study.model.build import build_model
+from relora_study.model.relora import adapters
+from relora_study.train import loop
+from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
+from relora_study.train.loop import start, take_step, train
+from relora_study.train.resets import is_reset, reset
+from relora_study.train.schedule import learning_rate_ratio
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+CPU = torch.device("cpu")
+
+
+def batch_of(step):
+    return torch.randint(300, (4, 17), generator=torch.Generator().manual_seed(step))
+
+
+def test_jagged_cosine_is_the_closed_form(make_cell):
+    method = make_cell("relora").method.model_copy(
+        update={"warmup_steps": 2000, "reset_period": 2000, "rewarmup_steps": 100, "horizon_steps": 200_000}
+    )
+
+    def expected(step):
+        def cosine(s):
+            return 0.1 + 0.45 * (1 + math.cos(math.pi * (s - 2000) / 198_000))
+
+        if step < 2000:
+            return step / 2000
+        start = step // 2000 * 2000
+        return (step - start) / 100 * cosine(start + 100) if step - start < 100 else cosine(step)
+
+    for step in range(0, 20_000):
+        assert learning_rate_ratio(method, step) == pytest.approx(expected(step), abs=1e-12)
+
+
+def test_linear_is_the_closed_form(make_cell):
+    method = make_cell("full").method.model_copy(update={"warmup_steps": 2500, "horizon_steps": 200_000})
+    for step in range(0, 210_000, 7):
+        expected = min(step / 2500, max(0, (200_000 - step) / 197_500))
+        assert learning_rate_ratio(method, step) == pytest.approx(expected, abs=1e-12)
+
+
+def test_resets_follow_the_step_after_each_multiple(make_cell):
+    method = make_cell("relora").method
+    assert [step for step in range(1, 26) if is_reset(method, step)] == [9, 17, 25]
+    assert not any(is_reset(make_cell("full").method, step) for step in range(100))
+
+
+def test_full_rank_steps_equal_plain_adamw(make_cell):
+    cell = make_cell("full", train={"micro_batch_size": 2})
+    run = start(cell, CPU)
+    plain = build_model(cell.size, cell.model, cell.seed)
+    optimizer = torch.optim.AdamW(plain.parameters(), lr=1.0)
+    for step in range(1, 7):
+        row = take_step(run, batch_of(step), step)
+        rate = 3e-3 * learning_rate_ratio(cell.method, step - 1)
+        optimizer.param_groups[0]["lr"] = rate
+        ids = batch_of(step)
+        loss = functional.cross_entropy(plain(ids[:, :-1]).logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert row["loss"] == pytest.approx(loss.item(), rel=1e-5)
+    for ours, theirs in zip(run.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_reset_forgets_the_moments_and_keeps_adams_step(make_cell):
+    cell = make_cell("relora", moment_reset_fraction=0.9)
+    run = start(cell, CPU)
+    for step in range(1, 4):
+        take_step(run, batch_of(step), step)
+    layers = list(adapters(run.model).values())
+    reset(run.model, run.optimizer, cell.method)
+    states = [run.optimizer.state[factor] for layer in layers for factor in (layer.A, layer.B)]
+    for moment in ("exp_avg", "exp_avg_sq"):
+        values = torch.cat([state[moment].flatten() for state in states])
+        assert (values != 0).double().mean() == pytest.approx(0.1, abs=0.03)
+    assert all(state["step"] == 3 for state in states)
+    assert all(layer.B.abs().max() == 0 and layer.A.abs().max() > 0 for layer in layers)
+
+
+def test_the_released_variant_is_dead_until_its_first_reset(make_cell, tmp_path):
+    train(start(make_cell("relora_released"), CPU), batch_of, tmp_path)
+    log = pd.read_csv(tmp_path / "log.csv")
+    assert (log.adapter_gradient_norm[log.step <= 9] == 0).all()
+    assert (log.adapter_gradient_norm[log.step > 9] > 0).all()
+    assert log.step[log.reset == 1].tolist() == [9, 17]
+
+
+def test_checkpoints_show_the_model_before_the_reset(make_cell, tmp_path):
+    cell = make_cell("relora", reset_offset=0)
+    run = start(cell, CPU)
+    train(run, batch_of, tmp_path)
+    found = list_checkpoints(tmp_path)
+    assert list(found) == [0, 8, 11, 16, 19, 24]
+    assert all(b.abs().max() > 0 for _, b in load_adapters(found[8]).values())
+    assert read_metadata(found[8]).scale == 2.0
+    ids = batch_of(0)
+    opened = AutoModelForCausalLM.from_pretrained(found[8])
+    torch.testing.assert_close(opened(ids).logits, load_model(found[8])(ids).logits)
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+@pytest.mark.parametrize("stop", [3, 10, 18])
+def test_a_killed_run_ends_as_one_never_stopped(make_cell, tmp_path, monkeypatch, method, stop):
+    cell = make_cell(method)
+    train(start(cell, CPU), batch_of, tmp_path / "whole")
+
+    def killed(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return batch_of(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(start(cell, CPU), killed, tmp_path / "cut")
+    train(start(cell, CPU), batch_of, tmp_path / "cut")
+    for file in ("log.csv", "checkpoints/step-000024/model.safetensors", "checkpoints/step-000011/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
+
+
+def test_a_damaged_state_is_set_aside(make_cell, tmp_path):
+    cell = make_cell("full")
+    train(start(cell, CPU), batch_of, tmp_path)
+    log = (tmp_path / "log.csv").read_bytes()
+    file = tmp_path / "state/step-000024/state.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    with pytest.warns(UserWarning, match="step-000024 is damaged"):
+        train(start(cell, CPU), batch_of, tmp_path)
+    assert (tmp_path / "log.csv").read_bytes() == log
+
+
+def test_a_state_of_another_configuration_is_refused(make_cell, tmp_path):
+    train(start(make_cell("full"), CPU), batch_of, tmp_path)
+    with pytest.raises(UserError, match="another configuration"):
+        train(start(make_cell("full", train={"eps": 1e-6}), CPU), batch_of, tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step(make_cell, monkeypatch):
+    run = start(make_cell("full"), CPU)
+    monkeypatch.setattr(loop, "mean_loss", lambda run, rows: run.model.lm_head.weight.sum() * math.inf)
+    with pytest.raises(UserError, match="at step 5"):
+        take_step(run, batch_of(0), 5)
