@@ -30,3 +30,11 @@ rule all:
         "results/paper.pdf",
         expand("results/figures/{name}.pdf", name=FIGURES),
         expand("results/tables/{name}.csv", name=TABLES),
+
+
+onstart:
+    announce()
+
+
+onsuccess:
+    web_report()

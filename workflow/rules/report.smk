@@ -85,3 +85,28 @@ rule table:
     shell:
         "python -m relora_study.report table {wildcards.name} --settings {input.settings:q} --study {input.study:q}"
         " --cells results/cells --output results/tables/{wildcards.name} 2> {log:q}"
+
+
+rule paper:
+    message:
+        "Typesetting the paper"
+    input:
+        readings,
+        code("report"),
+        "paper/paper.typ",
+        expand("results/figures/{name}.{format}", name=FIGURES, format=["pdf", "png"]),
+        expand("results/tables/{name}.csv", name=TABLES),
+    output:
+        report("results/paper.pdf", caption="../report/paper.rst", category="Paper"),
+    log:
+        "results/logs/report/paper.log",
+    benchmark:
+        "results/benchmarks/jobs/paper.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    shell:
+        "python -m relora_study.report paper --source paper/paper.typ --results results --output {output:q} 2> {log:q}"
