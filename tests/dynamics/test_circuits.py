@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from torch.nn import Linear
-
 from relora_study.dynamics.circuits import authors_ov, ov_circuit_factors
 from relora_study.dynamics.low_rank import low_rank_spectrum
 from relora_study.dynamics.spectrum import measure, spectrum
+from torch.nn import Linear
 
 
 def projections(layers, d_model, heads, groups, seed=0):
@@ -26,7 +25,9 @@ def test_authors_circuit_is_values_times_outputs_head_by_head(heads, groups):
     for layer in range(2):
         for head in range(heads):
             group = head // (heads // groups)
-            block = value[layer, group * width : (group + 1) * width] @ output[layer, :, head * width : (head + 1) * width]
+            block = (
+                value[layer, group * width : (group + 1) * width] @ output[layer, :, head * width : (head + 1) * width]
+            )
             torch.testing.assert_close(found[layer, :, head * width : (head + 1) * width], block)
 
 

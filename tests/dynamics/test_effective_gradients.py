@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from relora_study.dynamics.gradients import fixed_batch, gradients
 from relora_study.errors import UserError
+from transformers import LlamaConfig, LlamaForCausalLM
 
 
 @pytest.fixture

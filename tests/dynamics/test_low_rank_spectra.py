@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from relora_study.dynamics.low_rank import low_rank_spectrum
 from relora_study.dynamics.spectrum import measure, reason, spectrum
 

@@ -9,8 +9,6 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import Linear
-
 from relora_study.dynamics.spectrum import (
     condition_number,
     effective_rank,
@@ -21,6 +19,7 @@ from relora_study.dynamics.spectrum import (
     reason,
     spectrum,
 )
+from torch.nn import Linear
 
 SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 12))
 

