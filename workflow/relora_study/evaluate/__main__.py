@@ -1,0 +1,96 @@
+"""`python -m relora_study.evaluate`: what every checkpoint is measured on, and the measuring."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import datasets
+import pandas as pd
+import torch
+import typer
+from tqdm import tqdm
+
+from ..config import Cell, Dynamics, Evaluation, read_section
+from ..data.tokenizer import open_tokenizer
+from ..data.tokens import open_tokens, row, row_count
+from ..errors import command_line
+from ..files import write_csv, write_text
+from ..train.checkpoints import is_evaluated, list_checkpoints, load_model
+from .minimal_pairs import accuracies, encode_pairs
+from .perplexity import perplexities, take_texts
+from .scoring import negative_log_likelihoods
+from .suite import download_blimp, read_suite
+from .templated import templated_suite
+
+BLIMP_ON_THE_HUB = "nyu-mll/blimp"
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+Place = Annotated[Path, typer.Option()]
+Count = Annotated[int, typer.Option(min=1)]
+
+
+@app.command()
+def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
+    """Collect the suite of minimal pairs, one .jsonl a paradigm."""
+    chosen = read_section(Evaluation, settings).minimal_pairs
+    if chosen.source == "templated":
+        texts = pd.read_parquet(documents / "train.parquet").text
+        pairs = pd.DataFrame([pair for paradigm in templated_suite(texts).values() for pair in paradigm])
+    elif chosen.source == "hub":
+        name = chosen.path or BLIMP_ON_THE_HUB
+        parts = [datasets.load_dataset(name, part, split="train") for part in datasets.get_dataset_config_names(name)]
+        pairs = pd.concat([part.to_pandas() for part in parts]).rename(columns={"pair_id": "pairID"})
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        pairs = read_suite(download_blimp(output) if chosen.source == "url" else Path(chosen.path or ""))
+    for paradigm, group in pairs.groupby("UID"):
+        lines = [json.dumps(pair) for pair in group.to_dict("records")]
+        write_text(output / f"{paradigm}.jsonl", "\n".join(lines) + "\n")
+
+
+@app.command()
+def cell(
+    settings: Place,
+    dynamics_settings: Place,
+    cell: Place,
+    data: Place,
+    pairs: Place,
+    held_out_tokens_per_domain: Count,
+    threads: Count,
+    output: Place,
+) -> None:
+    """Measure every evaluated checkpoint of CELL."""
+    torch.set_num_threads(threads)
+    evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
+    tokenizer, batch_tokens = open_tokenizer(data / "tokenizer"), evaluation.batch_tokens
+    domains = {
+        str(name): take_texts(
+            group.text, tokenizer, evaluation.perplexity.max_tokens, held_out_tokens_per_domain
+        )
+        for name, group in pd.read_parquet(data / "documents/held_out.parquet").groupby("domain")
+    }
+    suite = read_suite(pairs)
+    encoded = encode_pairs(suite, tokenizer, evaluation.minimal_pairs.start_token)
+    batch = _fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings))
+
+    def measure(path: Path) -> Iterator[pd.DataFrame]:
+        model = load_model(path)
+        yield perplexities(model, domains, batch_tokens).assign(suite="perplexity")
+        yield accuracies(model, suite, encoded, batch_tokens).assign(suite="minimal_pairs")
+        loss = torch.cat(negative_log_likelihoods(model, batch, batch_tokens)).mean().item()
+        yield pd.DataFrame({"item": ["fixed_batch"], "metric": "loss", "value": loss, "suite": "held_out"})
+
+    due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
+    tables = [table.assign(step=step) for step, path in tqdm(due.items(), disable=None) for table in measure(path)]
+    write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
+
+
+def _fixed_batch(tokens: Path, trained: Cell, dynamics: Dynamics) -> list[list[int]]:
+    ids, length = open_tokens(tokens, "held_out"), trained.model.context_length
+    rows = min(dynamics.batch_sequences, row_count(ids, length))
+    return [row(ids, index, length).tolist() for index in range(rows)]
+
+
+if __name__ == "__main__":
+    command_line(app)

@@ -1,0 +1,65 @@
+"""Suites of minimal pairs in BLiMP's JSONL schema: fetched, checked, read."""
+
+import io
+import json
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import pandas as pd
+
+from ..errors import UserError
+from ..files import sha256, write_whole
+
+# The file that the benchmark's authors publish (CC-BY 4.0), by its content.
+BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
+BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
+FIELDS = ["sentence_good", "sentence_bad", "linguistics_term", "UID", "pairID"]
+
+
+def download_blimp(output: Path) -> Path:
+    """BLiMP's public file, in ``output``. Raises :class:`UserError` without network or where the hash differs."""
+    path = output / "blimp.zip"
+    try:
+        write_whole(path, lambda partial: urllib.request.urlretrieve(BLIMP_URL, partial))
+    except OSError as error:
+        raise UserError(f"cannot fetch {BLIMP_URL}: {error}; fetch it by hand and set minimal_pairs.path") from error
+    if (found := sha256(path)) != BLIMP_SHA256:
+        raise UserError(f"{BLIMP_URL} has sha256 {found}, not the pinned {BLIMP_SHA256}")
+    return path
+
+
+def read_suite(path: Path) -> pd.DataFrame:
+    """All pairs of a .zip or a folder of .jsonl files; nothing is unpacked to disk.
+
+    Raises :class:`UserError` that names the file and line of a pair that is not JSON, lacks a field, or repeats.
+    """
+    pairs = pd.DataFrame(
+        [_parse(name, number, line) for name, text in _texts(path) for number, line in enumerate(text.splitlines(), 1)]
+    )
+    if pairs.empty:
+        raise UserError(f"{path} holds no .jsonl file with minimal pairs")
+    repeated = pairs[pairs.duplicated(["UID", "pairID"])]
+    if not repeated.empty:
+        first = repeated.iloc[0]
+        raise UserError(f"{path}: paradigm {first.UID} has pairID {first.pairID} twice")
+    return pairs
+
+
+def _texts(path: Path) -> list[tuple[str, str]]:
+    if path.is_dir():
+        return [(str(file), file.read_text(encoding="utf-8")) for file in sorted(path.rglob("*.jsonl"))]
+    try:
+        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
+            names = sorted(name for name in archive.namelist() if name.endswith(".jsonl") and "__MACOSX" not in name)
+            return [(name, archive.read(name).decode("utf-8")) for name in names]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"minimal_pairs.path: cannot read {path}: {error}") from error
+
+
+def _parse(name: str, number: int, line: str) -> dict[str, str]:
+    try:
+        pair = json.loads(line)
+        return {field: str(pair[field]) for field in FIELDS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{name}, line {number}: not a minimal pair ({type(error).__name__}: {error})") from error
