@@ -212,7 +212,7 @@ def test_adapter_updates_are_read_as_published_and_exactly(place, tables):
     }
     assert published["per"] == pytest.approx(exact("per"), rel=1e-4)
     assert published["frobenius_norm"] == pytest.approx(np.linalg.norm(product), rel=1e-5)
-    assert published["condition_number"] > 1e5
+    assert 1e5 < published["condition_number"] < 1e12  # float32's round-off; float64's would be beyond
 
 
 def test_adapters_that_have_not_moved_are_zero_matrices(tables):

@@ -1,4 +1,4 @@
-"""Gradients on the fixed batch against plain backward passes and finite differences."""
+"""Gradients on the fixed batch against a plain backward pass, and the batch that they are taken on."""
 
 import json
 
@@ -44,9 +44,11 @@ def test_micro_batches_give_the_whole_batchs_gradient(model, batch, micro_batch)
         torch.testing.assert_close(parts[component], whole[component], rtol=1e-6, atol=1e-9)
 
 
-def test_weights_and_their_buffers_are_left_alone(model, batch):
+def test_weights_are_left_alone_and_only_those_read_are_differentiated(model, batch):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     gradients(model, batch)
+    wanted = {name.split(".")[-2] for name, weight in model.named_parameters() if weight.requires_grad}
+    assert wanted == {"down_proj", "v_proj", "o_proj"}
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
     assert all(weight.grad is None for weight in model.parameters())
 

@@ -9,13 +9,15 @@ from relora_study.dynamics.spectrum import measure, reason, spectrum
 
 def factors(rows, rank, columns, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(3, rows, rank, generator=generator), torch.randn(3, rank, columns, generator=generator)
+    shapes = (3, rows, rank), (3, rank, columns)
+    left, right = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    return left, right
 
 
 @pytest.mark.parametrize(("rows", "rank", "columns"), [(48, 8, 192), (64, 8, 192), (16, 16, 40), (12, 1, 5)])
 def test_the_factors_give_the_products_singular_values(rows, rank, columns):
     left, right = factors(rows, rank, columns)
-    oracle = np.linalg.svd(left.double().numpy() @ right.double().numpy(), compute_uv=False)
+    oracle = np.linalg.svd(left.numpy() @ right.numpy(), compute_uv=False)
     found = low_rank_spectrum(left, right).numpy()
     assert found.shape == (3, rank)
     np.testing.assert_allclose(found, oracle[:, :rank], rtol=1e-10)
@@ -33,7 +35,7 @@ def test_an_ill_conditioned_product_keeps_its_smallest_singular_values():
 def test_metrics_of_factors_are_those_of_the_product_without_its_round_off():
     left, right = factors(48, 8, 192)
     exact = measure(low_rank_spectrum(left, right), (48, 192), factored=True)
-    product = measure(spectrum(left @ right, torch.float32), (48, 192))
+    product = measure(spectrum(left.float() @ right.float(), torch.float32), (48, 192))
     np.testing.assert_allclose(exact["per"], product["per"], rtol=1e-4)
     np.testing.assert_allclose(exact["per_of_rank"] * 8 / 48, exact["per"], rtol=1e-12)
     assert exact["numerical_rank"].tolist() == product["numerical_rank"].tolist() == [8, 8, 8]

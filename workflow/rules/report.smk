@@ -26,7 +26,6 @@ rule figure:
     input:
         readings,
         code("report"),
-        settings="results/settings/report.yaml",
         study="results/settings/study.yaml",
     output:
         report("results/figures/{name}.pdf", category="Figures", labels={"figure": "{name}", "format": "PDF"}),
@@ -49,7 +48,7 @@ rule figure:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m relora_study.report figure {wildcards.name} --settings {input.settings:q} --study {input.study:q}"
+        "python -m relora_study.report figure {wildcards.name} --study {input.study:q}"
         " --cells results/cells --output results/figures/{wildcards.name} 2> {log:q}"
 
 
@@ -59,7 +58,6 @@ rule table:
     input:
         readings,
         code("report"),
-        settings="results/settings/report.yaml",
         study="results/settings/study.yaml",
     output:
         report(
@@ -83,7 +81,7 @@ rule table:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m relora_study.report table {wildcards.name} --settings {input.settings:q} --study {input.study:q}"
+        "python -m relora_study.report table {wildcards.name} --study {input.study:q}"
         " --cells results/cells --output results/tables/{wildcards.name} 2> {log:q}"
 
 
@@ -93,9 +91,12 @@ rule paper:
     input:
         readings,
         code("report"),
-        "paper/paper.typ",
+        "resources/published.csv",
         expand("results/figures/{name}.{format}", name=FIGURES, format=["pdf", "png"]),
         expand("results/tables/{name}.csv", name=TABLES),
+        settings="results/settings/report.yaml",
+        study="results/settings/study.yaml",
+        source="paper/paper.typ",
     output:
         report("results/paper.pdf", caption="../report/paper.rst", category="Paper"),
     log:
@@ -109,4 +110,5 @@ rule paper:
         mem_mb=1000,
         runtime=10,
     shell:
-        "python -m relora_study.report paper --source paper/paper.typ --results results --output {output:q} 2> {log:q}"
+        "python -m relora_study.report paper --settings {input.settings:q} --study {input.study:q}"
+        " --source {input.source:q} --results results --output {output:q} 2> {log:q}"

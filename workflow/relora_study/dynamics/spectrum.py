@@ -17,8 +17,8 @@ def spectrum(matrix: Tensor | npt.NDArray[np.floating], precision: torch.dtype =
     """
     entries = torch.as_tensor(matrix).detach().to(precision)
     finite = torch.isfinite(entries).all(-1, keepdim=True).all(-2, keepdim=True)
-    values: Tensor = torch.linalg.svdvals(torch.where(finite, entries, 0.0))
-    return values.masked_fill(finite.squeeze(-1).logical_not(), torch.nan)
+    values = torch.linalg.svdvals(torch.where(finite, entries, 0.0))
+    return torch.where(finite.squeeze(-1), values, torch.nan)
 
 
 def effective_rank(values: Tensor) -> Tensor:
@@ -27,7 +27,8 @@ def effective_rank(values: Tensor) -> Tensor:
     ``values`` is [..., k], the result [...]: from 1 (rank one) to k (all equal). NaN for a zero matrix.
     """
     shares = values / values.sum(-1, keepdim=True)
-    return torch.special.entr(shares).sum(-1).exp()
+    entropy: Tensor = torch.special.entr(shares).sum(-1)
+    return entropy.exp()
 
 
 def proportional_effective_rank(values: Tensor, size: int | None = None) -> Tensor:
@@ -51,7 +52,7 @@ def numerical_rank(values: Tensor, shape: tuple[int, int], precision: float = ST
     """How many singular values of an m x n matrix stand above round-off, max(m, n) * precision * largest.
 
     That is the rule of `numpy.linalg.matrix_rank`; ``precision`` is that of the numbers as they were stored.
-    ``values`` is [..., k], the result [...], as floats, for a zero matrix gives NaN.
+    ``values`` is [..., k], the result [...], whole numbers as floats. NaN for a zero matrix.
     """
     largest = values.amax(-1, keepdim=True)
     count = (values > max(shape) * precision * largest).sum(-1).to(values.dtype)

@@ -142,5 +142,6 @@ def _progress(cell: Cell, done: int) -> Any:
         unit_scale=True,
         mininterval=SECONDS_BETWEEN_PROGRESS_LINES,
         miniters=1,
+        delay=SECONDS_BETWEEN_PROGRESS_LINES,
         bar_format="{desc}: {percentage:.0f} % of {total_fmt} tokens, {rate_fmt}, {remaining} left\n",
     )

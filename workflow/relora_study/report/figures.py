@@ -1,0 +1,197 @@
+"""The figures, one function each; ``FIGURES`` holds them by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .load import Results, measured, published_readings
+from .style import look, panels
+
+COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
+
+
+def _mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
+    """Mean of ``value`` by step, with a 95 % normal interval of the mean over ``over`` where there are several."""
+    means = rows.groupby("step").value.mean()
+    axes.plot(means.index, means, **drawn)
+    if rows[over].nunique() > 1:
+        error = 1.96 * rows.groupby("step").value.sem()
+        axes.fill_between(means.index, means - error, means + error, color=drawn["color"], alpha=0.15, linewidth=0)
+
+
+def _grid(results: Results, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:
+    """A panel for each of ``rows`` and each size, labelled at the edges."""
+    figure, grid = panels(len(rows), len(results.sizes))
+    for column, size in enumerate(results.sizes):
+        grid[0, column].set_title(size)
+        grid[-1, column].set_xlabel("optimizer step")
+    for axes, title in zip(grid[:, 0], titles, strict=True):
+        axes.set_ylabel(title)
+    return figure, grid
+
+
+def training_curves(results: Results) -> Figure:
+    """Training loss, held-out perplexity and minimal-pair accuracy by step."""
+    figure, grid = _grid(results, ["loss", "ppl", "pairs"], ["train loss (nats/token)", "perplexity", "accuracy"])
+    log = results.table("log.csv")
+    perplexity = measured(results, "perplexity", "macro_average", "token_perplexity")
+    accuracy = measured(results, "minimal_pairs", "overall", "accuracy")
+    for column, size in enumerate(results.sizes):
+        for method in results.methods:
+            drawn = look(results.methods, method)
+            for axes, rows in zip(grid[:, column], (log, perplexity, accuracy), strict=True):
+                own = rows[(rows["size"] == size) & (rows.method == method)]
+                if rows is log:
+                    smooth = own.groupby("step").loss.mean().rolling(9, center=True, min_periods=1).mean()
+                    axes.plot(smooth.index, smooth, **{**drawn, "marker": ""})
+                else:
+                    _mean_line(axes, own, "seed", drawn)
+        grid[1, column].set_yscale("log")
+        grid[2, column].axhline(0.5, color="grey", linewidth=0.6)
+    return figure
+
+
+def _spectra(results: Results, quantity: str, metric: str, components: list[str], label: str) -> Figure:
+    titles = [f"{label}\n{COMPONENTS[component]}" for component in components]
+    figure, grid = _grid(results, components, titles)
+    rows = published_readings(results, quantity, metric)
+    for (row, column), axes in np.ndenumerate(grid):
+        chosen = rows[(rows.component == components[row]) & (rows["size"] == results.sizes[column])]
+        for method in results.methods:
+            _mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
+        if metric == "condition_number":
+            axes.set_yscale("log")
+    return figure
+
+
+def per_weights(results: Results) -> Figure:
+    """Proportional effective rank of the weights, as published."""
+    return _spectra(results, "weights", "per", ["w2", "ov_authors"], "PER")
+
+
+def cn_weights(results: Results) -> Figure:
+    """Condition number of the weights, as published."""
+    return _spectra(results, "weights", "condition_number", ["w2", "ov_authors"], "condition number")
+
+
+def per_updates(results: Results) -> Figure:
+    """Proportional effective rank of the updates, as published, with the adapters' ceiling r / min(m, n)."""
+    figure = _spectra(results, "updates", "per", ["w2", "v", "o"], "PER")
+    for column, size in enumerate(results.sizes):
+        for row, component in enumerate(["w2", "v", "o"]):
+            for ceiling in {_ceiling(results, size, component, method) for method in results.methods} - {None}:
+                axes = figure.axes[row * len(results.sizes) + column]
+                axes.axhline(ceiling, color="grey", linestyle=":", linewidth=0.8, label="ceiling r/min(m, n)")
+    return figure
+
+
+def _ceiling(results: Results, size: str, component: str, method: str) -> float | None:
+    cell = next(cell for cell in results.cells.values() if (cell.size_name, cell.method_name) == (size, method))
+    width = cell.size.d_model
+    least = cell.size.num_key_value_heads * cell.size.head_dim if component == "v" else width
+    return cell.method.rank / least if cell.method.rank else None
+
+
+def cn_updates(results: Results) -> Figure:
+    """Condition number of the updates, as published: for adapters the smallest singular value is round-off."""
+    return _spectra(results, "updates", "condition_number", ["w2", "v", "o"], "condition number")
+
+
+def first_last_layers(results: Results) -> Figure:
+    """PER of W2 in the first and the last half of the layers."""
+    figure, grid = _grid(results, ["first", "last"], ["PER of W2\nfirst half", "PER of W2\nlast half"])
+    rows = published_readings(results, "weights", "per")
+    rows = rows[rows.component == "w2"]
+    for (row, column), axes in np.ndenumerate(grid):
+        own = rows[rows["size"] == results.sizes[column]]
+        half = own[(own.layer >= (own.layer.max() + 1) // 2) == bool(row)]
+        for method in results.methods:
+            _mean_line(axes, half[half.method == method], "layer", look(results.methods, method))
+    return figure
+
+
+def _final_bars(results: Results, rows: pd.DataFrame, label: str) -> Figure:
+    """Points by item (y axis) and method at the last step, a panel a size."""
+    rows = rows[rows.step == rows.groupby("cell").step.transform("max")]
+    figure, grid = panels(1, len(results.sizes))
+    items = sorted(rows["item"].unique())
+    figure.set_figheight(1.3 + 0.24 * len(items))
+    for axes, size in zip(grid[0], results.sizes, strict=True):
+        for place, method in enumerate(results.methods):
+            chosen = rows[(rows["size"] == size) & (rows.method == method)].groupby("item").value.mean().reindex(items)
+            shift = 0.18 * (place - (len(results.methods) - 1) / 2)
+            axes.plot(chosen, np.arange(len(items)) + shift, **look(results.methods, method, linestyle=""))
+        axes.set(title=size, xlabel=label, yticks=range(len(items)), yticklabels=[])
+        axes.grid(axis="y", linewidth=0.3)
+    grid[0, 0].set_yticklabels([item.removeprefix("phenomenon/").replace("_", " ") for item in items])
+    return figure
+
+
+def minimal_pairs_by_phenomenon(results: Results) -> Figure:
+    """Minimal-pair accuracy of each phenomenon at the last step."""
+    rows = results.table("evaluation.csv")
+    figure = _final_bars(results, rows[rows["item"].str.startswith("phenomenon/") & (rows.metric == "accuracy")], "accuracy")
+    for axes in figure.axes:
+        axes.axvline(0.5, color="grey", linewidth=0.6)
+    return figure
+
+
+def perplexity_by_domain(results: Results) -> Figure:
+    """Token perplexity of each held-out domain at the last step."""
+    rows = results.table("evaluation.csv")
+    averages = ["overall", "macro_average"]
+    rows = rows[(rows.metric == "token_perplexity") & ~rows["item"].isin(averages)]
+    figure = _final_bars(results, rows, "token perplexity")
+    for axes in figure.axes:
+        axes.set_xscale("log")
+    return figure
+
+
+def lr_schedules(results: Results) -> Figure:
+    """The learning rate of every step, as logged."""
+    figure, grid = _grid(results, ["rate"], ["learning rate"])
+    _log_lines(results, grid, ["learning_rate"])
+    return figure
+
+
+def resets(results: Results) -> Figure:
+    """Loss and the adapters' gradient norm at every step, resets marked; exactly 0 means dead adapters."""
+    titles = ["train loss\n(nats/token)", "adapter gradient norm"]
+    figure, grid = _grid(results, ["loss", "norm"], titles)
+    _log_lines(results, grid, ["loss", "adapter_gradient_norm"])
+    log = results.table("log.csv")
+    for column, size in enumerate(results.sizes):
+        for step in sorted(log.step[(log["size"] == size) & (log.reset == 1)].unique()):
+            for axes in grid[:, column]:
+                axes.axvline(step, color="grey", linewidth=0.4, alpha=0.6)
+    return figure
+
+
+def _log_lines(results: Results, grid: Any, columns: list[str]) -> None:
+    log = results.table("log.csv")
+    for (row, column), axes in np.ndenumerate(grid):
+        for method in results.methods:
+            own = log[(log["size"] == results.sizes[column]) & (log.method == method)]
+            values = own.groupby("step")[columns[row]].mean().dropna()
+            if len(values):
+                axes.plot(values.index, values, **look(results.methods, method, marker="", linewidth=0.9))
+
+
+FIGURES: dict[str, Callable[[Results], Figure]] = {
+    function.__name__: function
+    for function in (
+        training_curves,
+        per_weights,
+        cn_weights,
+        per_updates,
+        cn_updates,
+        first_last_layers,
+        minimal_pairs_by_phenomenon,
+        perplexity_by_domain,
+        lr_schedules,
+        resets,
+    )
+}

@@ -1,0 +1,76 @@
+"""One reader for all that the cells measured: long tables with the cell's name, size and method beside each row."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..config import Cell, Selection, read_section
+from ..errors import UserError
+from ..files import read_yaml
+
+
+@dataclass(frozen=True)
+class Results:
+    """The study's cells, in its order, and where they lie."""
+
+    folder: Path
+    cells: dict[str, Cell]
+
+    @property
+    def sizes(self) -> list[str]:
+        """The sizes in the study's order."""
+        return list(dict.fromkeys(cell.size_name for cell in self.cells.values()))
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods in the study's order."""
+        return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+
+    def table(self, file: str) -> pd.DataFrame:
+        """The rows of ``file`` (log.csv, evaluation.csv, dynamics.csv) of all cells, with cell, size, method, seed."""
+        return pd.concat([self._read(cell, file) for cell in self.cells.values()], ignore_index=True)
+
+    def manifest(self, cell: Cell) -> dict[str, Any]:
+        """What ``cell`` wrote of its run when it ended."""
+        return dict(read_yaml(self.folder / cell.name / "manifest.json"))
+
+    def _read(self, cell: Cell, file: str) -> pd.DataFrame:
+        path = self.folder / cell.name / file
+        try:
+            rows = pd.read_csv(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
+        return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
+
+
+def open_results(study: Path, folder: Path) -> Results:
+    """The results in ``folder`` of the cells that the study settings select."""
+    chosen = read_section(Selection, study)
+    names = [f"{size}-{method}-s{seed}" for size in chosen.sizes for method in chosen.methods for seed in chosen.seeds]
+    return Results(folder, {name: read_section(Cell, folder / name / "config.yaml") for name in names})
+
+
+def measured(results: Results, suite: str, item: str, metric: str) -> pd.DataFrame:
+    """The rows of evaluation.csv of one suite, item and metric."""
+    rows = results.table("evaluation.csv")
+    return rows[(rows.suite == suite) & (rows["item"] == item) & (rows.metric == metric)]
+
+
+def published_readings(results: Results, quantity: str, metric: str) -> pd.DataFrame:
+    """Rows of dynamics.csv as the paper reads them: full rank at each multiple, ReLoRA shortly after it.
+
+    ``step`` is the multiple that the reading is labelled with (study.md: ReLoRA is read at the label + 100).
+    """
+    rows = results.table("dynamics.csv")
+    rows = rows[(rows.quantity == quantity) & (rows.metric == metric)]
+    kept = []
+    for name, cell in results.cells.items():
+        every, offset = cell.train.checkpoint_every, cell.train.checkpoint_offset if cell.method.rank else 0
+        own = rows[rows.cell == name]
+        first = own.step == 0
+        kept.append(own[first])
+        shifted = own[~first & (own.step % every == offset) & (own.step > offset)]
+        kept.append(shifted.assign(step=shifted.step - offset))
+    return pd.concat(kept)

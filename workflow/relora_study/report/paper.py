@@ -1,0 +1,88 @@
+"""The paper: its numbers and its data-dependent sentences go to one file, which the Typst source reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typst
+
+from ..files import write_json, write_whole
+from .load import Results
+from .tables import dead_first_cycle, final_results, models, significance
+
+PUBLISHED = Path(__file__).parents[3] / "resources" / "published.csv"
+
+
+def typeset(source: Path, results: Results, folder: Path, title: str, output: Path) -> None:
+    """Compile ``source``, which finds figures, tables and ``paper/values.json`` below the results' ``folder``."""
+    write_json(folder / "paper" / "values.json", values(results, title))
+    root = Path.cwd()
+    write_whole(
+        output,
+        lambda path: path.write_bytes(
+            typst.compile(str(source), root=str(root), sys_inputs={"results": f"/{folder.as_posix()}"})
+        ),
+    )
+
+
+def values(results: Results, title: str) -> dict[str, Any]:
+    """Every number, table and sentence of the paper that depends on the data."""
+    final, dead, tests = final_results(results), dead_first_cycle(results), significance(results)
+    cell = next(iter(results.cells.values()))
+    shown = ["cell", "train_loss", "held_out_loss", "perplexity", "bits_per_byte", "minimal_pairs"]
+    return {
+        "title": title,
+        "cells": len(results.cells),
+        "steps": cell.train.steps,
+        "tokens": f"{cell.train.steps * cell.train.batch_size * cell.model.context_length:,}",
+        "context_length": cell.model.context_length,
+        "vocab_size": cell.model.vocab_size,
+        "seeds": len({cell.seed for cell in results.cells.values()}),
+        "shapes": _shapes(results),
+        "models": _rows(models(results)),
+        "final": _rows(final[shown]),
+        "published": _rows(pd.read_csv(PUBLISHED, comment="#")),
+        "significance": _rows(tests),
+        "dead": _rows(dead),
+        "findings": [*_comparisons(results, final, tests), *_cycles(dead)],
+    }
+
+
+def _shapes(results: Results) -> list[list[str]]:
+    sizes = {cell.size_name: cell.size for cell in results.cells.values()}
+    header = ["size", "width", "FFN", "layers", "heads", "KV heads"]
+    return [header] + [[name, *(str(value) for value in size.model_dump().values())] for name, size in sizes.items()]
+
+
+def _rows(table: pd.DataFrame) -> list[list[str]]:
+    return [list(table.columns.str.replace("_", " "))] + [[_text(value) for value in row] for row in table.to_numpy()]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) and value != int(value) else str(value)
+
+
+def _comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
+    """A sentence for each adapter cell: what the numbers say of it against full rank at the same size and seed."""
+    by_cell, sentences = final.set_index("cell"), []
+    for test in tests.itertuples():
+        here, full = by_cell.loc[test.cell], by_cell.loc[test.against]
+        gap = here.held_out_loss - full.held_out_loss
+        side = "above" if gap > 0 else "below"
+        clear = "is" if test.p < 0.05 else "is not"
+        sentences.append(
+            f"{test.cell}: held-out loss {here.held_out_loss:.3f}, {abs(gap):.3f} nats {side} full rank; minimal pairs"
+            f" {here.minimal_pairs:.3f} against {full.minimal_pairs:.3f}. That full rank is better on the pairs {clear}"
+            f" shown at the 5 % level (one-sided p = {test.p:.2g})."
+        )
+    return sentences
+
+
+def _cycles(dead: pd.DataFrame) -> list[str]:
+    return [
+        f"{row.cell}: the adapters' gradient norm is exactly zero until the first reset, so its first cycle is dead."
+        if row.dead
+        else f"{row.cell}: the adapters receive gradients in the first cycle (norm up to"
+        f" {row.largest_gradient_first_cycle:.2g})."
+        for row in dead.itertuples()
+    ]

@@ -1,0 +1,46 @@
+"""How every figure looks: colours that the colour-blind can tell, and marks that survive grey print."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+
+from ..files import write_whole
+
+# Okabe and Ito's palette, with a line and a mark of its own for each method.
+LOOKS = [
+    {"color": "#000000", "linestyle": "-", "marker": "o"},
+    {"color": "#0072B2", "linestyle": "--", "marker": "s"},
+    {"color": "#D55E00", "linestyle": "-.", "marker": "^"},
+    {"color": "#009E73", "linestyle": ":", "marker": "D"},
+    {"color": "#CC79A7", "linestyle": (0, (5, 1)), "marker": "v"},
+]
+
+matplotlib.use("Agg")
+matplotlib.rcParams.update(
+    {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "lines.markersize": 3.5}
+)
+
+
+def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
+    """The colour, line and mark of ``method``; the same in all figures."""
+    return {**LOOKS[methods.index(method) % len(LOOKS)], "linewidth": 1.2, "label": method, **changes}
+
+
+def panels(rows: int, columns: int) -> tuple[Figure, Any]:
+    """A figure of ``rows`` x ``columns`` panels that share their x axis; the axes as a 2-d array."""
+    return pyplot.subplots(
+        rows, columns, figsize=(1.2 + 2.9 * columns, 0.7 + 1.75 * rows), squeeze=False, sharex="col", layout="constrained"
+    )
+
+
+def finish(figure: Figure, output: Path) -> None:
+    """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure."""
+    entries = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if entries:
+        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4, frameon=False)
+    write_whole(output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None}))
+    write_whole(output.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=160))
+    pyplot.close(figure)
