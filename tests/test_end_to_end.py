@@ -37,7 +37,26 @@ def study(tmp_path_factory):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
     corpus, words = folder / "corpus", random.Random(0)
-    vocabulary = "the a minister doctor report said that people see sees new old city law was were not will".split()
+    vocabulary = [
+        "the",
+        "a",
+        "minister",
+        "doctor",
+        "report",
+        "said",
+        "that",
+        "people",
+        "see",
+        "sees",
+        "new",
+        "old",
+        "city",
+        "law",
+        "was",
+        "were",
+        "not",
+        "will",
+    ]
     for domain in ("letters", "minutes"):
         (corpus / domain).mkdir(parents=True)
         for number in range(60):

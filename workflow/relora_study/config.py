@@ -268,7 +268,9 @@ class Study(Section):
     def _fits(self) -> Self:
         limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)
         if self.model.vocab_size > limit:
-            raise ValueError(f"model.vocab_size {self.model.vocab_size} is too big for data.token_dtype: at most {limit}")
+            raise ValueError(
+                f"model.vocab_size {self.model.vocab_size} is too big for data.token_dtype: at most {limit}"
+            )
         if self.data.held_out_tokens_per_domain < self.model.context_length + 1:
             raise ValueError("data.held_out_tokens_per_domain must hold one sequence: above model.context_length")
         for method in self.study.methods:
@@ -341,7 +343,7 @@ def _describe(problem: dict[str, Any], files: Sequence[str | Path]) -> str:
 def _origin(path: Sequence[str], files: Sequence[str | Path]) -> str:
     """The strongest file that sets ``path``, or the command line where none does."""
     for file in reversed(files):
-        with open(file, encoding="utf-8") as stream:
+        with Path(file).open(encoding="utf-8") as stream:
             if _sets(yaml.safe_load(stream), path):
                 return str(file)
     return "--config"

@@ -28,7 +28,9 @@ wildcard_constraints:
 
 def code(*places):
     """The modules of a stage, as inputs: a change to them reruns that stage alone."""
-    files = [file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))]
+    files = [
+        file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))
+    ]
     return [os.path.relpath(file) for file in files]
 
 
@@ -38,25 +40,29 @@ def section(wildcards):
 
 
 rule section_settings:
-    message:
-        "Settings: {wildcards.section}"
-    params:
-        values=section,
     output:
         "results/settings/{section}.yaml",
+    log:
+        "results/logs/settings/{section}.log",
     wildcard_constraints:
         section="study|data|evaluation|dynamics|report|runtime",
+    params:
+        values=section,
+    message:
+        "Settings: {wildcards.section}"
     run:
         write_yaml(output[0], params.values)
 
 
 rule cell_settings:
-    message:
-        "Settings: {wildcards.cell}"
-    params:
-        values=lambda wildcards: CELLS[wildcards.cell].model_dump(),
     output:
         "results/cells/{cell}/config.yaml",
+    log:
+        "results/logs/settings/{cell}.log",
+    params:
+        values=lambda wildcards: CELLS[wildcards.cell].model_dump(),
+    message:
+        "Settings: {wildcards.cell}"
     run:
         write_yaml(output[0], params.values)
 
@@ -93,7 +99,16 @@ def web_report():
         return
     if not page.exists() or page.stat().st_mtime < paper.stat().st_mtime:
         with open("results/logs/report.log", "w") as log:
-            command = [sys.executable, "-m", "snakemake", *sys.argv[1:], "--report", str(page)]
+            command = [
+                sys.executable,
+                "-m",
+                "snakemake",
+                *sys.argv[1:],
+                "--report",
+                str(page),
+            ]
             if subprocess.run(command, stdout=log, stderr=log).returncode:
-                print(f"The web report could not be made; see {log.name}", file=sys.stderr)
+                print(
+                    f"The web report could not be made; see {log.name}", file=sys.stderr
+                )
     print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)

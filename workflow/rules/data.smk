@@ -1,6 +1,4 @@
 rule fetch:
-    message:
-        "Fetching the corpus"
     input:
         settings="results/settings/data.yaml",
     output:
@@ -9,20 +7,20 @@ rule fetch:
         "results/logs/data/fetch.log",
     benchmark:
         "results/benchmarks/jobs/fetch.tsv"
+    retries: 2
     conda:
         "../../envs/data.yaml"
-    retries: 2
     threads: 1
     resources:
         mem_mb=1000,
         runtime=30,
+    message:
+        "Fetching the corpus"
     shell:
         "python -m relora_study.data fetch --settings {input.settings:q} --output {output:q} 2> {log:q}"
 
 
 rule documents:
-    message:
-        "Splitting documents into train and held-out"
     input:
         code("data"),
         settings="results/settings/data.yaml",
@@ -39,20 +37,18 @@ rule documents:
     resources:
         mem_mb=3000,
         runtime=60,
+    message:
+        "Splitting documents into train and held-out"
     shell:
         "python -m relora_study.data documents --settings {input.settings:q} --download {input.download:q}"
         " --output {output:q} 2> {log:q}"
 
 
 rule tokenizer:
-    message:
-        "Training the tokenizer"
     input:
         code("data"),
         settings="results/settings/data.yaml",
         documents="results/data/documents",
-    params:
-        vocab_size=STUDY.model.vocab_size,
     output:
         directory("results/data/tokenizer"),
     log:
@@ -65,21 +61,21 @@ rule tokenizer:
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        vocab_size=STUDY.model.vocab_size,
+    message:
+        "Training the tokenizer"
     shell:
         "python -m relora_study.data tokenizer --settings {input.settings:q} --documents {input.documents:q}"
         " --vocab-size {params.vocab_size} --output {output:q} 2> {log:q}"
 
 
 rule tokens:
-    message:
-        "Packing token ids"
     input:
         code("data"),
         settings="results/settings/data.yaml",
         documents="results/data/documents",
         tokenizer="results/data/tokenizer",
-    params:
-        context_length=STUDY.model.context_length,
     output:
         directory("results/data/tokens"),
     log:
@@ -92,6 +88,10 @@ rule tokens:
     resources:
         mem_mb=3000,
         runtime=60,
+    params:
+        context_length=STUDY.model.context_length,
+    message:
+        "Packing token ids"
     shell:
         "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
         " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> {log:q}"

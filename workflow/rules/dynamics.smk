@@ -1,13 +1,9 @@
 rule dynamics:
-    message:
-        "Taking the spectra of {wildcards.cell}"
     input:
         code("dynamics"),
-        "results/cells/{cell}/manifest.json",
         "results/data/tokens",
+        manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/dynamics.yaml",
-    params:
-        cell="results/cells/{cell}",
     output:
         "results/cells/{cell}/dynamics.csv",
     log:
@@ -20,6 +16,10 @@ rule dynamics:
     resources:
         mem_mb=2000,
         runtime=120,
+    params:
+        cell=subpath(input.manifest, parent=True),
+    message:
+        "Taking the spectra of {wildcards.cell}"
     shell:
         "python -m relora_study.dynamics cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
         " --threads {threads} --output {output:q} 2> {log:q}"

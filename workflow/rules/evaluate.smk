@@ -1,6 +1,4 @@
 rule minimal_pairs:
-    message:
-        "Collecting the minimal pairs"
     input:
         code("evaluate"),
         settings="results/settings/evaluation.yaml",
@@ -17,26 +15,23 @@ rule minimal_pairs:
     resources:
         mem_mb=2000,
         runtime=30,
+    message:
+        "Collecting the minimal pairs"
     shell:
         "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents {input.documents:q}"
         " --output {output:q} 2> {log:q}"
 
 
 rule evaluate:
-    message:
-        "Evaluating {wildcards.cell}"
     input:
         code("evaluate"),
-        "results/cells/{cell}/manifest.json",
         "results/data/documents",
         "results/data/tokenizer",
         "results/data/tokens",
+        manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/evaluation.yaml",
         dynamics="results/settings/dynamics.yaml",
         pairs="results/evaluation/minimal_pairs",
-    params:
-        cell="results/cells/{cell}",
-        held_out_tokens=STUDY.data.held_out_tokens_per_domain,
     output:
         "results/cells/{cell}/evaluation.csv",
     log:
@@ -49,6 +44,11 @@ rule evaluate:
     resources:
         mem_mb=2000,
         runtime=120,
+    params:
+        cell=subpath(input.manifest, parent=True),
+        held_out_tokens=STUDY.data.held_out_tokens_per_domain,
+    message:
+        "Evaluating {wildcards.cell}"
     shell:
         "python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
         " --cell {params.cell:q} --data results/data --pairs {input.pairs:q}"

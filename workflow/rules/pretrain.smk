@@ -1,8 +1,4 @@
 rule pretrain:
-    # The code is not an input: a comment must not cost GPU days. Force a cell with `-R pretrain` after changing it.
-    # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
-    message:
-        "Pretraining {wildcards.cell}"
     input:
         config="results/cells/{cell}/config.yaml",
         tokens="results/data/tokens",
@@ -12,6 +8,7 @@ rule pretrain:
         "results/logs/pretrain/{cell}.log",
     benchmark:
         "results/benchmarks/jobs/pretrain-{cell}.tsv"
+    priority: 10
     conda:
         "../../envs/train.yaml"
     threads: 1
@@ -19,7 +16,10 @@ rule pretrain:
         mem_mb=2000,
         runtime=240,
         gpu=int(STUDY.runtime.device == "cuda"),
-    priority: 10
+    # The code is not an input: a comment must not cost GPU days. Force a cell with `-R pretrain` after changing it.
+    # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
+    message:
+        "Pretraining {wildcards.cell}"
     shell:
         # the progress lines reach the terminal, and the log keeps all
         "python -m relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"

@@ -10,51 +10,62 @@ FIGURES = [
     "lr_schedules",
     "resets",
 ]
-TABLES = ["models", "hyperparameters", "final_results", "cost", "significance", "dead_first_cycle"]
+TABLES = [
+    "models",
+    "hyperparameters",
+    "final_results",
+    "cost",
+    "significance",
+    "dead_first_cycle",
+]
 
 
 def readings(wildcards):
     """Every file of every cell that the report may read."""
     return expand(
-        "results/cells/{cell}/{file}", cell=CELLS, file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"]
+        "results/cells/{cell}/{file}",
+        cell=CELLS,
+        file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"],
     )
 
 
 rule figure:
-    message:
-        "Figure {wildcards.name}"
     input:
         readings,
         code("report"),
         study="results/settings/study.yaml",
     output:
-        report("results/figures/{name}.pdf", category="Figures", labels={"figure": "{name}", "format": "PDF"}),
+        report(
+            "results/figures/{name}.pdf",
+            category="Figures",
+            labels={"figure": "{name}", "format": "PDF"},
+        ),
         report(
             "results/figures/{name}.png",
             caption="../report/{name}.rst",
             category="Figures",
             labels={"figure": "{name}", "format": "PNG"},
         ),
-    wildcard_constraints:
-        name="|".join(FIGURES),
     log:
         "results/logs/report/figure-{name}.log",
     benchmark:
         "results/benchmarks/jobs/figure-{name}.tsv"
+    wildcard_constraints:
+        name="|".join(FIGURES),
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    message:
+        "Figure {wildcards.name}"
     shell:
         "python -m relora_study.report figure {wildcards.name} --study {input.study:q}"
         " --cells results/cells --output results/figures/{wildcards.name} 2> {log:q}"
 
 
 rule table:
-    message:
-        "Table {wildcards.name}"
     input:
         readings,
         code("report"),
@@ -68,26 +79,26 @@ rule table:
         ),
         "results/tables/{name}.md",
         "results/tables/{name}.tex",
-    wildcard_constraints:
-        name="|".join(TABLES),
     log:
         "results/logs/report/table-{name}.log",
     benchmark:
         "results/benchmarks/jobs/table-{name}.tsv"
+    wildcard_constraints:
+        name="|".join(TABLES),
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    message:
+        "Table {wildcards.name}"
     shell:
         "python -m relora_study.report table {wildcards.name} --study {input.study:q}"
         " --cells results/cells --output results/tables/{wildcards.name} 2> {log:q}"
 
 
 rule paper:
-    message:
-        "Typesetting the paper"
     input:
         readings,
         code("report"),
@@ -109,6 +120,8 @@ rule paper:
     resources:
         mem_mb=1000,
         runtime=10,
+    message:
+        "Typesetting the paper"
     shell:
         "python -m relora_study.report paper --settings {input.settings:q} --study {input.study:q}"
         " --source {input.source:q} --results results --output {output:q} 2> {log:q}"

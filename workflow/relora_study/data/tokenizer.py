@@ -13,7 +13,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE (Sennrich et al. 2016; bytes as in GPT-2) with at most ``vocab_size`` entries: any text round-trips."""
+    """A byte-level BPE (Sennrich et al. 2016, on bytes) with at most ``vocab_size`` entries; any text round-trips."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()

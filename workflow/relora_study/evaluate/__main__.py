@@ -65,9 +65,7 @@ def cell(
     evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
     tokenizer, batch_tokens = open_tokenizer(data / "tokenizer"), evaluation.batch_tokens
     domains = {
-        str(name): take_texts(
-            group.text, tokenizer, evaluation.perplexity.max_tokens, held_out_tokens_per_domain
-        )
+        str(name): take_texts(group.text, tokenizer, evaluation.perplexity.max_tokens, held_out_tokens_per_domain)
         for name, group in pd.read_parquet(data / "documents/held_out.parquet").groupby("domain")
     }
     suite = read_suite(pairs)

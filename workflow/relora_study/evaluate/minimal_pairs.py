@@ -15,7 +15,9 @@ def encode_pairs(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, start_
     return [start + ids for ids in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
 
 
-def accuracies(model: LlamaForCausalLM, pairs: pd.DataFrame, encoded: list[list[int]], batch_tokens: int) -> pd.DataFrame:
+def accuracies(
+    model: LlamaForCausalLM, pairs: pd.DataFrame, encoded: list[list[int]], batch_tokens: int
+) -> pd.DataFrame:
     """Columns item, metric, value for each paradigm, each phenomenon and ``overall``; intervals are Wilson's, 95 %.
 
     A sentence's score is its summed log-probability; a tie is wrong, and counted.

@@ -9,7 +9,9 @@ from transformers import LlamaForCausalLM
 
 
 @torch.inference_mode()
-def negative_log_likelihoods(model: LlamaForCausalLM, sequences: Sequence[Sequence[int]], batch_tokens: int) -> list[Tensor]:
+def negative_log_likelihoods(
+    model: LlamaForCausalLM, sequences: Sequence[Sequence[int]], batch_tokens: int
+) -> list[Tensor]:
     """For each sequence of n ids, the float32 [n - 1] negative log-likelihoods, in nats, of all ids but the first.
 
     Each distinct sequence runs once. Padding is on the right, where causal attention cannot see it.

@@ -17,7 +17,14 @@ worker lawyer player team game city school law plan deal vote month week problem
 issue case official reporter voter""".split()
 MEN = ["man", "boy", "father", "brother", "son", "king", "husband"]
 WOMEN = ["woman", "girl", "mother", "sister", "daughter", "queen", "wife"]
-VERBS = [("says", "say"), ("wants", "want"), ("knows", "know"), ("thinks", "think"), ("needs", "need"), ("likes", "like")]
+VERBS = [
+    ("says", "say"),
+    ("wants", "want"),
+    ("knows", "know"),
+    ("thinks", "think"),
+    ("needs", "need"),
+    ("likes", "like"),
+]
 PAST = [("went", "gone"), ("took", "taken"), ("saw", "seen"), ("gave", "given"), ("began", "begun"), ("fell", "fallen")]
 PLACES = ["in the city", "near the school", "at the court", "from the country", "with the team", "behind the company"]
 REFLEXIVE = ["hurt", "saw", "helped", "asked", "called", "found", "protected", "described"]

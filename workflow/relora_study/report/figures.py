@@ -133,7 +133,9 @@ def _final_bars(results: Results, rows: pd.DataFrame, label: str) -> Figure:
 def minimal_pairs_by_phenomenon(results: Results) -> Figure:
     """Minimal-pair accuracy of each phenomenon at the last step."""
     rows = results.table("evaluation.csv")
-    figure = _final_bars(results, rows[rows["item"].str.startswith("phenomenon/") & (rows.metric == "accuracy")], "accuracy")
+    figure = _final_bars(
+        results, rows[rows["item"].str.startswith("phenomenon/") & (rows.metric == "accuracy")], "accuracy"
+    )
     for axes in figure.axes:
         axes.axvline(0.5, color="grey", linewidth=0.6)
     return figure

@@ -32,15 +32,24 @@ def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
 def panels(rows: int, columns: int) -> tuple[Figure, Any]:
     """A figure of ``rows`` x ``columns`` panels that share their x axis; the axes as a 2-d array."""
     return pyplot.subplots(
-        rows, columns, figsize=(1.2 + 2.9 * columns, 0.7 + 1.75 * rows), squeeze=False, sharex="col", layout="constrained"
+        rows,
+        columns,
+        figsize=(1.2 + 2.9 * columns, 0.7 + 1.75 * rows),
+        squeeze=False,
+        sharex="col",
+        layout="constrained",
     )
 
 
 def finish(figure: Figure, output: Path) -> None:
     """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure."""
-    entries = {label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    entries = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
     if entries:
         figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4, frameon=False)
-    write_whole(output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None}))
+    write_whole(
+        output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
+    )
     write_whole(output.with_suffix(".png"), lambda path: figure.savefig(path, format="png", dpi=160))
     pyplot.close(figure)

@@ -60,7 +60,9 @@ def cost(results: Results) -> pd.DataFrame:
         seconds = timing.seconds.sum()
         speed, memory = manifest["tokens"] / seconds, manifest["peak_memory_bytes"] / 2**20
         place = f"{manifest['device']} x {manifest['threads']}"
-        rows.append({"cell": cell.name, "seconds": seconds, "tokens_per_second": speed, "peak_MiB": memory, "device": place})
+        rows.append(
+            {"cell": cell.name, "seconds": seconds, "tokens_per_second": speed, "peak_MiB": memory, "device": place}
+        )
     return pd.DataFrame(rows)
 
 

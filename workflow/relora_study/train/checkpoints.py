@@ -26,7 +26,7 @@ class CheckpointMetadata:
 
 
 def is_due(train: Train, step: int) -> bool:
-    """Whether a checkpoint is kept after ``step``: the first, each multiple, the last, and ``offset`` after a multiple."""
+    """Whether ``step`` leaves a checkpoint: the first, each multiple, ``offset`` after a multiple, the last."""
     past_multiple = step % train.checkpoint_every
     shifted = step > train.checkpoint_every and past_multiple == train.checkpoint_offset
     return past_multiple == 0 or shifted or step == train.steps

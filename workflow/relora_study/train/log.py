@@ -21,14 +21,18 @@ class Log:
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row and flush it."""
-        self._writer.writerow({key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()})
+        self._writer.writerow(
+            {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
+        )
         self._stream.flush()
 
     def __enter__(self) -> Self:
         """Use the log in a ``with`` block, which closes it."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Close the file."""
         self._stream.close()
 
