@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
 sys.path.insert(0, str(PACKAGE.parent))
 # The package is run in place: every job finds it here, in the venv, in conda and on a cluster's node.
-os.environ["PYTHONPATH"] = str(PACKAGE.parent)
+os.environ.update(PYTHONPATH=str(PACKAGE.parent))
 
 from relora_study.config import cells, check
 from relora_study.errors import UserError
@@ -28,9 +28,7 @@ wildcard_constraints:
 
 def code(*places):
     """The modules of a stage, as inputs: a change to them reruns that stage alone."""
-    files = [
-        file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))
-    ]
+    files = [file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))]
     return [os.path.relpath(file) for file in files]
 
 
@@ -39,32 +37,13 @@ def section(wildcards):
     return getattr(STUDY, wildcards.section).model_dump()
 
 
-rule section_settings:
-    output:
-        "results/settings/{section}.yaml",
-    log:
-        "results/logs/settings/{section}.log",
-    wildcard_constraints:
-        section="study|data|evaluation|dynamics|report|runtime",
-    params:
-        values=section,
-    message:
-        "Settings: {wildcards.section}"
-    run:
-        write_yaml(output[0], params.values)
-
-
-rule cell_settings:
-    output:
-        "results/cells/{cell}/config.yaml",
-    log:
-        "results/logs/settings/{cell}.log",
-    params:
-        values=lambda wildcards: CELLS[wildcards.cell].model_dump(),
-    message:
-        "Settings: {wildcards.cell}"
-    run:
-        write_yaml(output[0], params.values)
+def readings(wildcards):
+    """Every file of every cell that the report may read."""
+    return expand(
+        "results/cells/{cell}/{file}",
+        cell=CELLS,
+        file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"],
+    )
 
 
 # Floating-point operations a second that two cores of a 2020s laptop or server reach in these small models.
@@ -108,7 +87,5 @@ def web_report():
                 str(page),
             ]
             if subprocess.run(command, stdout=log, stderr=log).returncode:
-                print(
-                    f"The web report could not be made; see {log.name}", file=sys.stderr
-                )
+                print(f"The web report could not be made; see {log.name}", file=sys.stderr)
     print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)

@@ -20,15 +20,6 @@ TABLES = [
 ]
 
 
-def readings(wildcards):
-    """Every file of every cell that the report may read."""
-    return expand(
-        "results/cells/{cell}/{file}",
-        cell=CELLS,
-        file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"],
-    )
-
-
 rule figure:
     input:
         readings,

@@ -1,5 +1,6 @@
 """`python -m relora_study.data`: from a corpus to token ids."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -38,7 +39,7 @@ def documents(settings: Settings, download: Folder, output: Output) -> None:
     data = read_section(Data, settings)
     parts = split(SOURCES[data.source](data, download), data.held_out_fraction)
     for name, table in zip(("train", "held_out"), parts, strict=True):
-        write_whole(output / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
+        write_whole(output / f"{name}.parquet", partial(table.to_parquet, index=False))
 
 
 @app.command()

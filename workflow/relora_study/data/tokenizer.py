@@ -40,9 +40,9 @@ def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTo
         raise UserError(f"data.tokenizer.name: {settings.name} has no end-of-text token")
     if len(tokenizer) > vocab_size:
         raise UserError(f"data.tokenizer.name: {settings.name} has {len(tokenizer)} entries; raise model.vocab_size")
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The study's tokenizer, from the workflow's own folder."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)  # type: ignore[no-any-return]
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)

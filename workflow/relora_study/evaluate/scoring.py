@@ -41,4 +41,4 @@ def _score(model: LlamaForCausalLM, batch: list[tuple[int, ...]]) -> list[Tensor
     hidden = model.model(input_ids=padded[:, :-1], use_cache=False).last_hidden_state
     logits = model.lm_head(hidden[scored])
     losses = functional.cross_entropy(logits, padded[:, 1:][scored], reduction="none")
-    return list(losses.split((lengths - 1).tolist()))
+    return list(torch.split(losses, (lengths - 1).tolist()))

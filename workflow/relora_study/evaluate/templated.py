@@ -6,7 +6,7 @@ It needs no network. It is not BLiMP, whose numbers it must not be set against; 
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import product
 
 PAIRS_A_PARADIGM = 200
@@ -85,7 +85,7 @@ def _pasts(nouns: list[str]) -> Iterable[Pair]:
         yield f"The {noun} {past} it {time}.", f"The {noun} {participle} it {time}."
 
 
-PARADIGMS = {
+PARADIGMS: dict[str, tuple[str, Callable[[list[str]], Iterable[Pair]]]] = {
     "this_these": ("determiner_noun_agreement", lambda nouns: _determiners(nouns, "this", "these")),
     "that_those": ("determiner_noun_agreement", lambda nouns: _determiners(nouns, "that", "those")),
     "is_are": ("subject_verb_agreement", lambda nouns: _copula(nouns, "is", "are")),

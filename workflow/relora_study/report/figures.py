@@ -82,17 +82,20 @@ def per_updates(results: Results) -> Figure:
     figure = _spectra(results, "updates", "per", ["w2", "v", "o"], "PER")
     for column, size in enumerate(results.sizes):
         for row, component in enumerate(["w2", "v", "o"]):
-            for ceiling in {_ceiling(results, size, component, method) for method in results.methods} - {None}:
+            for ceiling in _ceilings(results, size, component):
                 axes = figure.axes[row * len(results.sizes) + column]
                 axes.axhline(ceiling, color="grey", linestyle=":", linewidth=0.8, label="ceiling r/min(m, n)")
     return figure
 
 
-def _ceiling(results: Results, size: str, component: str, method: str) -> float | None:
-    cell = next(cell for cell in results.cells.values() if (cell.size_name, cell.method_name) == (size, method))
-    width = cell.size.d_model
-    least = cell.size.num_key_value_heads * cell.size.head_dim if component == "v" else width
-    return cell.method.rank / least if cell.method.rank else None
+def _ceilings(results: Results, size: str, component: str) -> set[float]:
+    """r / min(m, n) of ``component`` for each rank that the study trains at ``size``."""
+    cells = [cell for cell in results.cells.values() if cell.size_name == size and cell.method.rank]
+    narrow = component == "v"
+    return {
+        cell.method.rank / (cell.size.num_key_value_heads * cell.size.head_dim if narrow else cell.size.d_model)
+        for cell in cells
+    }
 
 
 def cn_updates(results: Results) -> Figure:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ..files import write_whole
 
 # Okabe and Ito's palette, with a line and a mark of its own for each method.
-LOOKS = [
+LOOKS: list[dict[str, Any]] = [
     {"color": "#000000", "linestyle": "-", "marker": "o"},
     {"color": "#0072B2", "linestyle": "--", "marker": "s"},
     {"color": "#D55E00", "linestyle": "-.", "marker": "^"},
@@ -31,7 +31,7 @@ def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
 
 def panels(rows: int, columns: int) -> tuple[Figure, Any]:
     """A figure of ``rows`` x ``columns`` panels that share their x axis; the axes as a 2-d array."""
-    return pyplot.subplots(
+    figure, grid = pyplot.subplots(
         rows,
         columns,
         figsize=(1.2 + 2.9 * columns, 0.7 + 1.75 * rows),
@@ -39,6 +39,7 @@ def panels(rows: int, columns: int) -> tuple[Figure, Any]:
         sharex="col",
         layout="constrained",
     )
+    return figure, grid
 
 
 def finish(figure: Figure, output: Path) -> None:

@@ -90,7 +90,7 @@ def take_step(run: Run, batch: Tensor, step: int) -> dict[str, Any]:
         group["lr"] = rate
     run.optimizer.zero_grad()
     loss = 0.0
-    for part in batch.to(device).split(cell.train.micro_batch_size):
+    for part in torch.split(batch.to(device), cell.train.micro_batch_size):
         part_loss = mean_loss(run, part) * (len(part) / len(batch))
         part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.item()
