@@ -32,8 +32,8 @@ rule all:
     default_target: True
     input:
         "results/paper.pdf",
-        expand("results/figures/{name}.pdf", name=FIGURES),
-        expand("results/tables/{name}.csv", name=TABLES),
+        expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
+        expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
 
 
 onstart:

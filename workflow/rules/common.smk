@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
@@ -12,7 +13,6 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent))
 
 from relora_study.config import cells, check
 from relora_study.errors import UserError
-from relora_study.files import write_yaml
 
 try:
     STUDY = check(config, [*workflow.configfiles])
@@ -20,6 +20,7 @@ except UserError as error:
     raise WorkflowError(f"configuration: {error}") from None
 
 CELLS = cells(STUDY)
+CAPTIONS = yaml.safe_load((PACKAGE.parent / "report" / "captions.yaml").read_text(encoding="utf-8"))
 
 
 wildcard_constraints:
@@ -32,9 +33,9 @@ def code(*places):
     return [os.path.relpath(file) for file in files]
 
 
-def section(wildcards):
-    """What one section's settings file holds."""
-    return getattr(STUDY, wildcards.section).model_dump()
+def as_yaml(settings):
+    """What a settings file holds."""
+    return yaml.safe_dump(settings.model_dump(), sort_keys=False)
 
 
 def readings(wildcards):

@@ -1,25 +1,3 @@
-FIGURES = [
-    "training_curves",
-    "per_weights",
-    "cn_weights",
-    "per_updates",
-    "cn_updates",
-    "first_last_layers",
-    "minimal_pairs_by_phenomenon",
-    "perplexity_by_domain",
-    "lr_schedules",
-    "resets",
-]
-TABLES = [
-    "models",
-    "hyperparameters",
-    "final_results",
-    "cost",
-    "significance",
-    "dead_first_cycle",
-]
-
-
 rule figure:
     input:
         readings,
@@ -28,12 +6,13 @@ rule figure:
     output:
         report(
             "results/figures/{name}.pdf",
+            caption="../report/caption.rst",
             category="Figures",
             labels={"figure": "{name}", "format": "PDF"},
         ),
         report(
             "results/figures/{name}.png",
-            caption="../report/{name}.rst",
+            caption="../report/caption.rst",
             category="Figures",
             labels={"figure": "{name}", "format": "PNG"},
         ),
@@ -42,13 +21,15 @@ rule figure:
     benchmark:
         "results/benchmarks/jobs/figure-{name}.tsv"
     wildcard_constraints:
-        name="|".join(FIGURES),
+        name="|".join(CAPTIONS["figures"]),
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        caption=lambda wildcards: CAPTIONS["figures"][wildcards.name],
     message:
         "Figure {wildcards.name}"
     shell:
@@ -64,7 +45,7 @@ rule table:
     output:
         report(
             "results/tables/{name}.csv",
-            caption="../report/{name}.rst",
+            caption="../report/caption.rst",
             category="Tables",
             labels={"table": "{name}"},
         ),
@@ -75,13 +56,15 @@ rule table:
     benchmark:
         "results/benchmarks/jobs/table-{name}.tsv"
     wildcard_constraints:
-        name="|".join(TABLES),
+        name="|".join(CAPTIONS["tables"]),
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        caption=lambda wildcards: CAPTIONS["tables"][wildcards.name],
     message:
         "Table {wildcards.name}"
     shell:
@@ -94,8 +77,8 @@ rule paper:
         readings,
         code("report"),
         "resources/published.csv",
-        expand("results/figures/{name}.{format}", name=FIGURES, format=["pdf", "png"]),
-        expand("results/tables/{name}.csv", name=TABLES),
+        expand("results/figures/{name}.{format}", name=CAPTIONS["figures"], format=["pdf", "png"]),
+        expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
         settings="results/settings/report.yaml",
         study="results/settings/study.yaml",
         source="paper/paper.typ",

@@ -1,3 +1,4 @@
+# Each section's settings are a file of their own, so that a changed key reruns only what reads it.
 rule section_settings:
     output:
         "results/settings/{section}.yaml",
@@ -5,12 +6,14 @@ rule section_settings:
         "results/logs/settings/{section}.log",
     wildcard_constraints:
         section="study|data|evaluation|dynamics|report|runtime",
+    conda:
+        "../../envs/data.yaml"
     params:
-        values=section,
+        yaml=lambda wildcards: as_yaml(getattr(STUDY, wildcards.section)),
     message:
         "Settings: {wildcards.section}"
-    run:
-        write_yaml(output[0], params.values)
+    shell:
+        "printf %s {params.yaml:q} > {output:q} 2> {log:q}"
 
 
 rule cell_settings:
@@ -18,9 +21,11 @@ rule cell_settings:
         "results/cells/{cell}/config.yaml",
     log:
         "results/logs/settings/{cell}.log",
+    conda:
+        "../../envs/data.yaml"
     params:
-        values=lambda wildcards: CELLS[wildcards.cell].model_dump(),
+        yaml=lambda wildcards: as_yaml(CELLS[wildcards.cell]),
     message:
         "Settings: {wildcards.cell}"
-    run:
-        write_yaml(output[0], params.values)
+    shell:
+        "printf %s {params.yaml:q} > {output:q} 2> {log:q}"
