@@ -13,6 +13,7 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent))
 
 from relora_study.config import cells, check
 from relora_study.errors import UserError
+from relora_study.estimate import estimated_minutes
 
 try:
     STUDY = check(config, [*workflow.configfiles])
@@ -47,46 +48,25 @@ def readings(wildcards):
     )
 
 
-# Floating-point operations a second that two cores of a 2020s laptop or server reach in these small models.
-NOMINAL_FLOPS = 1.2e11
-
-
 def announce():
-    """Say what a study will cost before it starts; six operations a parameter and token (Kaplan et al. 2020)."""
-    tokens = STUDY.train.steps * STUDY.train.batch_size * STUDY.model.context_length
-    flops = sum(6 * weights(cell) * tokens for cell in CELLS.values())
-    minutes = 1 + 1.6 * flops / NOMINAL_FLOPS / 60
+    """Say what a study will cost before it starts, and leave the terminal to the trainings' progress."""
+    # No setting of Snakemake's silences its scheduler's "Select jobs" and "Execute n jobs" without its errors.
+    logger.addFilter(lambda record: not str(record.msg).startswith(("Select jobs to execute", "Execute ")))
     print(
-        f"{len(CELLS)} cells of {tokens:,} training tokens each: about {minutes:.0f} minutes on 2 CPU cores"
-        " if nothing is done yet.\nEach training says every 20 seconds how far it is; all else is in results/logs."
-        " Stop and start again at any time.",
+        f"{len(CELLS)} cells: about {estimated_minutes(STUDY):.0f} minutes on 2 CPU cores, less where work is done.\n"
+        "Each training says every 20 seconds how far it is; all else is in results/logs. Stop and go on at any time.",
         file=sys.stderr,
     )
 
 
-def weights(cell):
-    """The weights of a cell that a token is multiplied with: all but the embedding's."""
-    size = cell.size
-    heads = 2 * size.d_model + 2 * size.num_key_value_heads * size.head_dim
-    layer = size.d_model * (heads + 3 * size.intermediate_size)
-    return size.num_hidden_layers * layer + size.d_model * cell.model.vocab_size
-
-
 def web_report():
-    """Remake results/report.html, when the whole study is there, by the user's own command with `--report`."""
-    paper, page = Path("results/paper.pdf"), Path("results/report.html")
-    if not paper.exists():
+    """After a run of the whole study: remake results/report.html, by the user's own command with `--report`."""
+    paper, page, log = (Path("results") / name for name in ("paper.pdf", "report.html", "logs/report.log"))
+    if workflow.dag_settings.targets:
         return
     if not page.exists() or page.stat().st_mtime < paper.stat().st_mtime:
-        with open("results/logs/report.log", "w") as log:
-            command = [
-                sys.executable,
-                "-m",
-                "snakemake",
-                *sys.argv[1:],
-                "--report",
-                str(page),
-            ]
-            if subprocess.run(command, stdout=log, stderr=log).returncode:
-                print(f"The web report could not be made; see {log.name}", file=sys.stderr)
+        command = [sys.executable, "-m", "snakemake", *sys.argv[1:], "--report", str(page)]
+        with log.open("w", encoding="utf-8") as stream:
+            if subprocess.run(command, stdout=stream, stderr=stream).returncode:
+                raise WorkflowError(f"the web report could not be made; {log} says why")
     print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)

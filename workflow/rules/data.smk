@@ -17,7 +17,7 @@ rule fetch:
     message:
         "Fetching the corpus"
     shell:
-        "python -m relora_study.data fetch --settings {input.settings:q} --output {output:q} 2> {log:q}"
+        "python -m relora_study.data fetch --settings {input.settings:q} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule documents:
@@ -41,7 +41,7 @@ rule documents:
         "Splitting documents into train and held-out"
     shell:
         "python -m relora_study.data documents --settings {input.settings:q} --download {input.download:q}"
-        " --output {output:q} 2> {log:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule tokenizer:
@@ -67,7 +67,7 @@ rule tokenizer:
         "Training the tokenizer"
     shell:
         "python -m relora_study.data tokenizer --settings {input.settings:q} --documents {input.documents:q}"
-        " --vocab-size {params.vocab_size} --output {output:q} 2> {log:q}"
+        " --vocab-size {params.vocab_size} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule tokens:
@@ -94,4 +94,4 @@ rule tokens:
         "Packing token ids"
     shell:
         "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
-        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> {log:q}"
+        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> >(tee {log:q} >&2)"

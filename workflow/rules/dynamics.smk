@@ -22,4 +22,4 @@ rule dynamics:
         "Taking the spectra of {wildcards.cell}"
     shell:
         "python -m relora_study.dynamics cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
-        " --threads {threads} --output {output:q} 2> {log:q}"
+        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

@@ -19,7 +19,7 @@ rule minimal_pairs:
         "Collecting the minimal pairs"
     shell:
         "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents {input.documents:q}"
-        " --output {output:q} 2> {log:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule evaluate:
@@ -52,4 +52,4 @@ rule evaluate:
     shell:
         "python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
         " --cell {params.cell:q} --data results/data --pairs {input.pairs:q}"
-        " --held-out-tokens-per-domain {params.held_out_tokens} --threads {threads} --output {output:q} 2> {log:q}"
+        " --held-out-tokens-per-domain {params.held_out_tokens} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

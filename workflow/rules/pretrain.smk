@@ -21,6 +21,5 @@ rule pretrain:
     message:
         "Pretraining {wildcards.cell}"
     shell:
-        # the progress lines reach the terminal, and the log keeps all
         "python -m relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"
         " 2> >(tee {log:q} >&2)"

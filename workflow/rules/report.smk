@@ -34,7 +34,7 @@ rule figure:
         "Figure {wildcards.name}"
     shell:
         "python -m relora_study.report figure {wildcards.name} --study {input.study:q}"
-        " --cells results/cells --output results/figures/{wildcards.name} 2> {log:q}"
+        " --cells results/cells --output results/figures/{wildcards.name} 2> >(tee {log:q} >&2)"
 
 
 rule table:
@@ -69,7 +69,7 @@ rule table:
         "Table {wildcards.name}"
     shell:
         "python -m relora_study.report table {wildcards.name} --study {input.study:q}"
-        " --cells results/cells --output results/tables/{wildcards.name} 2> {log:q}"
+        " --cells results/cells --output results/tables/{wildcards.name} 2> >(tee {log:q} >&2)"
 
 
 rule paper:
@@ -98,4 +98,4 @@ rule paper:
         "Typesetting the paper"
     shell:
         "python -m relora_study.report paper --settings {input.settings:q} --study {input.study:q}"
-        " --source {input.source:q} --results results --output {output:q} 2> {log:q}"
+        " --source {input.source:q} --results results --output {output:q} 2> >(tee {log:q} >&2)"
