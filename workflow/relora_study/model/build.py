@@ -5,6 +5,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ..config import Model, Size
+from . import attention
 
 
 def llama_config(size: Size, model: Model) -> LlamaConfig:
@@ -23,6 +24,7 @@ def llama_config(size: Size, model: Model) -> LlamaConfig:
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
+        attn_implementation=attention.NAME,
     )
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from tqdm import tqdm
 from transformers import LlamaForCausalLM
 
 from ..config import Cell
 from ..errors import UserError
 from ..model.build import build_model
+from ..model.loss import head_cross_entropy
 from ..model.relora import adapters, add_adapters
 from .checkpoints import is_due, save_checkpoint
 from .log import Log
@@ -108,8 +108,8 @@ def mean_loss(run: Run, rows: Tensor) -> Tensor:
     """Mean cross-entropy, in nats a token, of ``rows`` [n, context_length + 1]: each id predicts the next."""
     bfloat16 = run.cell.runtime.precision == "bfloat16"
     with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        logits = run.model(input_ids=rows[:, :-1], use_cache=False).logits
-    return functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
+        hidden = run.model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
+        return head_cross_entropy(hidden, run.model.lm_head.weight, rows[:, 1:])
 
 
 def _after_step(run: Run, step: int, cell_dir: Path) -> None:
