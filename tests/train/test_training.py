@@ -89,7 +89,7 @@ def test_a_reset_forgets_the_moments_and_keeps_adams_step(make_cell):
 
 
 def test_the_released_variant_is_dead_until_its_first_reset(make_cell, tmp_path):
-    train(start(make_cell("relora_released"), CPU), batch_of, tmp_path)
+    train(make_cell("relora_released"), CPU, batch_of, tmp_path)
     log = pd.read_csv(tmp_path / "log.csv")
     assert (log.adapter_gradient_norm[log.step <= 9] == 0).all()
     assert (log.adapter_gradient_norm[log.step > 9] > 0).all()
@@ -98,8 +98,7 @@ def test_the_released_variant_is_dead_until_its_first_reset(make_cell, tmp_path)
 
 def test_checkpoints_show_the_model_before_the_reset(make_cell, tmp_path):
     cell = make_cell("relora", reset_offset=0)
-    run = start(cell, CPU)
-    train(run, batch_of, tmp_path)
+    train(cell, CPU, batch_of, tmp_path)
     found = list_checkpoints(tmp_path)
     assert list(found) == [0, 8, 11, 16, 19, 24]
     assert all(b.abs().max() > 0 for _, b in load_adapters(found[8]).values())
@@ -113,7 +112,7 @@ def test_checkpoints_show_the_model_before_the_reset(make_cell, tmp_path):
 @pytest.mark.parametrize("stop", [3, 10, 18])
 def test_a_killed_run_ends_as_one_never_stopped(make_cell, tmp_path, monkeypatch, method, stop):
     cell = make_cell(method)
-    train(start(cell, CPU), batch_of, tmp_path / "whole")
+    train(cell, CPU, batch_of, tmp_path / "whole")
 
     def killed(step):
         if step == stop:
@@ -121,29 +120,34 @@ def test_a_killed_run_ends_as_one_never_stopped(make_cell, tmp_path, monkeypatch
         return batch_of(step)
 
     with pytest.raises(KeyboardInterrupt):
-        train(start(cell, CPU), killed, tmp_path / "cut")
-    train(start(cell, CPU), batch_of, tmp_path / "cut")
+        train(cell, CPU, killed, tmp_path / "cut")
+    train(cell, CPU, batch_of, tmp_path / "cut")
     for file in ("log.csv", "checkpoints/step-000024/model.safetensors", "checkpoints/step-000011/model.safetensors"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
 
 
 def test_a_damaged_state_is_set_aside(make_cell, tmp_path):
     cell = make_cell("full")
-    train(start(cell, CPU), batch_of, tmp_path)
+    train(cell, CPU, batch_of, tmp_path)
     log = (tmp_path / "log.csv").read_bytes()
     file = tmp_path / "state/step-000024/state.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.warns(UserWarning, match="step-000024 is damaged"):
-        train(start(cell, CPU), batch_of, tmp_path)
+        train(cell, CPU, batch_of, tmp_path)
     assert (tmp_path / "log.csv").read_bytes() == log
 
 
-def test_a_state_of_another_configuration_is_refused(make_cell, tmp_path):
-    train(start(make_cell("full"), CPU), batch_of, tmp_path)
-    with pytest.raises(UserError, match="another configuration"):
-        train(start(make_cell("full", train={"eps": 1e-6}), CPU), batch_of, tmp_path)
+def test_another_configurations_run_is_kept_aside(make_cell, tmp_path):
+    train(make_cell("full"), CPU, batch_of, tmp_path)
+    before = (tmp_path / "log.csv").read_bytes()
+    other = make_cell("full", train={"eps": 1e-6})
+    with pytest.warns(UserWarning, match="superseded-1"):
+        train(other, CPU, batch_of, tmp_path)
+    train(other, CPU, batch_of, tmp_path / "fresh")
+    assert (tmp_path / "superseded-1/log.csv").read_bytes() == before
+    assert (tmp_path / "log.csv").read_bytes() == (tmp_path / "fresh/log.csv").read_bytes() != before
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step(make_cell, monkeypatch):

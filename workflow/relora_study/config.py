@@ -132,10 +132,14 @@ class Method(Section):
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     targets: list[Target] = []
     adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
+    trainable_scale: bool = False
+    adapters_only: bool = False
+    full_rank_steps: NonNegativeInt = 0
     merge: Literal["scaled", "unscaled"] = "scaled"
+    restart: Literal["redraw", "none", "undone"] = "redraw"
     reset_period: PositiveInt | None = None
     reset_offset: NonNegativeInt = 0
-    moment_reset: Literal["random", "none"] = "none"
+    moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     moment_reset_fraction: Share = 0.0
     schedule: Literal["linear", "jagged_cosine"]
     warmup_steps: NonNegativeInt
@@ -153,8 +157,8 @@ class Method(Section):
         period = self.reset_period
         if self.rank and not self.targets:
             raise ValueError("targets must name at least one projection when rank is above 0")
-        if not self.rank and (self.targets or period):
-            raise ValueError("rank must be above 0 when targets or reset_period are set")
+        if not self.rank and (self.targets or period or self.adapters_only or self.full_rank_steps):
+            raise ValueError("rank must be above 0 when a switch of the adapters is set")
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             raise ValueError(f"reset_period {period} must be longer than rewarmup_steps and reset_offset")
         if self.schedule == "jagged_cosine" and period is None:
@@ -177,6 +181,7 @@ class Train(Section):
     checkpoint_every: PositiveInt
     checkpoint_offset: NonNegativeInt
     state_every: PositiveInt
+    time_limit: PositiveNumber | None
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:

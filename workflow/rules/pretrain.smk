@@ -8,6 +8,8 @@ rule pretrain:
         "results/logs/pretrain/{cell}.log",
     benchmark:
         "results/benchmarks/jobs/pretrain-{cell}.tsv"
+    # A run that stops itself at train.time_limit exits with code 75; the next try goes on from its state.
+    retries: 20 if STUDY.train.time_limit else 0
     priority: 10
     conda:
         "../../envs/train.yaml"

@@ -51,6 +51,6 @@ def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
 
 
 def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy (nats) of ``hidden`` [..., d] through the head ``weight`` [vocab, d], for ``targets`` [...]."""
-    loss: Tensor = HeadCrossEntropy.apply(hidden.flatten(0, -2), weight, targets.flatten())
-    return loss
+    """Mean cross-entropy (nats) of ``hidden`` [..., d] through a head ``weight`` [vocab, d], for ``targets`` [...]."""
+    rows = hidden.flatten(0, -2)
+    return HeadCrossEntropy.apply(rows, weight, targets.flatten())  # type: ignore[no-untyped-call, no-any-return]

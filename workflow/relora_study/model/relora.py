@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from ..config import Method
 
+ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B")
+
 
 def _keep_mask(x: Tensor, dropout: float) -> Tensor:
     """A boolean mask like ``x``, true with probability 1 - ``dropout`` to within 2^-16.
@@ -48,7 +50,7 @@ class _AdaptedLinear(torch.autograd.Function):
 
 
 def _thinned(x: Tensor, keep: Tensor | None) -> Tensor:
-    """``x`` where ``keep`` is true or 1, else 0; a product with numbers takes a sixth of the time of one with booleans."""
+    """``x`` where ``keep`` is true or 1, else 0; a product with numbers takes a sixth of one with booleans."""
     return x if keep is None else x * keep.to(x.dtype)
 
 
@@ -58,6 +60,9 @@ class ReLoRALinear(nn.Module):
     ``weight`` keeps the name it had in the layer that this one replaces, so a base model's state fits.
     """
 
+    master_A: Tensor  # only with `train.resets.MasterCopies`
+    master_B: Tensor
+
     def __init__(self, weight: Tensor, method: Method) -> None:
         """Take ``weight`` [out, in] over, frozen, and give it an adapter as ``method`` says."""
         super().__init__()
@@ -65,9 +70,9 @@ class ReLoRALinear(nn.Module):
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         self.A = nn.Parameter(weight.new_zeros(method.rank, in_features))
         self.B = nn.Parameter(weight.new_zeros(out_features, method.rank))
+        self.scale = nn.Parameter(weight.new_tensor(method.scale)) if method.trainable_scale else method.scale
         self.dropout = method.dropout
-        self.scale = method.scale
-        self.merge_scale = method.scale if method.merge == "scaled" else 1.0
+        self.scaled_merge = method.merge == "scaled"
         if method.adapter_initialization == "kaiming":
             self.restart()
 
@@ -76,13 +81,13 @@ class ReLoRALinear(nn.Module):
         dropout = self.dropout if self.training else 0.0
         keep = _keep_mask(x.flatten(0, -2), dropout) if dropout else None
         up = (self.B * (self.scale / (1.0 - dropout))).mT.contiguous()
-        mapped: Tensor = _AdaptedLinear.apply(x.flatten(0, -2), self.weight, self.A, up, keep)
-        return mapped.view(*x.shape[:-1], -1)
+        mapped = _AdaptedLinear.apply(x.flatten(0, -2), self.weight, self.A, up, keep)  # type: ignore[no-untyped-call]
+        return mapped.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def merge(self) -> None:
         """Add the adapter's product to W: times the scale, or without it, as the released trainer does."""
-        self.weight.addmm_(self.B, self.A, alpha=self.merge_scale)
+        self.weight.copy_(self.effective_weight() if self.scaled_merge else torch.addmm(self.weight, self.B, self.A))
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -93,11 +98,16 @@ class ReLoRALinear(nn.Module):
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
         """The weight [out, in] that the forward pass applies without dropout, W + scale B A."""
-        return torch.addmm(self.weight, self.B, self.A, alpha=self.scale)
+        return torch.addmm(self.weight, self.B * self.scale, self.A)
 
 
 def add_adapters(model: nn.Module, method: Method) -> None:
-    """Replace every linear layer that ``method.targets`` names; all else (embeddings, norms, head) trains whole."""
+    """Replace every linear layer that ``method.targets`` names; all else (embeddings, norms, head) trains whole.
+
+    With ``method.adapters_only``, all else is frozen.
+    """
+    if method.adapters_only:
+        model.requires_grad_(False)
     linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for name, linear in linears:
         parent, _, target = name.rpartition(".")
@@ -112,5 +122,5 @@ def adapters(model: nn.Module) -> dict[str, ReLoRALinear]:
 
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of the plain model that computes what ``model`` computes in evaluation: adapters folded in."""
-    state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".A", ".B"))}
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(ADAPTER_KEYS)}
     return state | {f"{name}.weight": layer.effective_weight() for name, layer in adapters(model).items()}

@@ -1,8 +1,14 @@
 """`python -m relora_study.train`: pretrain one cell."""
 
+import math
 import platform
 import resource
+import shutil
+import signal
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,15 +16,20 @@ import numpy
 import torch
 import transformers
 import typer
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..config import Cell, read_section
 from ..data.tokens import open_tokens, row, row_count
-from ..errors import command_line
+from ..errors import UserError, command_line
 from ..files import sha256, write_json
-from .checkpoints import list_checkpoints
-from .loop import BatchOf, Run, start, train
+from ..model.build import build_model
+from ..model.relora import add_adapters
+from .checkpoints import bytes_needed, list_checkpoints
+from .loop import BatchOf, Run, Stopped, train
 from .resets import is_reset
+
+STOPPED = 75  # exit code of a run that saved its state and stopped: EX_TEMPFAIL of sysexits.h, try again
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,12 +47,53 @@ def cell(
 ) -> None:
     """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
     torch.set_num_threads(threads)
-    settings = read_section(Cell, config)
-    device = _device(settings.runtime.device)
-    began = time.perf_counter()
-    run = start(settings, device)
-    train(run, _batches(tokens, settings), config.parent)
+    settings, began = read_section(Cell, config), time.perf_counter()
+    _check_disk(settings, config.parent)
+    limit = 60 * (settings.train.time_limit or math.inf)
+    asked = _stop_signals()
+    with _lock(config.parent):
+        run = train(
+            settings,
+            _device(settings.runtime.device),
+            _batches(tokens, settings),
+            config.parent,
+            lambda: bool(asked) or time.perf_counter() - began > limit,
+        )
     write_json(config.parent / "manifest.json", _manifest(run, config.parent, time.perf_counter() - began, threads))
+
+
+def _stop_signals() -> list[int]:
+    """A list that receives the first signal that asks the process to end; the run then saves before it does."""
+    asked: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, lambda number, _: asked.append(number))
+    return asked
+
+
+@contextmanager
+def _lock(cell_dir: Path) -> Iterator[None]:
+    """Hold the cell for this process; the system gives it back when the process ends, however it ends."""
+    try:
+        with FileLock(cell_dir / ".lock", blocking=False):
+            yield
+    except Timeout:
+        raise UserError(f"{cell_dir} is being trained by another process; wait for it or stop it") from None
+
+
+def _check_disk(settings: Cell, cell_dir: Path) -> None:
+    """Say what the cell needs; raise :class:`UserError` where the disk has not that much, beyond what is there."""
+    with torch.device("meta"):
+        model = build_model(settings.size, settings.model, settings.seed)
+    if settings.method.rank:
+        add_adapters(model, settings.method)
+    parameters = list(model.parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    needed = bytes_needed(settings, sum(parameter.numel() for parameter in parameters), trainable)
+    there = sum(file.stat().st_size for file in cell_dir.rglob("*.safetensors"))
+    free = shutil.disk_usage(cell_dir).free
+    if needed - there > free:
+        raise UserError(f"{cell_dir} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room first")
+    print(f"{settings.name}: needs {needed / 1e9:.2f} GB in {cell_dir}", file=sys.stderr)
 
 
 def _device(name: str) -> torch.device:
@@ -85,5 +137,14 @@ def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[st
     }
 
 
+def main() -> None:
+    """Run the command line; a run that saved itself and stopped exits with a code of its own."""
+    try:
+        command_line(app)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(STOPPED)
+
+
 if __name__ == "__main__":
-    command_line(app)
+    main()

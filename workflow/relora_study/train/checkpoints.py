@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -12,7 +13,9 @@ from transformers import LlamaForCausalLM
 from ..config import Cell, Train
 from ..errors import UserError
 from ..files import write_json
-from ..model.relora import adapters, effective_state
+from ..model.relora import ReLoRALinear, adapters, effective_state
+
+STATES_KEPT = 2  # the newest full states of a run; one more is there while it is written
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ def is_evaluated(train: Train, step: int) -> bool:
     return step % train.checkpoint_every == 0 or step == train.steps
 
 
+def bytes_needed(cell: Cell, parameters: int, trainable: int) -> int:
+    """What a cell writes: float32 weights at each checkpoint, and the states kept with two moments for what trains."""
+    checkpoints = sum(is_due(cell.train, step) for step in range(cell.train.steps + 1))
+    return 4 * (checkpoints * parameters + (STATES_KEPT + 1) * (parameters + 2 * trainable))
+
+
 def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path) -> None:
     """Write ``folder/step-NNNNNN``: the effective weights, as transformers saves them, and the live factors."""
     place = folder / f"step-{step:06d}"
@@ -48,12 +57,17 @@ def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path
     model.config.save_pretrained(partial)
     layers = adapters(model)
     if layers:
-        factors = {f"{name}.{key}": getattr(layer, key).detach() for name, layer in layers.items() for key in "AB"}
-        save_file(factors, partial / "adapters.safetensors")
+        save_file(_factors(layers, cell.method.scale), partial / "adapters.safetensors")
     scale = cell.method.scale if layers else None
     write_json(partial / "checkpoint.json", asdict(CheckpointMetadata(step, scale, cell.method_name, cell.name)))
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
+
+
+def _factors(layers: dict[str, ReLoRALinear], scale: float) -> dict[str, Tensor]:
+    """A and B by name; B takes up what a trained scale differs from alpha / rank, so that W + ``scale`` B A holds."""
+    ups = {f"{name}.B": layer.B.detach() * (layer.scale / scale) for name, layer in layers.items()}
+    return {f"{name}.A": layer.A.detach() for name, layer in layers.items()} | ups
 
 
 def list_checkpoints(cell_dir: Path) -> dict[int, Path]:
@@ -66,6 +80,7 @@ def list_checkpoints(cell_dir: Path) -> dict[int, Path]:
 
 def load_model(path: Path) -> LlamaForCausalLM:
     """The model of a checkpoint, effective weights, float32, in evaluation mode."""
+    transformers.utils.logging.disable_progress_bar()
     try:
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """Pretraining of one cell: the loop, and the order of what happens after each optimizer step."""
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,18 +20,23 @@ from ..model.loss import head_cross_entropy
 from ..model.relora import adapters, add_adapters
 from .checkpoints import is_due, save_checkpoint
 from .log import Log
-from .resets import is_reset, reset
+from .resets import MasterCopies, is_reset, reset
 from .schedule import learning_rate_ratio
-from .state import restore_state, save_state
+from .state import newest_whole_state, restore_state, save_state, set_aside_another_configurations_run
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
 TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
 SECONDS_BETWEEN_PROGRESS_LINES = 20
 
+MustStop = Callable[[], bool]
 BatchOf = Callable[[int], Tensor]  # optimizer step (from 0) -> ids [batch_size, context_length + 1]
 
 
-@dataclass(frozen=True)
+class Stopped(Exception):
+    """The run was asked to stop, and saved its state first; the message says at which step."""
+
+
+@dataclass
 class Run:
     """What a run consists of while it lasts."""
 
@@ -38,16 +44,35 @@ class Run:
     model: LlamaForCausalLM
     optimizer: torch.optim.Optimizer
     device: torch.device
+    masters: MasterCopies | None = None
 
 
-def start(cell: Cell, device: torch.device) -> Run:
-    """The cell's model and optimizer before its first step. AdamW decays all that trains, as the paper's code does."""
-    model = build_model(cell.size, cell.model, cell.seed)
-    if cell.method.rank:
-        add_adapters(model, cell.method)
-    model.to(device).train()
+def start(cell: Cell, device: torch.device, done: int = 0) -> Run:
+    """The cell's model and optimizer after ``done`` steps, as far as they are made and not learnt."""
+    model = build_model(cell.size, cell.model, cell.seed).to(device)
+    model.train()
+    run = Run(cell, model, _optimizer(cell, model), device)
+    if cell.method.rank and done >= cell.method.full_rank_steps:
+        begin_adapters(run)
+    return run
+
+
+def begin_adapters(run: Run) -> None:
+    """Give the model its adapters; what goes on training keeps its moments."""
+    moments = {name: run.optimizer.state.get(parameter) for name, parameter in run.model.named_parameters()}
+    add_adapters(run.model, run.cell.method)
+    run.optimizer = _optimizer(run.cell, run.model)
+    for name, parameter in run.model.named_parameters():
+        if parameter.requires_grad and moments.get(name):
+            run.optimizer.state[parameter] = moments[name]
+    if run.cell.method.restart == "undone":
+        run.masters = MasterCopies(adapters(run.model).values())
+
+
+def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.AdamW:
+    """AdamW on all that trains, decaying all of it, as the paper's code does."""
     recipe = cell.train
-    optimizer = torch.optim.AdamW(
+    return torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=recipe.learning_rate,
         betas=(recipe.betas[0], recipe.betas[1]),
@@ -55,16 +80,23 @@ def start(cell: Cell, device: torch.device) -> Run:
         weight_decay=recipe.weight_decay,
         fused=True,
     )
-    return Run(cell, model, optimizer, device)
 
 
-def train(run: Run, batch_of: BatchOf, cell_dir: Path) -> None:
-    """Train ``run`` to its last step, continuing from the newest state in ``cell_dir``, and write its files there.
+def train(
+    cell: Cell, device: torch.device, batch_of: BatchOf, cell_dir: Path, must_stop: MustStop = lambda: False
+) -> Run:
+    """Train ``cell`` to its last step, continuing from the newest state in ``cell_dir``, and write its files there.
 
     After each step: log, checkpoint, reset, state; so a checkpoint on a reset's step shows the model before it.
+    Raises :class:`Stopped`, with the state saved, once ``must_stop`` says so.
     """
-    cell, done = run.cell, restore_state(run.model, run.optimizer, run.cell, cell_dir / "state")
-    if done == 0:
+    set_aside_another_configurations_run(cell, cell_dir)
+    done, state = newest_whole_state(cell_dir / "state")
+    run = start(cell, device, done)
+    if state:
+        restore_state(run.model, run.optimizer, state)
+    else:
+        shutil.rmtree(cell_dir / "checkpoints", ignore_errors=True)
         save_checkpoint(run.model, cell, 0, cell_dir / "checkpoints")
     tokens = cell.train.batch_size * cell.model.context_length
     with (
@@ -80,6 +112,10 @@ def train(run: Run, batch_of: BatchOf, cell_dir: Path) -> None:
             seconds = time.perf_counter() - began
             timing.append({"step": step, "seconds": seconds, "tokens_per_second": tokens / seconds})
             progress.update(tokens)
+            if must_stop() and step < cell.train.steps:
+                save_state(run.model, run.optimizer, cell, step, cell_dir / "state")
+                raise Stopped(f"{cell.name}: stopped after step {step}, which is saved; run it again to go on")
+    return run
 
 
 def take_step(run: Run, batch: Tensor, step: int) -> dict[str, Any]:
@@ -95,12 +131,19 @@ def take_step(run: Run, batch: Tensor, step: int) -> dict[str, Any]:
         part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.item()
     if not math.isfinite(loss):
-        raise UserError(f"{cell.name}: the loss is {loss} at step {step}; lower train.learning_rate and run again")
+        raise UserError(
+            f"{cell.name}: the loss is {loss} at step {step}; the states before it are kept;"
+            " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
+        )
     norms = {
         "gradient_norm": _gradient_norm(list(run.model.parameters())),
         "adapter_gradient_norm": _adapter_gradient_norm(run.model),
     }
+    if run.masters:
+        run.masters.before_step()
     run.optimizer.step()
+    if run.masters:
+        run.masters.after_step()
     return {"step": step, "loss": loss, "learning_rate": rate, **norms, "reset": int(is_reset(cell.method, step))}
 
 
@@ -117,6 +160,8 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
         save_checkpoint(run.model, run.cell, step, cell_dir / "checkpoints")
     if is_reset(run.cell.method, step):
         reset(run.model, run.optimizer, run.cell.method)
+    if step == run.cell.method.full_rank_steps > 0:
+        begin_adapters(run)
     if step % run.cell.train.state_every == 0 or step == run.cell.train.steps:
         save_state(run.model, run.optimizer, run.cell, step, cell_dir / "state")
 

@@ -1,18 +1,20 @@
 """What happens between two of ReLoRA's cycles."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from ..config import Method
-from ..model.relora import adapters
+from ..model.relora import ReLoRALinear, adapters
 
 
 def is_reset(method: Method, step: int) -> bool:
-    """Whether the reset follows optimizer step ``step``: at ``k * period + offset`` for k >= 1.
+    """Whether the reset follows optimizer step ``step``: at ``k * period + offset`` for k >= 1, once adapters train.
 
     The released trainer merges after the step that makes its counter 2,000 k + 1.
     """
-    if method.reset_period is None:
+    if method.reset_period is None or step <= method.full_rank_steps:
         return False
     cycle, since = divmod(step - method.reset_offset, method.reset_period)
     return cycle >= 1 and since == 0
@@ -22,14 +24,57 @@ def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) ->
     """Merge every adapter into its weight, start it again, and forget its moments; in place."""
     for layer in adapters(model).values():
         layer.merge()
-        layer.restart()
-        if method.moment_reset == "random":
-            for factor in (layer.A, layer.B):
-                _forget(optimizer.state[factor], method.moment_reset_fraction)
+        if method.restart != "none":
+            layer.restart()
+        for factor in (layer.A, layer.B):
+            _forget(optimizer.state[factor], method)
 
 
 @torch.no_grad()
-def _forget(state: dict[str, Tensor], fraction: float) -> None:
-    """Zero a random ``fraction`` of both of Adam's moments, each with a draw of its own; the step count stays."""
+def _forget(state: dict[str, Tensor], method: Method) -> None:
+    """Zero a share of both of Adam's moments, each by a choice of its own; the step count stays."""
     for moment in (state["exp_avg"], state["exp_avg_sq"]):
-        moment.mul_(torch.rand_like(moment) >= fraction)
+        moment.mul_(_kept(moment, method))
+
+
+def _kept(moment: Tensor, method: Method) -> Tensor:
+    """1 where ``moment`` survives a reset: all, none, a random share, or the share that is largest in magnitude."""
+    if method.moment_reset == "random":
+        return torch.rand_like(moment) >= method.moment_reset_fraction
+    if method.moment_reset == "magnitude":
+        order = moment.abs().flatten().argsort(stable=True).argsort(stable=True)
+        return (order >= round(method.moment_reset_fraction * moment.numel())).view_as(moment)
+    return torch.full_like(moment, float(method.moment_reset == "none"))
+
+
+class MasterCopies:
+    """What mixed precision in DeepSpeed's ZeRO-2 does to a restart: it undoes it, one step later.
+
+    ZeRO keeps a float32 master of every parameter that trains, steps the masters, and copies them over the model's
+    own parameters after each step. A reset that rewrites A and B in the model does not reach the masters, while the
+    frozen W has none and keeps the merge. So one forward and backward pass see the new A and the zero B; their
+    gradients then move the old A and B, which come back. After a first cycle with A = B = 0 that step is the
+    first to give B a gradient, and A, whose master is zero, is zero again until B has moved.
+    (study.md, finding 3: a hypothesis about the published runs. bfloat16 rounding is not modelled.)
+    """
+
+    def __init__(self, layers: Iterable[ReLoRALinear]) -> None:
+        """Keep masters of the adapters in ``layers``, as buffers of theirs, so that a saved state has them."""
+        self._layers = list(layers)
+        for layer in self._layers:
+            layer.register_buffer("master_A", layer.A.detach().clone())
+            layer.register_buffer("master_B", layer.B.detach().clone())
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Put the masters in the model's place: the optimizer is to move them, by the model's gradients."""
+        for layer in self._layers:
+            layer.A.copy_(layer.master_A)
+            layer.B.copy_(layer.master_B)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Note the moved masters; the model holds the same numbers until a reset rewrites them."""
+        for layer in self._layers:
+            layer.master_A.copy_(layer.A)
+            layer.master_B.copy_(layer.B)

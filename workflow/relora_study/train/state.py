@@ -12,15 +12,33 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..config import Cell
-from ..errors import UserError
 from ..files import sha256, write_json
-
-STATES_KEPT = 2
+from .checkpoints import STATES_KEPT
 
 
 def fingerprint(cell: Cell) -> str:
-    """A hash of all that decides a cell's weights."""
-    return hashlib.sha256(cell.model_dump_json().encode()).hexdigest()
+    """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last."""
+    without = {"train": {"state_every", "time_limit"}, "runtime": {"device"}}
+    return hashlib.sha256(cell.model_dump_json(exclude=without).encode()).hexdigest()
+
+
+def set_aside_another_configurations_run(cell: Cell, cell_dir: Path) -> None:
+    """Move what was trained with other settings than ``cell`` to ``superseded-N``, with a warning that names both.
+
+    So a changed setting trains anew, and nobody's GPU hours are deleted.
+    """
+    newest = max((cell_dir / "state").glob("step-*/state.json"), default=None)
+    try:
+        if newest is None or json.loads(newest.read_text(encoding="utf-8"))["fingerprint"] == fingerprint(cell):
+            return
+    except (ValueError, KeyError):
+        return  # damaged: `restore_state` deals with it
+    place = cell_dir / f"superseded-{len(list(cell_dir.glob('superseded-*'))) + 1}"
+    place.mkdir()
+    for name in ("checkpoints", "state", "log.csv", "timing.csv", "evaluation.csv", "dynamics.csv"):
+        if (cell_dir / name).exists():
+            (cell_dir / name).rename(place / name)
+    warnings.warn(f"{cell.name} was trained with other settings; its files are now in {place}", stacklevel=2)
 
 
 def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, cell: Cell, step: int, folder: Path) -> None:
@@ -40,27 +58,28 @@ def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, cell: Cell, s
         shutil.rmtree(old)
 
 
-def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, cell: Cell, folder: Path) -> int:
-    """Put the newest whole state in ``folder`` back, in place, and return its step; 0 where there is none.
+def newest_whole_state(folder: Path) -> tuple[int, Path | None]:
+    """The newest state in ``folder`` whose hash fits, and its step; (0, None) where there is none.
 
-    A state whose hash does not fit is set aside with a warning, and the one before it is used.
-    Raises :class:`UserError` where the state was made with another configuration.
+    A damaged one is set aside with a warning that names it.
     """
     for place in sorted(folder.glob("step-*"), reverse=True):
         try:
             metadata = json.loads((place / "state.json").read_text(encoding="utf-8"))
-            whole = sha256(place / "state.safetensors") == metadata["sha256"]
+            if sha256(place / "state.safetensors") == metadata["sha256"]:
+                return int(metadata["step"]), place
         except (OSError, ValueError, KeyError):
-            whole = False
-        if not whole:
-            warnings.warn(f"{place} is damaged; set aside, continuing from the state before it", stacklevel=2)
-            place.rename(place.with_name(f"damaged-{place.name}"))
-            continue
-        if metadata["fingerprint"] != fingerprint(cell):
-            raise UserError(f"{place} was made with another configuration of {cell.name}; delete {folder.parent}")
-        _put_back(model, optimizer, load_file(place / "state.safetensors"))
-        return int(metadata["step"])
-    return 0
+            pass
+        aside = place.with_name(f"damaged-{place.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        place.rename(aside)
+        warnings.warn(f"{place} is damaged; set aside, continuing from the state before it", stacklevel=2)
+    return 0, None
+
+
+def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, place: Path) -> None:
+    """Put the weights, moments and random numbers of the state in ``place`` back, in place."""
+    _put_back(model, optimizer, load_file(place / "state.safetensors"))
 
 
 def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -1,0 +1,119 @@
+"""Training steps: this trainer against transformers' Llama with a plain cross-entropy and AdamW, in turns.
+
+`make bench-train`, or `PYTHONPATH=workflow python benchmarks/train.py --threads 1 --rounds 5`.
+"""
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from common import seconds_in_turns, write_results
+from relora_study.config import Cell, cells, check
+from relora_study.estimate import training_flops
+from relora_study.files import read_yaml
+from relora_study.train.loop import start, take_step
+from torch.nn import functional
+
+CPU = torch.device("cpu")
+SHAPE = {"num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
+PAPER = {"tiny": {"d_model": 96, "intermediate_size": 384}, "small": {"d_model": 384, "intermediate_size": 1536}}
+
+
+def paper_or_default(paper: bool) -> dict[str, Cell]:
+    """The default study's cells, or the same at the paper's shapes with one sequence of 2,048 tokens a step."""
+    raw = read_yaml(Path("config.yaml"))
+    if paper:
+        raw["sizes"] = {name: widths | SHAPE for name, widths in PAPER.items()}
+        raw["model"] |= {"vocab_size": 50304, "context_length": 2048}
+        raw["train"] |= {"batch_size": 1, "micro_batch_size": 1}
+        raw["methods"]["relora"] |= {"rank": 16, "alpha": 32}
+    raw["study"]["methods"] = ["full", "relora"]
+    return {f"{cell.size_name}-{cell.method_name}": cell for cell in cells(check(raw, [])).values()}
+
+
+def our_step(cell: Cell) -> Callable[[], object]:
+    """This trainer's step on random ids."""
+    run, ids = start(cell, CPU), _batch(cell)
+    return lambda: take_step(run, ids, 100)
+
+
+def plain_step(cell: Cell) -> Callable[[], object]:
+    """The step that one writes with transformers and PyTorch alone."""
+    model, ids = start(cell, CPU).model, _batch(cell)
+    model.set_attn_implementation("sdpa")
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten()).backward()
+        optimizer.step()
+
+    return step
+
+
+def _batch(cell: Cell) -> torch.Tensor:
+    return torch.randint(cell.model.vocab_size, (cell.train.batch_size, cell.model.context_length + 1))
+
+
+def matmul_flops() -> float:
+    """Operations a second of a square matrix product that is large enough to be this machine's best."""
+    one = torch.randn(1536, 1536)
+    return 2 * 1536**3 / seconds_in_turns({"product": lambda: one @ one}, 5)["product"]
+
+
+def peak_kibibytes(paper: bool, size: str, plain: bool, threads: int) -> int:
+    """Peak resident KiB of a fresh process that takes two steps of ``size`` at full rank."""
+    command = [sys.executable, __file__, "--memory-of", size, "--threads", str(threads)]
+    command += ["--paper"] * paper + ["--plain"] * plain
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def compare(paper: bool, threads: int, rounds: int) -> list[tuple[str, str, str, float, float]]:
+    """Rows for one set of shapes."""
+    chosen, rows, peak = paper_or_default(paper), [], matmul_flops()
+    for size in ("tiny", "small"):
+        full, relora = chosen[f"{size}-full"], chosen[f"{size}-relora"]
+        steps = {"plain": plain_step(full), "full": our_step(full), "relora": our_step(relora)}
+        seconds = seconds_in_turns(steps, rounds)
+        tokens = full.train.batch_size * full.model.context_length
+        rate = {name: tokens / value for name, value in seconds.items()}
+        case = f"{'paper' if paper else 'default'} {size}"
+        flops = training_flops(full) / full.train.steps / seconds["full"]
+        rows += [
+            (f"{case}: full rank, against transformers", "speed", "tokens/s", rate["full"], rate["plain"]),
+            (f"{case}: ReLoRA, against full rank", "speed", "tokens/s", rate["relora"], rate["full"]),
+            (f"{case}: full rank, against matrix products", "operations", "GFLOP/s", flops / 1e9, peak / 1e9),
+        ]
+        memory = [peak_kibibytes(paper, size, plain, threads) / 2**10 for plain in (False, True)]
+        rows.append((f"{case}: full rank, against transformers", "peak memory", "MiB", *memory))
+    return rows
+
+
+def main(
+    threads: Annotated[int, typer.Option(help="CPU threads")] = 2,
+    rounds: Annotated[int, typer.Option(help="timed rounds")] = 5,
+    memory_of: Annotated[str, typer.Option(hidden=True)] = "",
+    paper: Annotated[bool, typer.Option(hidden=True)] = False,
+    plain: Annotated[bool, typer.Option(hidden=True)] = False,
+) -> None:
+    """Time, measure, write results/benchmarks/train.csv."""
+    torch.set_num_threads(threads)
+    if memory_of:
+        step = (plain_step if plain else our_step)(paper_or_default(paper)[f"{memory_of}-full"])
+        for _ in range(2):
+            step()
+        print(
+            re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
+        )  # ru_maxrss is inherited from the parent
+    else:
+        write_results("train", [*compare(False, threads, 4 * rounds), *compare(True, threads, rounds)])
+
+
+if __name__ == "__main__":
+    typer.run(main)
