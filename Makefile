@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-.PHONY: help run test check lock clean
+.PHONY: help run test test-slow bench bench-train check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -24,6 +24,14 @@ run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and r
 
 test: .venv/test ## run the tests, the end-to-end one included
 	@python -m pytest
+
+test-slow: .venv/test ## run the tests that take minutes
+	@python -m pytest -m slow
+
+bench: bench-train ## run every benchmark; results/benchmarks/*.csv
+
+bench-train: .venv/test ## time training steps against transformers'
+	@PYTHONPATH=workflow python benchmarks/train.py
 
 check: .venv/test ## formatting, lint and types
 	ruff format --check .

@@ -1,0 +1,141 @@
+"""The trainer as a process: killed, told to stop, out of time, started twice, short of disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from relora_study.data.tokens import Manifest, Split, write_manifest
+from relora_study.errors import UserError
+from relora_study.files import sha256, write_yaml
+from relora_study.train import __main__ as command
+from relora_study.train.checkpoints import bytes_needed
+from relora_study.train.loop import train
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+FILES = ["log.csv", "checkpoints/step-000011/model.safetensors", "checkpoints/step-000300/adapters.safetensors"]
+
+
+@pytest.fixture
+def prepare(make_cell, tmp_path):
+    """A cell's folder, and the command that trains it."""
+    tokens = tmp_path / "tokens"
+    tokens.mkdir()
+    np.random.default_rng(0).integers(0, 300, 17 * 50).astype("<u2").tofile(tokens / "train.bin")
+    split = Split(documents=1, tokens=17 * 50, bytes=1, sha256=sha256(tokens / "train.bin"))
+    ids = dict(source="test", dtype="uint16", vocab_size=300, end_of_text_id=0, tokenizer_sha256="")
+    write_manifest(tokens, Manifest(**ids, train=split, held_out=split))
+
+    def make(name: str, **recipe) -> tuple[Path, list[str]]:
+        folder = tmp_path / name
+        cell = make_cell("relora", train={"steps": 300, "state_every": 40, **recipe})
+        write_yaml(folder / "config.yaml", cell.model_dump())
+        places = ["--config", str(folder / "config.yaml"), "--tokens", str(tokens), "--threads", "1"]
+        return folder, [sys.executable, "-m", "relora_study.train", "cell", *places]
+
+    return make
+
+
+def launch(arguments: list[str]) -> subprocess.Popen:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+    return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(folder: Path, step: int) -> None:
+    for _ in range(600):
+        if (folder / "log.csv").exists() and (folder / "log.csv").read_text().count("\n") > step:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"step {step} was not reached in 30 seconds")
+
+
+def finish(arguments: list[str]) -> str:
+    process = launch(arguments)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, errors
+    return errors
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGKILL,
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_a_signal_ends_goes_on_to_the_same_bytes(prepare, number):
+    whole, arguments = prepare("whole")
+    finish(arguments)
+    cut, arguments = prepare("cut")
+    process = launch(arguments)
+    wait_for_step(cut, 70)
+    process.send_signal(number)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else command.STOPPED)
+    if number != signal.SIGKILL:
+        assert "stopped after step" in errors and "Traceback" not in errors
+    assert not (cut / "manifest.json").exists()
+    finish(arguments)
+    for file in FILES:
+        assert (cut / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_a_time_limit_splits_a_run_without_a_trace(prepare):
+    whole, arguments = prepare("whole")
+    finish(arguments)
+    split, arguments = prepare("split", time_limit=0.02)
+    codes = []
+    while 0 not in codes and len(codes) < 20:
+        codes.append(subprocess.run(arguments, env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")}).returncode)
+    assert codes[0] == command.STOPPED and codes[-1] == 0
+    for file in FILES:
+        assert (split / file).read_bytes() == (whole / file).read_bytes()
+    assert pd.read_csv(split / "timing.csv").step.tolist() == list(range(1, 301))
+
+
+def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare):
+    folder, arguments = prepare("cell", steps=100_000)
+    first = launch(arguments)
+    wait_for_step(folder, 3)
+    second = launch(arguments)
+    errors = second.communicate(timeout=60)[1]
+    assert second.returncode == 1 and "is being trained by another process" in errors and "Traceback" not in errors
+    first.kill()
+    first.wait()
+    (folder / "log.csv").unlink()
+    third = launch(arguments)
+    wait_for_step(folder, 3)
+    third.terminate()
+    assert third.wait(timeout=60) == command.STOPPED
+
+
+def test_too_little_disk_is_said_before_the_first_step(prepare, monkeypatch, make_cell):
+    folder, _ = prepare("cell")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(command.shutil, "disk_usage", lambda _: usage(0, 0, 1000))
+    with pytest.raises(UserError, match="make room first"):
+        command._check_disk(make_cell("relora"), folder)
+
+
+def test_the_bytes_said_are_the_bytes_written(make_cell, tmp_path):
+    cell = make_cell("relora", train={"state_every": 8})
+    run = train(cell, torch.device("cpu"), lambda _: torch.randint(300, (4, 17)), tmp_path)
+    counts = [(parameter.numel(), parameter.requires_grad) for parameter in run.model.parameters()]
+    every, trains = sum(count for count, _ in counts), sum(count for count, learns in counts if learns)
+    said = bytes_needed(cell, every, trains) - 4 * (every + 2 * trains)  # the state that is there only while written
+    tensors = [load_file(file).items() for file in tmp_path.rglob("*.safetensors")]
+    uncounted = ("random/", "/step")
+    written = sum(
+        tensor.nbytes for table in tensors for name, tensor in table if not any(part in name for part in uncounted)
+    )
+    assert written == pytest.approx(said, rel=0.01)
