@@ -16,7 +16,8 @@ from common import seconds_in_turns, write_results
 from relora_study.config import Cell, cells, check
 from relora_study.estimate import training_flops
 from relora_study.files import read_yaml
-from relora_study.train.loop import start, take_step
+from relora_study.train.loop import take_step
+from relora_study.train.run import start
 from torch.nn import functional
 
 CPU = torch.device("cpu")

@@ -5,8 +5,9 @@ import pytest
 import torch
 from relora_study.model.relora import adapters, effective_state
 from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
-from relora_study.train.loop import start, take_step, train
+from relora_study.train.loop import take_step, train
 from relora_study.train.resets import _kept, is_reset, reset
+from relora_study.train.run import start
 
 CPU = torch.device("cpu")
 
@@ -40,7 +41,7 @@ def test_master_copies_bring_the_old_adapters_back_after_one_step(make_cell):
     for step in range(1, steps):
         take_step(run, batch_of(step), step)
     old = {name: (layer.A.clone(), layer.B.clone()) for name, layer in adapters(run.model).items()}
-    reset(run.model, run.optimizer, cell.method)
+    reset(run.model, run.optimizer, cell.method, seed=0)
     layers = adapters(run.model)
     redrawn = {name: layer.A.clone() for name, layer in layers.items()}
     assert all(layer.B.abs().max() == 0 and not torch.equal(layer.A, old[name][0]) for name, layer in layers.items())
@@ -58,7 +59,7 @@ def test_with_master_copies_the_zero_a_of_the_first_cycle_comes_back(make_cell):
         take_step(run, batch_of(step), step)
         layers = adapters(run.model).values()
         if is_reset(cell.method, step):
-            reset(run.model, run.optimizer, cell.method)
+            reset(run.model, run.optimizer, cell.method, seed=0)
             assert step == 9 and all(layer.A.abs().max() > 0 for layer in layers)
     assert all(layer.A.abs().max() == 0 and layer.B.abs().max() > 0 for layer in layers)
 
@@ -71,7 +72,7 @@ def test_without_a_restart_the_adapters_stay(make_cell):
     layers = list(adapters(run.model).values())
     before = [(layer.A.clone(), layer.B.clone(), layer.weight.clone()) for layer in layers]
     moments = [run.optimizer.state[layer.B]["exp_avg"].clone() for layer in layers]
-    reset(run.model, run.optimizer, cell.method)
+    reset(run.model, run.optimizer, cell.method, seed=0)
     for layer, (down, up, weight), moment in zip(layers, before, moments, strict=True):
         assert torch.equal(layer.A, down) and torch.equal(layer.B, up)
         assert torch.equal(run.optimizer.state[layer.B]["exp_avg"], moment)
@@ -100,7 +101,7 @@ def test_a_trained_scale_is_in_the_forward_pass_the_merge_and_the_checkpoint(mak
         rebuilt = layer.weight + read_metadata(last).scale * up @ down
         torch.testing.assert_close(rebuilt, effective[f"{name}.weight"], rtol=1e-5, atol=1e-6)
     before = effective_state(run.model)
-    reset(run.model, run.optimizer, cell.method)
+    reset(run.model, run.optimizer, cell.method, seed=0)
     torch.testing.assert_close(effective_state(run.model), before)
 
 

@@ -8,8 +8,10 @@ from relora_study.model.build import build_model
 from relora_study.model.relora import adapters
 from relora_study.train import loop
 from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
-from relora_study.train.loop import start, take_step, train
+from relora_study.train.log import Recorder
+from relora_study.train.loop import take_step, train
 from relora_study.train.resets import is_reset, reset
+from relora_study.train.run import start
 from relora_study.train.schedule import learning_rate_ratio
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -79,7 +81,7 @@ def test_a_reset_forgets_the_moments_and_keeps_adams_step(make_cell):
     for step in range(1, 4):
         take_step(run, batch_of(step), step)
     layers = list(adapters(run.model).values())
-    reset(run.model, run.optimizer, cell.method)
+    reset(run.model, run.optimizer, cell.method, seed=0)
     states = [run.optimizer.state[factor] for layer in layers for factor in (layer.A, layer.B)]
     for moment in ("exp_avg", "exp_avg_sq"):
         values = torch.cat([state[moment].flatten() for state in states])
@@ -150,8 +152,33 @@ def test_another_configurations_run_is_kept_aside(make_cell, tmp_path):
     assert (tmp_path / "log.csv").read_bytes() == (tmp_path / "fresh/log.csv").read_bytes() != before
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_step(make_cell, monkeypatch):
-    run = start(make_cell("full"), CPU)
-    monkeypatch.setattr(loop, "mean_loss", lambda run, rows: run.model.lm_head.weight.sum() * math.inf)
-    with pytest.raises(UserError, match="at step 5"):
-        take_step(run, batch_of(0), 5)
+def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_next_run_recovers(make_cell, monkeypatch, tmp_path):
+    cell, plain, calls = make_cell("full"), loop.mean_loss, []
+
+    def breaks_at_step_6(run, rows):
+        calls.append(0)
+        return plain(run, rows) * (math.inf if len(calls) == 6 else 1.0)
+
+    monkeypatch.setattr(loop, "mean_loss", breaks_at_step_6)
+    with pytest.raises(UserError, match=r"inf at step 6; .*learning_rate"):
+        train(cell, CPU, batch_of, tmp_path / "broken")
+    assert pd.read_csv(tmp_path / "broken/log.csv").step.tolist() == [1, 2, 3, 4, 5, 6]
+    assert [path.name for path in (tmp_path / "broken/state").iterdir()] == ["step-000004"]
+    monkeypatch.undo()
+    for folder in ("broken", "whole"):
+        train(cell, CPU, batch_of, tmp_path / folder)
+    assert (tmp_path / "broken/log.csv").read_bytes() == (tmp_path / "whole/log.csv").read_bytes()
+
+
+@pytest.mark.parametrize("every", [1, 3, 100])
+def test_rows_held_back_for_the_gpu_are_all_written(tmp_path, every):
+    with Recorder(tmp_path, 0, 10, every) as recorder:
+        for step in range(1, 8):
+            numbers = {
+                "loss": torch.tensor(step / 3),
+                "gradient_norm": torch.tensor(1.0),
+                "adapter_gradient_norm": None,
+            }
+            recorder.add({"step": step, "tokens": step * 10, "learning_rate": 0.1, "reset": 0} | numbers)
+    assert pd.read_csv(tmp_path / "log.csv").loss.tolist() == pytest.approx([step / 3 for step in range(1, 8)])
+    assert pd.read_csv(tmp_path / "timing.csv").step.tolist() == [*range(1, 8)]

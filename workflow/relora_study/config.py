@@ -238,6 +238,8 @@ class Runtime(Section):
 
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16"]
+    processes: PositiveInt
+    compile: bool
 
 
 class Study(Section):
@@ -278,6 +280,8 @@ class Study(Section):
             )
         if self.data.held_out_tokens_per_domain < self.model.context_length + 1:
             raise ValueError("data.held_out_tokens_per_domain must hold one sequence: above model.context_length")
+        if self.train.batch_size % self.runtime.processes:
+            raise ValueError(f"train.batch_size must be a multiple of runtime.processes {self.runtime.processes}")
         for method in self.study.methods:
             for size in self.study.sizes:
                 rank, most = self.methods[method].rank, self.sizes[size].smallest_dimension

@@ -39,6 +39,11 @@ def as_yaml(settings):
     return yaml.safe_dump(settings.model_dump(), sort_keys=False)
 
 
+def launcher(processes):
+    """The command that starts a training's module: alone, or in several processes on this node."""
+    return "python -m" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m"
+
+
 def readings(wildcards):
     """Every file of every cell that the report may read."""
     return expand(

@@ -13,15 +13,17 @@ rule pretrain:
     priority: 10
     conda:
         "../../envs/train.yaml"
-    threads: 1
+    threads: STUDY.runtime.processes
     resources:
         mem_mb=2000,
         runtime=240,
-        gpu=int(STUDY.runtime.device == "cuda"),
+        gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
     # The code is not an input: a comment must not cost GPU days. Force a cell with `-R pretrain` after changing it.
     # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
+    params:
+        launch=launcher(STUDY.runtime.processes),
     message:
         "Pretraining {wildcards.cell}"
     shell:
-        "python -m relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"
+        "{params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"
         " 2> >(tee {log:q} >&2)"

@@ -26,8 +26,10 @@ from ..files import sha256, write_json
 from ..model.build import build_model
 from ..model.relora import add_adapters
 from .checkpoints import bytes_needed, list_checkpoints
-from .loop import BatchOf, Run, Stopped, train
+from .loop import BatchOf, Stopped, train
+from .parallel import process_group, rank, world_size
 from .resets import is_reset
+from .run import Run
 
 STOPPED = 75  # exit code of a run that saved its state and stopped: EX_TEMPFAIL of sysexits.h, try again
 
@@ -46,20 +48,21 @@ def cell(
     threads: Annotated[int, typer.Option(help="CPU threads")],
 ) -> None:
     """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
-    torch.set_num_threads(threads)
     settings, began = read_section(Cell, config), time.perf_counter()
-    _check_disk(settings, config.parent)
+    torch.set_num_threads(max(1, threads // settings.runtime.processes))
     limit = 60 * (settings.train.time_limit or math.inf)
     asked = _stop_signals()
-    with _lock(config.parent):
+    with process_group(settings.runtime.device) as device, _sole_trainer(settings, config.parent):
         run = train(
             settings,
-            _device(settings.runtime.device),
+            device,
             _batches(tokens, settings),
             config.parent,
             lambda: bool(asked) or time.perf_counter() - began > limit,
         )
-    write_json(config.parent / "manifest.json", _manifest(run, config.parent, time.perf_counter() - began, threads))
+        if rank() == 0:
+            manifest = _manifest(run, config.parent, time.perf_counter() - began, threads)
+            write_json(config.parent / "manifest.json", manifest)
 
 
 def _stop_signals() -> list[int]:
@@ -71,10 +74,14 @@ def _stop_signals() -> list[int]:
 
 
 @contextmanager
-def _lock(cell_dir: Path) -> Iterator[None]:
-    """Hold the cell for this process; the system gives it back when the process ends, however it ends."""
+def _sole_trainer(settings: Cell, cell_dir: Path) -> Iterator[None]:
+    """Hold the cell for this job; the system gives it back when the first process ends, however it ends."""
+    if rank():
+        yield
+        return
     try:
         with FileLock(cell_dir / ".lock", blocking=False):
+            _check_disk(settings, cell_dir)
             yield
     except Timeout:
         raise UserError(f"{cell_dir} is being trained by another process; wait for it or stop it") from None
@@ -94,12 +101,6 @@ def _check_disk(settings: Cell, cell_dir: Path) -> None:
     if needed - there > free:
         raise UserError(f"{cell_dir} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room first")
     print(f"{settings.name}: needs {needed / 1e9:.2f} GB in {cell_dir}", file=sys.stderr)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def _batches(tokens: Path, settings: Cell) -> BatchOf:
@@ -128,6 +129,7 @@ def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[st
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device": str(run.device),
         "threads": threads,
+        "processes": world_size(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -1,11 +1,22 @@
-"""A training log: one row a step, flushed, and cut back to the state that a run continues from."""
+"""The training log: one row a step, and cut back to the state that a run continues from."""
 
 import csv
+import math
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import torch
+from torch import Tensor
+
+from ..errors import UserError
 from ..files import write_text
+
+LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
+TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
+
+Row = dict[str, Any]  # a column's number, None, or a 0-dimensional tensor that may still be on its way
 
 
 class Log:
@@ -15,26 +26,75 @@ class Log:
         """Open ``path`` for the rows behind step ``after``; later ones, of a run that was cut off, are dropped."""
         kept = _rows_up_to(path, after) if after else []
         write_text(path, "\n".join([",".join(columns), *kept]) + "\n")
-        self.path = path
         self._stream = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._stream, columns, lineterminator="\n")
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Write one row and flush it."""
-        self._writer.writerow(
-            {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
-        )
+    def append(self, rows: list[Row]) -> None:
+        """Write ``rows`` and flush them."""
+        for row in rows:
+            text = {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
+            self._writer.writerow(text)
         self._stream.flush()
 
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class Recorder:
+    """Writes log.csv and timing.csv, every few steps on a GPU, so that one wait for the device serves them all."""
+
+    def __init__(self, cell_dir: Path | None, done: int, tokens_a_step: int, every: int) -> None:
+        """Go on behind step ``done``, writing each ``every`` steps; into no files where ``cell_dir`` is None."""
+        files = (("log.csv", LOG_COLUMNS), ("timing.csv", TIMING_COLUMNS))
+        self._logs = [Log(cell_dir / name, columns, done) for name, columns in files] if cell_dir else []
+        self._tokens, self._every, self._rows = tokens_a_step, every, list[Row]()
+        self._since = time.perf_counter()
+
+    def add(self, row: Row) -> bool:
+        """Take a step's row; whether that made it write."""
+        self._rows.append(row)
+        if len(self._rows) >= self._every:
+            self.flush()
+        return not self._rows
+
+    def flush(self) -> None:
+        """Write what is held back. Raises :class:`UserError` at the first step whose loss is not finite."""
+        if not self._rows:
+            return
+        rows, self._rows = _numbers(self._rows), []
+        seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
+        each = seconds / len(rows)
+        timing = [{"step": row["step"], "seconds": each, "tokens_per_second": self._tokens / each} for row in rows]
+        for log, new in zip(self._logs, (rows, timing), strict=False):
+            log.append(new)
+        for row in rows:
+            if not math.isfinite(row["loss"]):
+                raise UserError(
+                    f"the loss is {row['loss']} at step {row['step']}; the states before it are kept;"
+                    " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
+                )
+
     def __enter__(self) -> Self:
-        """Use the log in a ``with`` block, which closes it."""
+        """Use the recorder in a ``with`` block, which writes what is left and closes the files."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Write what is left, unless an error brought us here, and close the files."""
+        if error is None:
+            self.flush()
+        for log in self._logs:
+            log.close()
+
+
+def _numbers(rows: list[Row]) -> list[Row]:
+    """``rows`` with their tensors as floats, fetched from the device together."""
+    places = [(row, key) for row in rows for key, value in row.items() if isinstance(value, Tensor)]
+    for (row, key), value in zip(places, torch.stack([row[key] for row, key in places]).tolist(), strict=True):
+        row[key] = value
+    return rows
 
 
 def _rows_up_to(path: Path, step: int) -> list[str]:

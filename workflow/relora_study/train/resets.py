@@ -20,14 +20,19 @@ def is_reset(method: Method, step: int) -> bool:
     return cycle >= 1 and since == 0
 
 
-def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method) -> None:
-    """Merge every adapter into its weight, start it again, and forget its moments; in place."""
-    for layer in adapters(model).values():
-        layer.merge()
-        if method.restart != "none":
-            layer.restart()
-        for factor in (layer.A, layer.B):
-            _forget(optimizer.state[factor], method)
+def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int) -> None:
+    """Merge every adapter into its weight, start it again, and forget its moments; in place.
+
+    What is drawn depends on ``seed`` alone, so that the processes of a data-parallel run draw the same.
+    """
+    with torch.random.fork_rng(enabled=True):
+        torch.manual_seed(seed)
+        for layer in adapters(model).values():
+            layer.merge()
+            if method.restart != "none":
+                layer.restart()
+            for factor in (layer.A, layer.B):
+                _forget(optimizer.state[factor], method)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import os
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from ..config import Cell
 from ..files import sha256, write_json
+from . import parallel
 from .checkpoints import STATES_KEPT
 
 
 def fingerprint(cell: Cell) -> str:
     """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last."""
-    without = {"train": {"state_every", "time_limit"}, "runtime": {"device"}}
+    without = {"train": {"state_every", "time_limit"}, "runtime": {"device", "processes", "compile"}}
     return hashlib.sha256(cell.model_dump_json(exclude=without).encode()).hexdigest()
 
 
@@ -42,14 +44,23 @@ def set_aside_another_configurations_run(cell: Cell, cell_dir: Path) -> None:
 
 
 def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, cell: Cell, step: int, folder: Path) -> None:
-    """Write ``folder/step-NNNNNN`` in one piece, synced to disk, and drop all but the last few."""
-    place, partial = folder / f"step-{step:06d}", folder / ".partial"
+    """Write ``folder/step-NNNNNN`` in one piece, synced to disk, and drop all but the last few.
+
+    All processes of the cell must call it; the first writes, with everyone's random numbers.
+    """
+    tensors = _learnt(model, optimizer) | _random_numbers()
+    if parallel.rank() == 0:
+        _write(tensors, {"step": step, "fingerprint": fingerprint(cell)}, folder)
+
+
+def _write(tensors: dict[str, Tensor], metadata: dict[str, Any], folder: Path) -> None:
+    place, partial = folder / f"step-{metadata['step']:06d}", folder / ".partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     file = partial / "state.safetensors"
-    save_file(_tensors(model, optimizer), file)
+    save_file(tensors, file)
     _sync(file)
-    write_json(partial / "state.json", {"step": step, "fingerprint": fingerprint(cell), "sha256": sha256(file)})
+    write_json(partial / "state.json", metadata | {"sha256": sha256(file)})
     _sync(partial / "state.json")
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
@@ -82,15 +93,22 @@ def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, place: Pat
     _put_back(model, optimizer, load_file(place / "state.safetensors"))
 
 
-def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def _learnt(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = value
-    tensors["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random/cuda"] = torch.cuda.get_rng_state()
     return tensors
+
+
+def _random_numbers() -> dict[str, Tensor]:
+    """The random numbers' states of every process of the cell."""
+    own = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    return {
+        f"random/{rank}/{kind}": state
+        for rank, states in enumerate(parallel.gather(own))
+        for kind, state in states.items()
+    }
 
 
 def _put_back(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
@@ -102,9 +120,11 @@ def _put_back(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[
             optimizer.state[parameter] = {
                 key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
             }
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
+    own = f"random/{parallel.rank()}"
+    if f"{own}/cpu" in tensors:  # missing where a run goes on with more processes than it began with
+        torch.set_rng_state(tensors[f"{own}/cpu"])
+    if f"{own}/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"{own}/cuda"])
 
 
 def _sync(path: Path) -> None:

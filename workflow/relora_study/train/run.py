@@ -1,0 +1,64 @@
+"""What a training run consists of: the model, its optimizer, and the moment at which adapters take over."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForCausalLM
+
+from ..config import Cell
+from ..model.build import build_model
+from ..model.relora import adapters, add_adapters
+from .parallel import rank
+from .resets import MasterCopies
+
+
+@dataclass
+class Run:
+    """A cell's model and optimizer while it trains."""
+
+    cell: Cell
+    model: LlamaForCausalLM
+    optimizer: torch.optim.Optimizer
+    device: torch.device
+    masters: MasterCopies | None = None
+
+
+def start(cell: Cell, device: torch.device, done: int = 0) -> Run:
+    """The cell's model and optimizer after ``done`` steps, as far as they are made and not learnt."""
+    model = build_model(cell.size, cell.model, cell.seed).to(device)
+    model.train()
+    run = Run(cell, model, _optimizer(cell, model), device)
+    if cell.method.rank and done >= cell.method.full_rank_steps:
+        begin_adapters(run)
+    elif cell.runtime.compile:
+        model.model.compile()
+    if rank():  # every process starts from the same weights and drops out on its own
+        torch.manual_seed(cell.seed + rank())
+    return run
+
+
+def begin_adapters(run: Run) -> None:
+    """Give the model its adapters; what goes on training keeps its moments."""
+    moments = {name: run.optimizer.state.get(parameter) for name, parameter in run.model.named_parameters()}
+    add_adapters(run.model, run.cell.method)
+    run.optimizer = _optimizer(run.cell, run.model)
+    for name, parameter in run.model.named_parameters():
+        if parameter.requires_grad and moments.get(name):
+            run.optimizer.state[parameter] = moments[name]
+    if run.cell.method.restart == "undone":
+        run.masters = MasterCopies(adapters(run.model).values())
+    if run.cell.runtime.compile:
+        run.model.model.compile()
+
+
+def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.AdamW:
+    """AdamW on all that trains, decaying all of it, as the paper's code does."""
+    recipe = cell.train
+    return torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=recipe.learning_rate,
+        betas=(recipe.betas[0], recipe.betas[1]),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
