@@ -1,7 +1,6 @@
 """`python -m relora_study.evaluate`: what every checkpoint is measured on, and the measuring."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -16,10 +15,10 @@ from ..data.tokenizer import open_tokenizer
 from ..data.tokens import open_tokens, row, row_count
 from ..errors import command_line
 from ..files import write_csv, write_text
-from ..train.checkpoints import is_evaluated, list_checkpoints, load_model
-from .minimal_pairs import accuracies, encode_pairs
-from .perplexity import perplexities, take_texts
-from .scoring import negative_log_likelihoods
+from ..train.checkpoints import is_evaluated, list_checkpoints
+from .bench import Bench, measure_once
+from .minimal_pairs import encode_pairs
+from .perplexity import take_texts
 from .suite import download_blimp, read_suite
 from .templated import templated_suite
 
@@ -60,27 +59,25 @@ def cell(
     threads: Count,
     output: Place,
 ) -> None:
-    """Measure every evaluated checkpoint of CELL."""
+    """Measure every evaluated checkpoint of CELL that is not measured yet, and write all to OUTPUT."""
     torch.set_num_threads(threads)
     evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
-    tokenizer, batch_tokens = open_tokenizer(data / "tokenizer"), evaluation.batch_tokens
-    domains = {
-        str(name): take_texts(group.text, tokenizer, evaluation.perplexity.max_tokens, held_out_tokens_per_domain)
-        for name, group in pd.read_parquet(data / "documents/held_out.parquet").groupby("domain")
-    }
+    tokenizer, limit = open_tokenizer(data / "tokenizer"), evaluation.perplexity.max_tokens
+    held_out = pd.read_parquet(data / "documents/held_out.parquet")
     suite = read_suite(pairs)
-    encoded = encode_pairs(suite, tokenizer, evaluation.minimal_pairs.start_token)
-    batch = _fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings))
-
-    def measure(path: Path) -> Iterator[pd.DataFrame]:
-        model = load_model(path)
-        yield perplexities(model, domains, batch_tokens).assign(suite="perplexity")
-        yield accuracies(model, suite, encoded, batch_tokens).assign(suite="minimal_pairs")
-        loss = torch.cat(negative_log_likelihoods(model, batch, batch_tokens)).mean().item()
-        yield pd.DataFrame({"item": ["fixed_batch"], "metric": "loss", "value": loss, "suite": "held_out"})
-
+    bench = Bench(
+        domains={
+            str(name): take_texts(group.text, tokenizer, limit, held_out_tokens_per_domain)
+            for name, group in held_out.groupby("domain")
+        },
+        suite=suite,
+        encoded=encode_pairs(suite, tokenizer, evaluation.minimal_pairs.start_token),
+        batch=_fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings)),
+        batch_tokens=evaluation.batch_tokens,
+    )
     due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
-    tables = [table.assign(step=step) for step, path in tqdm(due.items(), disable=None) for table in measure(path)]
+    progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
+    tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
     write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
 
 

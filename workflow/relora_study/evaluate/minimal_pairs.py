@@ -1,5 +1,7 @@
 """Minimal pairs: is the good sentence likelier than the bad one? (Warstadt et al. 2020, BLiMP, section 4)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
@@ -15,17 +17,27 @@ def encode_pairs(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, start_
     return [start + ids for ids in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
 
 
-def accuracies(
-    model: LlamaForCausalLM, pairs: pd.DataFrame, encoded: list[list[int]], batch_tokens: int
+def judge(
+    model: LlamaForCausalLM, pairs: pd.DataFrame, encoded: Sequence[Sequence[int]], batch_tokens: int
 ) -> pd.DataFrame:
-    """Columns item, metric, value for each paradigm, each phenomenon and ``overall``; intervals are Wilson's, 95 %.
+    """A row a pair: UID, pairID, linguistics_term, and each sentence's summed log-probability (nats) and scored tokens.
 
-    A sentence's score is its summed log-probability; a tie is wrong, and counted.
+    ``encoded`` is what :func:`encode_pairs` returns for ``pairs``.
     """
     losses = negative_log_likelihoods(model, encoded, batch_tokens)
-    sums = np.array([float(loss.double().sum()) for loss in losses])
-    good, bad = np.split(sums, 2)
-    judged = pairs.assign(right=good < bad, tie=good == bad)
+    good, bad = np.split(np.array([-float(loss.double().sum()) for loss in losses]), 2)
+    good_tokens, bad_tokens = np.split(np.array([len(loss) for loss in losses], dtype=np.int32), 2)
+    scores = {"good": good, "bad": bad, "good_tokens": good_tokens, "bad_tokens": bad_tokens}
+    return pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
+
+
+def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
+    """Columns item, metric, value for each paradigm, each phenomenon and ``overall``; intervals are Wilson's, 95 %.
+
+    ``accuracy`` compares sums, the benchmark's rule; ``accuracy_per_token`` means over tokens. A tie is wrong.
+    """
+    per_token = judged.good / judged.good_tokens > judged.bad / judged.bad_tokens
+    judged = judged.assign(right=judged.good > judged.bad, tie=judged.good == judged.bad, per_token=per_token)
     groups = [("overall", judged)]
     groups += [(f"phenomenon/{name}", group) for name, group in judged.groupby("linguistics_term")]
     groups += [(f"paradigm/{name}", group) for name, group in judged.groupby("UID")]
@@ -39,7 +51,8 @@ def _measure(item: str, group: pd.DataFrame) -> pd.DataFrame:
         "accuracy": right / count,
         "accuracy_low": low,
         "accuracy_high": high,
-        "ties": int(group.tie.sum()),
+        "accuracy_per_token": group.per_token.mean(),
+        "ties": group.tie.sum(),
         "pairs": count,
     }
     return pd.DataFrame({"item": item, "metric": list(values), "value": [float(value) for value in values.values()]})

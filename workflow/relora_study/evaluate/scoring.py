@@ -7,6 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
+from ..errors import UserError
+
+Ids = tuple[int, ...]
+
 
 @torch.inference_mode()
 def negative_log_likelihoods(
@@ -15,16 +19,20 @@ def negative_log_likelihoods(
     """For each sequence of n ids, the float32 [n - 1] negative log-likelihoods, in nats, of all ids but the first.
 
     Each distinct sequence runs once. Padding is on the right, where causal attention cannot see it.
+    Raises :class:`UserError` where an id is not in the model's vocabulary.
     """
     distinct = list(dict.fromkeys(tuple(ids) for ids in sequences))
-    scores: dict[tuple[int, ...], Tensor] = {}
+    largest = max((max(ids, default=0) for ids in distinct), default=0)
+    if largest >= model.config.vocab_size:
+        raise UserError(f"token id {largest} is outside the model's {model.config.vocab_size}; check data.tokenizer")
+    scores: dict[Ids, Tensor] = {}
     for batch in _batches(sorted(distinct, key=len), batch_tokens):
         scores |= zip(batch, _score(model, batch), strict=True)
     return [scores[tuple(ids)] for ids in sequences]
 
 
-def _batches(ordered: list[tuple[int, ...]], batch_tokens: int) -> Iterator[list[tuple[int, ...]]]:
-    batch: list[tuple[int, ...]] = []
+def _batches(ordered: list[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
+    batch: list[Ids] = []
     for ids in ordered:
         if batch and (len(batch) + 1) * len(ids) > batch_tokens:
             yield batch
@@ -34,11 +42,12 @@ def _batches(ordered: list[tuple[int, ...]], batch_tokens: int) -> Iterator[list
         yield batch
 
 
-def _score(model: LlamaForCausalLM, batch: list[tuple[int, ...]]) -> list[Tensor]:
-    padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in batch], batch_first=True)
-    lengths = torch.tensor([len(ids) for ids in batch])
-    scored = torch.arange(1, padded.shape[1]) < lengths[:, None]
+def _score(model: LlamaForCausalLM, batch: list[Ids]) -> list[Tensor]:
+    device = model.lm_head.weight.device
+    rows = [torch.tensor(ids, device=device) for ids in batch]
+    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    lengths = torch.tensor([len(ids) for ids in batch], device=device)
+    scored = torch.arange(1, padded.shape[1], device=device) < lengths[:, None]
     hidden = model.model(input_ids=padded[:, :-1], use_cache=False).last_hidden_state
-    logits = model.lm_head(hidden[scored])
-    losses = functional.cross_entropy(logits, padded[:, 1:][scored], reduction="none")
-    return list(torch.split(losses, (lengths - 1).tolist()))
+    losses = functional.cross_entropy(model.lm_head(hidden[scored]), padded[:, 1:][scored], reduction="none")
+    return list(torch.split(losses.cpu(), (lengths - 1).tolist()))

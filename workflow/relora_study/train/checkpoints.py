@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import transformers
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -83,7 +84,7 @@ def load_model(path: Path) -> LlamaForCausalLM:
     transformers.utils.logging.disable_progress_bar()
     try:
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path} is not a whole checkpoint ({error}); delete it and train the cell again") from error
     return model.eval()
 

@@ -37,7 +37,7 @@ def set_aside_another_configurations_run(cell: Cell, cell_dir: Path) -> None:
         return  # damaged: `restore_state` deals with it
     place = cell_dir / f"superseded-{len(list(cell_dir.glob('superseded-*'))) + 1}"
     place.mkdir()
-    for name in ("checkpoints", "state", "log.csv", "timing.csv", "evaluation.csv", "dynamics.csv"):
+    for name in ("checkpoints", "state", "evaluation", "log.csv", "timing.csv", "evaluation.csv", "dynamics.csv"):
         if (cell_dir / name).exists():
             (cell_dir / name).rename(place / name)
     warnings.warn(f"{cell.name} was trained with other settings; its files are now in {place}", stacklevel=2)

@@ -1,0 +1,209 @@
+"""Evaluation against plain loops over transformers' own model, one sentence at a time."""
+
+import json
+import math
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from relora_study.data.tokenizer import train_tokenizer
+from relora_study.errors import UserError
+from relora_study.evaluate.bench import Bench, measure_once
+from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
+from relora_study.evaluate.perplexity import perplexities, take_texts
+from relora_study.evaluate.scoring import negative_log_likelihoods
+from relora_study.evaluate.suite import read_suite
+from relora_study.evaluate.templated import PARADIGMS, templated_suite
+from relora_study.train.checkpoints import save_checkpoint
+from relora_study.train.run import start
+from scipy.stats import norm
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+ROOT = Path(__file__).parents[2]
+BLIMP = Path(os.environ.get("RELORA_BLIMP", ROOT.parent / "shared/data/blimp.zip"))
+TEXTS = pd.Series(
+    [f"The minister of city {number} said that the law was new, again and again." for number in range(60)]
+)
+TOKENIZER = train_tokenizer(TEXTS, 290)
+
+
+@pytest.fixture
+def checkpoint(make_cell, tmp_path):
+    cell = make_cell("relora")
+    model = start(cell, torch.device("cpu")).model
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    save_checkpoint(model, cell, 8, tmp_path)
+    return tmp_path / "step-000008"
+
+
+@pytest.fixture
+def plain(checkpoint):
+    """Transformers' own model of the checkpoint, with its own attention."""
+    return AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+
+
+def plain_nll(model, ids) -> torch.Tensor:
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0, :-1].double()
+    return functional.cross_entropy(logits, torch.tensor(ids[1:]), reduction="none")
+
+
+def random_ids(count, longest=30):
+    random = np.random.default_rng(0)
+    return [random.integers(0, 300, random.integers(2, longest)).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 50, 100_000])
+def test_token_losses_equal_a_plain_loop_whatever_the_batch(plain, batch_tokens):
+    sequences = random_ids(25)
+    found = negative_log_likelihoods(plain, [*sequences, sequences[3]], batch_tokens)
+    for ids, losses in zip([*sequences, sequences[3]], found, strict=True):
+        torch.testing.assert_close(losses.double(), plain_nll(plain, ids), rtol=1e-5, atol=1e-6)
+
+
+def test_perplexities_equal_their_definitions(plain):
+    domains = {"a": take_texts(TEXTS[:9], TOKENIZER, 12, 10_000), "b": take_texts(TEXTS[9:20], TOKENIZER, 12, 10_000)}
+    value = perplexities(plain, domains, 64).set_index(["item", "metric"]).value
+    nats, each, tokens, size = [], [], 0, 0
+    for text in TEXTS[:9]:
+        ids = TOKENIZER(text)["input_ids"][:12]
+        losses = plain_nll(plain, ids)
+        nats.append(losses.sum().item())
+        each.append(math.exp(losses.mean().item()))
+        tokens, size = tokens + 11, size + len(TOKENIZER.decode(ids[1:]).encode())
+    assert value["a", "token_perplexity"] == pytest.approx(math.exp(sum(nats) / tokens), rel=1e-5)
+    assert value["a", "mean_text_perplexity"] == pytest.approx(sum(each) / 9, rel=1e-5)
+    assert value["a", "bits_per_byte"] == pytest.approx(sum(nats) / math.log(2) / size, rel=1e-5)
+    assert (value["a", "texts"], value["a", "tokens"], value["overall", "texts"]) == (9, 99, 20)
+    both = (value["a", "token_perplexity"] + value["b", "token_perplexity"]) / 2
+    assert value["macro_average", "token_perplexity"] == pytest.approx(both)
+
+
+def test_texts_without_a_prediction_are_counted():
+    found = take_texts(pd.Series(["", "a", TEXTS[0], TEXTS[1], TEXTS[2]]), TOKENIZER, 20, 30)
+    assert (len(found.ids), found.skipped) == (2, 2)
+
+
+def pairs_of(*sentences) -> pd.DataFrame:
+    rows = [
+        {"sentence_good": good, "sentence_bad": bad, "UID": f"p{number % 2}", "pairID": str(number)}
+        for number, (good, bad) in enumerate(sentences)
+    ]
+    return pd.DataFrame(rows).assign(linguistics_term="agreement")
+
+
+@pytest.mark.parametrize("start_token", [False, True])
+def test_pair_decisions_equal_a_plain_loop(plain, start_token):
+    suite = pairs_of(*((f"The law was new {n}.", f"The law were new {n}.") for n in range(40)))
+    judged = judge(plain, suite, encode_pairs(suite, TOKENIZER, start_token), 200)
+    prefix = [TOKENIZER.eos_token_id] if start_token else []
+    for row, pair in zip(judged.itertuples(), suite.itertuples(), strict=True):
+        for score, count, text in (
+            (row.good, row.good_tokens, pair.sentence_good),
+            (row.bad, row.bad_tokens, pair.sentence_bad),
+        ):
+            losses = plain_nll(plain, prefix + TOKENIZER(text)["input_ids"])
+            assert score == pytest.approx(-losses.sum().item(), rel=1e-5)
+            assert count == len(losses)
+    value = accuracies(judged).set_index(["item", "metric"]).value
+    assert value["overall", "accuracy"] == (judged.good > judged.bad).mean()
+    per_token = judged.good / judged.good_tokens > judged.bad / judged.bad_tokens
+    assert value["overall", "accuracy_per_token"] == per_token.mean()
+
+
+def test_ties_are_wrong_and_intervals_are_wilsons(plain):
+    suite = pairs_of(("The law was new.", "The law was new."), *((f"City {n}.", f"Law {n}.") for n in range(9)))
+    judged = judge(plain, suite, encode_pairs(suite, TOKENIZER, False), 100)
+    value = accuracies(judged).set_index(["item", "metric"]).value
+    right, z = value["overall", "accuracy"], norm.ppf(0.975)
+    centre = (right + z**2 / 20) / (1 + z**2 / 10)
+    half = z * math.sqrt(right * (1 - right) / 10 + z**2 / 400) / (1 + z**2 / 10)
+    assert value["overall", "ties"] == 1 and not judged.good[0] > judged.bad[0]
+    assert value["overall", "accuracy_low"] == pytest.approx(max(0, centre - half))
+    assert value["overall", "accuracy_high"] == pytest.approx(centre + half)
+    assert value["paradigm/p0", "pairs"] + value["paradigm/p1", "pairs"] == value["overall", "pairs"] == 10
+
+
+def make_bench(batch_tokens=100):
+    suite = pairs_of(("The law was.", "The law were."), ("A city.", "An city."))
+    domains = {"a": take_texts(TEXTS[:3], TOKENIZER, 12, 100)}
+    return Bench(domains, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
+
+
+def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_bench_changes(checkpoint, tmp_path, monkeypatch):
+    from relora_study.evaluate import bench as module
+
+    measured, real = [], module.measure
+    monkeypatch.setattr(module, "measure", lambda *both: measured.append(1) or real(*both))
+    first = measure_once(make_bench(), checkpoint, tmp_path / "evaluation")
+    pd.testing.assert_frame_equal(first, measure_once(make_bench(50), checkpoint, tmp_path / "evaluation"))
+    assert len(measured) == 1
+    other = make_bench()
+    other.domains["b"] = take_texts(TEXTS[3:5], TOKENIZER, 12, 100)
+    measure_once(other, checkpoint, tmp_path / "evaluation")
+    assert len(measured) == 2
+    assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet"]
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    measure_once(other, checkpoint, tmp_path / "evaluation")
+    assert len(measured) == 3
+
+
+def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, checkpoint, tmp_path):
+    with pytest.raises(UserError, match="token id 999 is outside the model's 300"):
+        negative_log_likelihoods(plain, [[1, 999]], 100)
+    (checkpoint / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match="step-000008 is not a whole checkpoint"):
+        measure_once(make_bench(), checkpoint, tmp_path / "evaluation")
+    assert not list((tmp_path / "evaluation").glob("*"))
+
+
+PAIR = {"sentence_good": "a", "sentence_bad": "b", "linguistics_term": "t", "UID": "u", "pairID": "0"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["{"], r"u\.jsonl, line 1: not a minimal pair"),
+        ([json.dumps(PAIR), json.dumps({"UID": "u"})], r"line 2: not a minimal pair \(KeyError: 'sentence_good'\)"),
+        ([json.dumps(PAIR)] * 2, "paradigm u has pairID 0 twice"),
+        ([], "holds no .jsonl file with minimal pairs"),
+    ],
+)
+def test_a_bad_suite_names_the_file_and_the_line(tmp_path, lines, message):
+    (tmp_path / "u.jsonl").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=message):
+        read_suite(tmp_path)
+
+
+def test_a_zip_and_a_folder_hold_the_same_suite(tmp_path):
+    (tmp_path / "u.jsonl").write_text(json.dumps(PAIR))
+    with zipfile.ZipFile(tmp_path / "suite.zip", "w") as archive:
+        archive.write(tmp_path / "u.jsonl", "data/u.jsonl")
+    pd.testing.assert_frame_equal(read_suite(tmp_path / "suite.zip"), read_suite(tmp_path))
+    (tmp_path / "bad.zip").write_text("no zip")
+    with pytest.raises(UserError, match=r"cannot read .*bad\.zip"):
+        read_suite(tmp_path / "bad.zip")
+
+
+@pytest.mark.skipif(not BLIMP.exists(), reason=f"{BLIMP} is absent; set RELORA_BLIMP to BLiMP's zip to run this")
+def test_blimp_is_67_paradigms_of_1000_pairs():
+    suite = read_suite(BLIMP)
+    assert suite.UID.value_counts().unique().tolist() == [1000]
+    assert (suite.UID.nunique(), suite.linguistics_term.nunique()) == (67, 13)
+
+
+def test_the_templated_suite_is_ten_paradigms_whose_sentences_differ():
+    suite = templated_suite(TEXTS)
+    assert list(suite) == list(PARADIGMS) and len(suite) == 10
+    for pairs in suite.values():
+        assert len({pair["sentence_good"] for pair in pairs}) > 100
+        assert all(pair["sentence_good"] != pair["sentence_bad"] for pair in pairs)
+        assert not {pair["sentence_good"] for pair in pairs} & {pair["sentence_bad"] for pair in pairs}
+    assert templated_suite(TEXTS) == suite
