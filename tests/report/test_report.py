@@ -13,6 +13,7 @@ from relora_study.files import read_yaml, write_csv, write_json, write_yaml
 from relora_study.report.figures import FIGURES
 from relora_study.report.load import open_results, published_readings
 from relora_study.report.paper import values
+from relora_study.report.significance import compare
 from relora_study.report.style import finish
 from relora_study.report.tables import TABLES, write_table
 from scipy import stats
@@ -48,6 +49,12 @@ def evaluation_of(right: float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["step", "suite", "item", "metric", "value"])
 
 
+def judged_of(right: float) -> pd.DataFrame:
+    """A hundred pairs in five paradigms, the first of which are judged right."""
+    good = np.where(np.arange(100) < 100 * right, 1.0, -1.0)
+    return pd.DataFrame({"UID": [f"p{number % 5}" for number in range(100)], "good": good, "bad": 0.0})
+
+
 def dynamics_of() -> pd.DataFrame:
     steps = [*STEPS, *(step + 3 for step in STEPS if 0 < step < 600)]
     rows = [
@@ -72,6 +79,8 @@ def results(raw, tmp_path):
         write_csv(folder / "timing.csv", pd.DataFrame({"step": range(1, 601), "seconds": 0.1}))
         write_csv(folder / "evaluation.csv", evaluation_of(right))
         write_csv(folder / "dynamics.csv", dynamics_of())
+        (folder / "evaluation").mkdir()
+        judged_of(right).to_parquet(folder / "evaluation/step-000600-0-pairs.parquet")
         manifest = {"parameters": 100, "trainable_parameters": 40, "tokens": 614400, "device": "cpu", "threads": 1}
         write_json(folder / "manifest.json", manifest | {"peak_memory_bytes": 2**30})
     return open_results(tmp_path / "settings/study.yaml", tmp_path / "cells")
@@ -116,6 +125,20 @@ def test_the_published_test_is_the_textbook_formula(results):
     z = (0.8 - 0.5) / np.sqrt(pooled * (1 - pooled) * 2 / 100)
     assert (row.cell, row.against) == ("tiny-relora-s42", "tiny-full-s42")
     assert row.z == pytest.approx(z) and row.p == pytest.approx(stats.norm.sf(z))
+    assert row.mcnemar_p == pytest.approx(2 * 0.5**30), "30 pairs differ, all in one direction"
+    assert row.difference == pytest.approx(0.3) == row.difference_low == row.difference_high
+    assert row.chance_p == pytest.approx(1.0)
+
+
+def test_holm_counts_only_paradigms_that_survive_it():
+    uid = [name for name in "abc" for _ in range(40)]
+    other = pd.DataFrame({"UID": uid, "good": -1.0, "bad": 0.0})
+    better = other.assign(good=[1.0] * 40 + [1.0] * 6 + [-1.0] * 34 + [-1.0] * 40)
+    found = compare(better, other)
+    assert 2 * 0.5**6 < 0.05 < 2 * 2 * 0.5**6, "b passes alone, and not beside a and c"
+    assert (found["paradigms_better"], found["paradigms_worse"]) == (1, 0)
+    assert found["difference"] == pytest.approx(46 / 120)
+    assert found["difference_low"] < found["difference"] < found["difference_high"]
 
 
 def test_only_the_released_variant_is_called_dead(results):

@@ -224,6 +224,7 @@ class Dynamics(Section):
     """How spectra are taken."""
 
     batch_sequences: PositiveInt
+    subspace_dimensions: PositiveInt
 
 
 class Report(Section):

@@ -30,10 +30,10 @@ def read_cell(
 ) -> None:
     """Read every checkpoint of one cell into one long table."""
     torch.set_num_threads(threads)
-    sequences = read_section(Dynamics, settings).batch_sequences
+    chosen = read_section(Dynamics, settings)
     context_length = read_section(Cell, cell / "config.yaml").model.context_length
-    batch = fixed_batch(data / "tokens", sequences, context_length)
-    write_csv(output, cell_table(cell, batch))
+    batch = fixed_batch(data / "tokens", chosen.batch_sequences, context_length)
+    write_csv(output, cell_table(cell, batch, chosen.subspace_dimensions))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What is read at each checkpoint of a cell, and the long table that it becomes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -8,17 +8,21 @@ from typing import Any, Self
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from ..config import Cell, read_section
+from ..config import Cell, Method, read_section
 from ..errors import UserError
 from ..train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from .circuits import authors_ov, ov_circuit_factors
 from .gradients import gradients
 from .low_rank import low_rank_spectrum
 from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_matrices
+from .merges import merge_effects
+from .representations import hidden_states, linear_cka, mean_cosine
+from .sparsity import gini, hoyer
 from .spectrum import measure, reason, spectrum
+from .subspaces import leading_subspaces, overlap
 
+STATES_TOKENS = 1024
 COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 
 
@@ -43,6 +47,25 @@ class Reading:
 
 
 @dataclass(frozen=True)
+class Values:
+    """One metric of one component, [layers], that is no spectrum's; a single number where it is of the whole model."""
+
+    quantity: str
+    component: str
+    metric: str
+    values: Tensor
+
+    def rows(self, step: int) -> Iterator[tuple[Any, ...]]:
+        """One row a layer; layer -1 stands for the whole model."""
+        for layer, value in enumerate(self.values) if self.values.ndim else [(-1, self.values)]:
+            why = "" if torch.isfinite(value) else "nothing to compare"
+            yield step, self.component, layer, self.quantity, self.metric, value.item(), why
+
+
+AnyReading = Reading | Values
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """One checkpoint's matrices by component, [layers, m, n] each; ``base`` is W and ``effective`` W + s B A."""
 
@@ -52,19 +75,24 @@ class Checkpoint:
     base: Matrices
     gradients: Matrices
     factors: dict[str, Factors] = field(default_factory=dict)
+    states: Tensor = field(default_factory=lambda: torch.empty(0))
+    merge: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, batch: Tensor) -> Self:
-        """Read the checkpoint and take the gradients of ``batch``, int64 [sequences, context_length + 1]."""
-        metadata, model = read_metadata(path), load_model(path)
-        effective = weight_matrices(model)
-        factors = adapter_factors(load_adapters(path), model.config.num_hidden_layers)
+    def read(cls, path: Path, batch: Tensor, method: Method) -> Self:
+        """Read the checkpoint, and what its model does with ``batch``, int64 [sequences, context_length + 1]."""
+        metadata, model, adapters = read_metadata(path), load_model(path), load_adapters(path)
+        effective, states = weight_matrices(model), hidden_states(model, few_tokens(batch))
+        taken = gradients(model, batch)
+        factors = adapter_factors(adapters, model.config.num_hidden_layers)
         return cls(
+            states=states,
+            merge=merge_effects(model, adapters, method, batch) if adapters else {},
             step=metadata.step,
             head_dim=effective["o"].shape[-1] // model.config.num_attention_heads,
             effective=effective,
             base=frozen_base(effective, factors, metadata.scale),
-            gradients=gradients(model, batch),
+            gradients=taken,
             factors=factors,
         )
 
@@ -103,36 +131,71 @@ def difference(quantity: str, now: Matrices, then: Matrices) -> Iterator[Reading
     yield from dense(quantity, {component: now[component].double() - then[component].double() for component in now})
 
 
-def readings(checkpoint: Checkpoint) -> Iterator[Reading]:
+def sparsity(matrices: Matrices) -> Iterator[Values]:
+    """Gini and Hoyer of the entries of the effective weights."""
+    for component, matrix in matrices.items():
+        for metric, measured in (("gini", gini), ("hoyer", hoyer)):
+            yield Values("effective_weights", component, metric, measured(matrix.flatten(1)))
+
+
+def overlaps(now: Matrices, before: Matrices, dimensions: int) -> Iterator[Values]:
+    """How far the leading directions of one window's update are those of the window before it."""
+    for component in now:
+        subspaces = zip(
+            ("overlap_left", "overlap_right"),
+            leading_subspaces(now[component], dimensions),
+            leading_subspaces(before[component], dimensions),
+            strict=True,
+        )
+        for metric, one, other in subspaces:
+            yield Values("net_update", component, metric, overlap(one, other))
+
+
+def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:
     """All readings that one checkpoint gives by itself."""
+    yield from sparsity(checkpoint.effective)
+    yield Values("hidden_states", "layer_output", "mean_cosine", mean_cosine(checkpoint.states))
+    for metric, value in checkpoint.merge.items():
+        yield Values("merge", "model", metric, torch.tensor(value))
     yield from weights("weights", checkpoint.base, checkpoint.head_dim)
     yield from weights("effective_weights", checkpoint.effective, checkpoint.head_dim)
     yield from updates(checkpoint)
     yield from dense("gradients", checkpoint.gradients)
 
 
-def cell_readings(folders: Iterable[Path], batch: Tensor, cycle: int) -> Iterator[tuple[int, Reading]]:
-    """Every reading of a cell's checkpoints, with its step; ``folders`` are in the order of their steps.
+def cell_readings(
+    folders: Mapping[int, Path], batch: Tensor, cell: Cell, dimensions: int
+) -> Iterator[tuple[int, AnyReading]]:
+    """Every reading of a cell's checkpoints by step; the first is step 0.
 
-    ``cycle`` is the number of steps between the regular checkpoints: `net_update` is read from each multiple
-    of it to the next, `cumulative_update` from the first checkpoint, step 0, to every other.
+    `net_update` is read from each regular checkpoint to the next, its `overlap` with the one before, and
+    `cumulative_update` from step 0 to every other. `hidden_states` are compared with the last checkpoint's.
     """
-    start: Matrices = {}
-    regular: tuple[int, Matrices] = (0, {})
-    for folder in folders:
-        checkpoint = Checkpoint.read(folder, batch)
-        step, effective = checkpoint.step, checkpoint.effective
-        found = [readings(checkpoint)]
+    last = hidden_states(load_model(folders[max(folders)]), few_tokens(batch))
+    cycle, start, regular, window = cell.train.checkpoint_every, Matrices(), Matrices(), Matrices()
+    for step, folder in sorted(folders.items()):
+        checkpoint = Checkpoint.read(folder, batch, cell.method)
+        effective = checkpoint.effective
+        found: list[Iterable[AnyReading]] = [readings(checkpoint)]
+        found.append([Values("hidden_states", "layer_output", "cka_with_last", linear_cka(checkpoint.states, last))])
         if start:
             found.append(difference("cumulative_update", effective, start))
-        if start and step - regular[0] == cycle:
-            found.append(difference("net_update", effective, regular[1]))
+        if regular and step % cycle == 0:
+            moved = {name: effective[name].double() - regular[name].double() for name in effective}
+            found.append(dense("net_update", moved))
+            found.append(overlaps(moved, window, dimensions) if window else [])
+            window = moved
         yield from ((step, reading) for group in found for reading in group)
         start = start or effective
-        regular = (step, effective) if step % cycle == 0 else regular
+        regular = effective if step % cycle == 0 else regular
 
 
-def cell_table(cell_dir: Path, batch: Tensor) -> pd.DataFrame:
+def few_tokens(batch: Tensor) -> Tensor:
+    """The first sequences of ``batch`` [sequences, context_length + 1], about 1,024 tokens, for activations."""
+    return batch[: max(1, STATES_TOKENS // (batch.shape[1] - 1))]
+
+
+def cell_table(cell_dir: Path, batch: Tensor, dimensions: int) -> pd.DataFrame:
     """The cell's dynamics.csv: one row a step, component, layer, quantity and metric.
 
     Raises :class:`UserError` where the cell has no checkpoint of step 0 to measure updates from.
@@ -141,7 +204,6 @@ def cell_table(cell_dir: Path, batch: Tensor) -> pd.DataFrame:
     checkpoints = list_checkpoints(cell_dir)
     if 0 not in checkpoints:
         raise UserError(f"{cell_dir / 'checkpoints'} holds no checkpoint of step 0; train the cell {cell.name} again")
-    folders = [checkpoints[step] for step in sorted(checkpoints)]
-    progress = tqdm(folders, desc=f"dynamics {cell.name}", unit="checkpoint", disable=None)
-    found = cell_readings(progress, batch, cell.train.checkpoint_every)
-    return pd.DataFrame([line for step, reading in found for line in reading.rows(step)], columns=COLUMNS)
+    found = cell_readings(checkpoints, batch, cell, dimensions)
+    rows = [line for step, reading in found for line in reading.rows(step)]
+    return pd.DataFrame(rows, columns=COLUMNS)

@@ -36,6 +36,13 @@ class Results:
         """What ``cell`` wrote of its run when it ended."""
         return dict(read_yaml(self.folder / cell.name / "manifest.json"))
 
+    def judged_pairs(self, cell: Cell) -> pd.DataFrame:
+        """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.judge)."""
+        files = sorted((self.folder / cell.name / "evaluation").glob("step-*-pairs.parquet"))
+        if not files:
+            raise UserError(f"{self.folder / cell.name}/evaluation holds no judged pairs; delete its evaluation.csv")
+        return pd.read_parquet(files[-1])
+
     def _read(self, cell: Cell, file: str) -> pd.DataFrame:
         path = self.folder / cell.name / file
         try:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from statsmodels.stats.proportion import proportions_ztest
 
 from ..files import write_csv, write_text
 from .load import Results, measured, published_readings
+from .significance import chance_p, compare
 
 LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
 
@@ -67,17 +67,15 @@ def cost(results: Results) -> pd.DataFrame:
 
 
 def significance(results: Results) -> pd.DataFrame:
-    """Minimal pairs: is full rank better? One-sided two-proportion z-test, as published, for each adapter method."""
-    accuracy = _final(results, "minimal_pairs", "overall", "accuracy")
-    pairs = _final(results, "minimal_pairs", "overall", "pairs")
+    """Minimal pairs: is full rank better than each adapter method of the same size and seed? And is either chance?"""
     rows = []
     for name, cell in results.cells.items():
         full = f"{cell.size_name}-full-s{cell.seed}"
-        if name != full and full in accuracy:
-            right = [accuracy[full] * pairs[full], accuracy[name] * pairs[name]]
-            z, p = proportions_ztest(right, [pairs[full], pairs[name]], alternative="larger")
-            rows.append({"cell": name, "against": full, "difference": accuracy[full] - accuracy[name], "z": z, "p": p})
-    return pd.DataFrame(rows, columns=["cell", "against", "difference", "z", "p"])
+        if name != full and full in results.cells:
+            theirs, own = results.judged_pairs(results.cells[full]), results.judged_pairs(cell)
+            chance = chance_p(int((own.good > own.bad).sum()), len(own))
+            rows.append({"cell": name, "against": full} | compare(theirs, own) | {"chance_p": chance})
+    return pd.DataFrame(rows)
 
 
 def dead_first_cycle(results: Results) -> pd.DataFrame:
