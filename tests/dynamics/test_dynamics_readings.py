@@ -224,7 +224,9 @@ def test_adapters_that_have_not_moved_are_zero_matrices(tables):
         rows = pick(tables["relora"], quantity=quantity, step=0)
         assert set(rows["reason"]) == {"zero matrix"}
         assert set(rows["value"]) == {""}
-    others = tables["relora"].query("not (quantity in ['updates', 'updates_exact'] and step == 0)")
+    lost = pick(tables["relora"], quantity="merge", metric="update_lost", step=0)
+    assert lost["reason"].item() == "nothing to compare"
+    others = tables["relora"].query("not (quantity in ['updates', 'updates_exact', 'merge'] and step == 0)")
     assert set(others["reason"]) == {""}
 
 

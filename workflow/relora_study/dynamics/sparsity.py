@@ -22,6 +22,6 @@ def hoyer(entries: Tensor) -> Tensor:
     0 where all magnitudes are equal, 1 for a single one, NaN where all are zero.
     """
     magnitudes = entries.abs().double()
-    root = magnitudes.shape[-1] ** 0.5
+    root = float(magnitudes.shape[-1]) ** 0.5
     ratio: Tensor = magnitudes.sum(-1) / torch.linalg.vector_norm(magnitudes, dim=-1)
     return (root - ratio) / (root - 1)
