@@ -14,6 +14,7 @@ from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import UserError
 from relora_study.evaluate.bench import Bench, measure_once
 from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
+from relora_study.evaluate.paired import pair_log_probabilities
 from relora_study.evaluate.perplexity import perplexities, take_texts
 from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import read_suite
@@ -96,6 +97,19 @@ def pairs_of(*sentences) -> pd.DataFrame:
         for number, (good, bad) in enumerate(sentences)
     ]
     return pd.DataFrame(rows).assign(linguistics_term="agreement")
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
+def test_packed_pairs_score_as_their_sentences_alone(plain, batch_tokens):
+    random = np.random.default_rng(4)
+    pairs = [((1,), (2,)), ((1, 2), (1, 2)), ((1,), (1, 5, 6))]
+    for _ in range(40):
+        shared, good, bad = (tuple(random.integers(0, 300, random.integers(0, 6))) for _ in range(3))
+        pairs.append(((*shared, 7, *good), (*shared, 8, *bad)))
+    found = pair_log_probabilities(plain, pairs, batch_tokens)
+    expected = [[-plain_nll(plain, list(ids)).sum().item() if len(ids) > 1 else 0.0 for ids in pair] for pair in pairs]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert found[1, 0] == found[1, 1]
 
 
 @pytest.mark.parametrize("start_token", [False, True])

@@ -1,5 +1,7 @@
 """How unevenly a matrix's entries are spread, whatever their signs."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,6 @@ def hoyer(entries: Tensor) -> Tensor:
     0 where all magnitudes are equal, 1 for a single one, NaN where all are zero.
     """
     magnitudes = entries.abs().double()
-    root = float(magnitudes.shape[-1]) ** 0.5
+    root = math.sqrt(magnitudes.shape[-1])
     ratio: Tensor = magnitudes.sum(-1) / torch.linalg.vector_norm(magnitudes, dim=-1)
     return (root - ratio) / (root - 1)

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import proportion_confint
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from .scoring import negative_log_likelihoods
+from .paired import pair_log_probabilities
 
 
 def encode_pairs(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, start_token: bool) -> list[list[int]]:
@@ -24,10 +23,14 @@ def judge(
 
     ``encoded`` is what :func:`encode_pairs` returns for ``pairs``.
     """
-    losses = negative_log_likelihoods(model, encoded, batch_tokens)
-    good, bad = np.split(np.array([-float(loss.double().sum()) for loss in losses]), 2)
-    good_tokens, bad_tokens = np.split(np.array([len(loss) for loss in losses], dtype=np.int32), 2)
-    scores = {"good": good, "bad": bad, "good_tokens": good_tokens, "bad_tokens": bad_tokens}
+    good_ids, bad_ids = (list(map(tuple, half)) for half in (encoded[: len(pairs)], encoded[len(pairs) :]))
+    sums = pair_log_probabilities(model, list(zip(good_ids, bad_ids, strict=True)), batch_tokens)
+    scores = {
+        "good": sums[:, 0],
+        "bad": sums[:, 1],
+        "good_tokens": [len(ids) - 1 for ids in good_ids],
+        "bad_tokens": [len(ids) - 1 for ids in bad_ids],
+    }
     return pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
 
 

@@ -1,6 +1,6 @@
 """Negative log-likelihoods of many token sequences, in batches without waste: sorted by length, bounded by tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,13 +22,18 @@ def negative_log_likelihoods(
     Raises :class:`UserError` where an id is not in the model's vocabulary.
     """
     distinct = list(dict.fromkeys(tuple(ids) for ids in sequences))
-    largest = max((max(ids, default=0) for ids in distinct), default=0)
-    if largest >= model.config.vocab_size:
-        raise UserError(f"token id {largest} is outside the model's {model.config.vocab_size}; check data.tokenizer")
+    check_vocabulary(model, distinct)
     scores: dict[Ids, Tensor] = {}
     for batch in _batches(sorted(distinct, key=len), batch_tokens):
         scores |= zip(batch, _score(model, batch), strict=True)
     return [scores[tuple(ids)] for ids in sequences]
+
+
+def check_vocabulary(model: LlamaForCausalLM, sequences: Iterable[Sequence[int]]) -> None:
+    """Raise :class:`UserError` where an id of ``sequences`` is not in the model's vocabulary."""
+    largest = max((max(ids, default=0) for ids in sequences), default=0)
+    if largest >= model.config.vocab_size:
+        raise UserError(f"token id {largest} is outside the model's {model.config.vocab_size}; check data.tokenizer")
 
 
 def _batches(ordered: list[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
