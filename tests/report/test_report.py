@@ -55,7 +55,7 @@ def judged_of(right: float) -> pd.DataFrame:
     return pd.DataFrame({"UID": [f"p{number % 5}" for number in range(100)], "good": good, "bad": 0.0})
 
 
-def dynamics_of() -> pd.DataFrame:
+def dynamics_of(lost: float) -> pd.DataFrame:
     steps = [*STEPS, *(step + 3 for step in STEPS if 0 < step < 600)]
     rows = [
         (step, component, layer, quantity, metric, 1 / (1 + step + layer), "")
@@ -65,6 +65,16 @@ def dynamics_of() -> pd.DataFrame:
         for quantity in ("weights", "updates")
         for metric in ("per", "condition_number")
     ]
+    later = {
+        "net_update": ["effective_rank", "overlap_left", "overlap_right"],
+        "cumulative_update": ["effective_rank"],
+        "updates_exact": ["condition_number"],
+    }
+    rows += [(s, "w2", 0, quantity, m, 1e-3, "") for s in STEPS for quantity, names in later.items() for m in names]
+    rows += [
+        (s, "layer_output", 0, "hidden_states", m, 0.5, "") for s in STEPS for m in ("cka_with_last", "mean_cosine")
+    ]
+    rows += [(s, "model", -1, "merge", m, lost, "") for s in STEPS for m in ("update_lost", "loss_jump")]
     return pd.DataFrame(rows, columns=["step", "component", "layer", "quantity", "metric", "value", "reason"])
 
 
@@ -78,7 +88,7 @@ def results(raw, tmp_path):
         write_csv(folder / "log.csv", log_of(cell))
         write_csv(folder / "timing.csv", pd.DataFrame({"step": range(1, 601), "seconds": 0.1}))
         write_csv(folder / "evaluation.csv", evaluation_of(right))
-        write_csv(folder / "dynamics.csv", dynamics_of())
+        write_csv(folder / "dynamics.csv", dynamics_of(0.5 if cell.method.merge == "unscaled" else 0.0))
         (folder / "evaluation").mkdir()
         judged_of(right).to_parquet(folder / "evaluation/step-000600-0-pairs.parquet")
         manifest = {"parameters": 100, "trainable_parameters": 40, "tokens": 614400, "device": "cpu", "threads": 1}
@@ -146,6 +156,17 @@ def test_only_the_released_variant_is_called_dead(results):
     assert dead.to_dict() == {
         f"{size}-{m}-s42": m != "relora" for size in ("tiny", "small") for m in ("relora", "relora_released")
     }
+
+
+def test_the_audits_verdicts_follow_the_readings(results):
+    found = TABLES["audit"](results)
+    verdict = found.set_index(["cell", "measure"]).verdict
+    assert found.value.notna().all()
+    for name, dead, lost in (("small-relora-s42", False, False), ("small-relora_released-s42", True, True)):
+        own = " / ".join(verdict[name])
+        assert ("dead:" in own, "50% of each update is lost" in own) == (dead, lost)
+        assert ("the loss jumps" in own) == lost
+        assert "the published reading is round-off" not in own or found.value.max() > 100
 
 
 def test_the_papers_sentences_follow_the_numbers(results):

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .load import Results, measured, published_readings
+from ..train.resets import is_reset
+from .load import Results, measured, published_readings, regular_readings
 from .style import look, panels
 
 COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
@@ -116,6 +117,77 @@ def first_last_layers(results: Results) -> Figure:
     return figure
 
 
+def _by_step(results: Results, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
+    """A row of panels for each (quantity, component, metric) at the regular checkpoints; mean and band over layers."""
+    figure, grid = _grid(results, titles, titles)
+    rows = regular_readings(results)
+    for (row, column), axes in np.ndenumerate(grid):
+        quantity, component, metric = readings[row]
+        chosen = rows[(rows.quantity == quantity) & (rows.component == component) & (rows.metric == metric)]
+        chosen = chosen[chosen["size"] == results.sizes[column]]
+        for method in results.methods:
+            _mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
+    return figure, grid
+
+
+def update_rank(results: Results) -> Figure:
+    """Effective rank of what the effective W2 moved, over one cycle and since the start, beside what resets allow."""
+    readings = [("net_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
+    figure, grid = _by_step(results, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
+    for column, size in enumerate(results.sizes):
+        for cell in results.cells.values():
+            if cell.size_name == size and cell.method.reset_period:
+                steps = np.arange(0, cell.train.steps + 1)
+                so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
+                ceiling = np.minimum((so_far + 1) * cell.method.rank, cell.size.d_model)
+                drawn = {
+                    "color": "grey",
+                    "linestyle": ":",
+                    "linewidth": 0.8,
+                    "label": "ceiling: rank times cycles begun",
+                }
+                grid[1, column].plot(steps, ceiling, **drawn)
+    return figure
+
+
+def cycle_overlap(results: Results) -> Figure:
+    """Overlap of the leading directions of W2's update in one cycle with the cycle before: 1 the same, 0 none."""
+    readings = [("net_update", "w2", "overlap_left"), ("net_update", "w2", "overlap_right")]
+    figure, grid = _by_step(results, readings, ["overlap of outputs", "overlap of inputs"])
+    for axes in grid.flat:
+        axes.set_ylim(0, 1)
+    return figure
+
+
+def cka(results: Results) -> Figure:
+    """Linear CKA of each checkpoint's layer outputs with the last checkpoint's, and their mean cosine (anisotropy)."""
+    readings = [
+        ("hidden_states", "layer_output", "cka_with_last"),
+        ("hidden_states", "layer_output", "mean_cosine"),
+    ]
+    return _by_step(results, readings, ["CKA with the last", "mean cosine"])[0]
+
+
+def merges(results: Results) -> Figure:
+    """Jump of the held-out loss at a merge, and the share of the adapters' update that it loses."""
+    readings = [("merge", "model", "loss_jump"), ("merge", "model", "update_lost")]
+    return _by_step(results, readings, ["loss jump\n(nats/token)", "share of the\nupdate lost"])[0]
+
+
+def training_cost(results: Results) -> Figure:
+    """Training loss by the hours that training took, on the device of the run."""
+    figure, grid = _grid(results, ["loss"], ["train loss (nats/token)"])
+    logs, times = results.table("log.csv"), results.table("timing.csv")
+    for axes, size in zip(grid[0], results.sizes, strict=True):
+        axes.set_xlabel("minutes of training")
+        for method in results.methods:
+            own, spent = (rows[(rows["size"] == size) & (rows.method == method)] for rows in (logs, times))
+            smooth = own.groupby("step").loss.mean().rolling(9, center=True, min_periods=1).mean()
+            minutes = spent.groupby("step").seconds.mean().cumsum() / 60
+            axes.plot(minutes, smooth, **look(results.methods, method, marker=""))
+    return figure
+
+
 def _final_bars(results: Results, rows: pd.DataFrame, label: str) -> Figure:
     """Points by item (y axis) and method at the last step, a panel a size."""
     rows = rows[rows.step == rows.groupby("cell").step.transform("max")]
@@ -198,5 +270,10 @@ FIGURES: dict[str, Callable[[Results], Figure]] = {
         perplexity_by_domain,
         lr_schedules,
         resets,
+        update_rank,
+        cycle_overlap,
+        cka,
+        merges,
+        training_cost,
     )
 }

@@ -65,6 +65,13 @@ def measured(results: Results, suite: str, item: str, metric: str) -> pd.DataFra
     return rows[(rows.suite == suite) & (rows["item"] == item) & (rows.metric == metric)]
 
 
+def regular_readings(results: Results) -> pd.DataFrame:
+    """Rows of dynamics.csv at the regular checkpoints: every method at the same steps."""
+    rows = results.table("dynamics.csv")
+    every = rows.cell.map({name: cell.train.checkpoint_every for name, cell in results.cells.items()})
+    return rows[rows.step % every == 0]
+
+
 def published_readings(results: Results, quantity: str, metric: str) -> pd.DataFrame:
     """Rows of dynamics.csv as the paper reads them: full rank at each multiple, ReLoRA shortly after it.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..files import write_csv, write_text
+from .audit import audit
 from .load import Results, measured, published_readings
 from .significance import chance_p, compare
 
@@ -112,5 +113,5 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
 
 TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
     function.__name__: function
-    for function in (models, hyperparameters, final_results, cost, significance, dead_first_cycle)
+    for function in (models, hyperparameters, final_results, cost, significance, dead_first_cycle, audit)
 }
