@@ -3,6 +3,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from relora_study.config import cells, check
 from relora_study.errors import UserError
 
@@ -50,18 +52,58 @@ def test_a_vocabulary_too_big_for_the_tokens_type(raw):
 
 
 def test_the_strongest_file_that_sets_a_key_is_named(raw, tmp_path):
-    overlay = tmp_path / "overlay.yaml"
+    overlay, base = tmp_path / "overlay.yaml", tmp_path / "config.yaml"
     overlay.write_text(yaml.safe_dump({"train": {"steps": -1}}))
+    base.write_text(yaml.safe_dump(changed(raw, "model.vocab_size", -1)))
     with pytest.raises(UserError, match=r"overlay\.yaml"):
         check(changed(raw, "train.steps", -1), [CONFIG, overlay])
     with pytest.raises(UserError, match=r"config\.yaml"):
-        check(changed(raw, "model.vocab_size", -1), [CONFIG, overlay])
+        check(changed(raw, "model.vocab_size", -1), [base, overlay])
     with pytest.raises(UserError, match=r"--config"):
         check(changed(raw, "train.speed", 1), [CONFIG, overlay])
 
 
 def test_numbers_that_yaml_reads_as_text(raw):
     assert check(changed(raw, "train.learning_rate", "3e-4"), [CONFIG]).train.learning_rate == 3e-4
+
+
+def test_snakemakes_command_line_hands_text_over(raw):
+    text = changed(changed(raw, "study.seeds", ["1", "2"]), "evaluation.minimal_pairs.start_token", "true")
+    study = check(changed(text, "train.learning_rate", "1e-4"), [CONFIG])
+    assert study.study.seeds == [1, 2] and study.evaluation.minimal_pairs.start_token is True
+    assert study.train.learning_rate == 1e-4
+
+
+def paths(section, before=()):
+    """Every path into a nested mapping."""
+    for key, value in section.items():
+        yield (*before, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*before, key))
+
+
+RAW = yaml.safe_load(CONFIG.read_text())
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(sorted(paths(RAW))), ANYTHING), min_size=1, max_size=3))
+def test_any_configuration_is_valid_or_refused_in_one_line_that_names_a_place(changes):
+    mutated = copy.deepcopy(RAW)
+    for path, value in changes:
+        section = mutated
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[path[-1]] = value
+    try:
+        cells(check(mutated, [CONFIG]))
+    except UserError as error:
+        assert "\n" not in str(error) and str(error).endswith(")")
 
 
 def test_a_missing_key_is_named(raw):

@@ -332,42 +332,65 @@ def check(raw: dict[str, Any], files: Sequence[str | Path]) -> Study:
     ``files`` are the files it was merged from, weakest first; they serve to name the place of a mistake.
     Raises :class:`UserError`, one line, with the key, the value, what is allowed, and the file.
     """
+    known = [yaml.safe_load(Path(file).read_text(encoding="utf-8")) for file in files]
+    typed = _typed(raw, [], known)
     try:
-        return Study.model_validate(raw)
+        return Study.model_validate(typed)
     except ValidationError as error:
-        problems = [_describe(dict(problem), files) for problem in error.errors()]
+        by_file = dict(zip(map(str, files), known, strict=True))
+        problems = [_describe(dict(problem), typed, by_file) for problem in error.errors()]
         raise UserError("; ".join(problems)) from error
 
 
-def _describe(problem: dict[str, Any], files: Sequence[str | Path]) -> str:
+def _typed(value: Any, path: list[str], known: list[Any]) -> Any:
+    """``value`` with the types of YAML: Snakemake hands what is nested in `--config` over as text throughout."""
+    if isinstance(value, dict):
+        return {key: _typed(inner, [*path, str(key)], known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner, [*path, str(index)], known) for index, inner in enumerate(value)]
+    if not isinstance(value, str) or any(_at(content, path) == value for content in known):
+        return value
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+
+
+def _describe(problem: dict[str, Any], raw: dict[str, Any], files: dict[str, Any]) -> str:
     path = [str(part) for part in problem["loc"]]
     key, message = ".".join(path), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key; see config.yaml for the keys there are"
     elif problem["type"] == "missing":
-        return f"{key}: required key is missing ({_origin(path[:-1], files)})"
+        return f"{key}: required key is missing ({_origin(raw, path[:-1], files)})"
     value = "" if isinstance(problem["input"], dict | BaseModel) else f" = {problem['input']!r}"
-    return f"{key}{value}: {message} ({_origin(path, files)})" if key else f"{message} ({_origin([], files)})"
+    place = _origin(raw, path, files)
+    return f"{key}{value}: {message} ({place})" if key else f"{message} ({place})"
 
 
-def _origin(path: Sequence[str], files: Sequence[str | Path]) -> str:
-    """The strongest file that sets ``path``, or the command line where none does."""
-    for file in reversed(files):
-        with Path(file).open(encoding="utf-8") as stream:
-            if _sets(yaml.safe_load(stream), path):
-                return str(file)
+def _origin(raw: dict[str, Any], path: list[str], files: dict[str, Any]) -> str:
+    """The strongest file that sets what ``path`` holds, or the command line where none does."""
+    value = _at(raw, path)
+    for file, content in reversed(files.items()):
+        found = _at(content, path)
+        if found is not MISSING and (found == value or isinstance(value, dict)):
+            return file
     return "--config"
 
 
-def _sets(value: Any, path: Sequence[str]) -> bool:
+MISSING = object()
+
+
+def _at(content: Any, path: Sequence[str]) -> Any:
+    """What ``content`` holds at ``path``, or MISSING."""
     for part in path:
-        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
-            value = value[int(part)]
-        elif isinstance(value, dict) and part in value:
-            value = value[part]
+        if isinstance(content, list) and part.isdigit() and int(part) < len(content):
+            content = content[int(part)]
+        elif isinstance(content, dict) and part in content:
+            content = content[part]
         else:
-            return False
-    return True
+            return MISSING
+    return content
 
 
 def read_section(kind: type[SectionT], path: Path) -> SectionT:

@@ -18,7 +18,7 @@ from relora_study.estimate import estimated_minutes
 try:
     STUDY = check(config, [*workflow.configfiles])
 except UserError as error:
-    raise WorkflowError(f"configuration: {error}") from None
+    sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
 CELLS = cells(STUDY)
 CAPTIONS = yaml.safe_load((PACKAGE.parent / "report" / "captions.yaml").read_text(encoding="utf-8"))

@@ -7,19 +7,23 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..train.resets import is_reset
+from ..train.schedule import is_reset
 from .load import Results, measured, published_readings, regular_readings
 from .style import look, panels
 
+CEILING: dict[str, Any] = {"color": "grey", "linestyle": ":", "linewidth": 0.8}
 COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
 
 
 def _mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
     """Mean of ``value`` by step, with a 95 % normal interval of the mean over ``over`` where there are several."""
-    means = rows.groupby("step").value.mean()
+    means = rows.groupby("step").value.mean().dropna()
+    if means.empty:
+        return
     axes.plot(means.index, means, **drawn)
     if rows[over].nunique() > 1:
         error = 1.96 * rows.groupby("step").value.sem()
+        error = error.reindex(means.index)
         axes.fill_between(means.index, means - error, means + error, color=drawn["color"], alpha=0.15, linewidth=0)
 
 
@@ -85,7 +89,7 @@ def per_updates(results: Results) -> Figure:
         for row, component in enumerate(["w2", "v", "o"]):
             for ceiling in _ceilings(results, size, component):
                 axes = figure.axes[row * len(results.sizes) + column]
-                axes.axhline(ceiling, color="grey", linestyle=":", linewidth=0.8, label="ceiling r/min(m, n)")
+                axes.axhline(ceiling, label="ceiling r/min(m, n)", **CEILING)
     return figure
 
 
@@ -140,13 +144,7 @@ def update_rank(results: Results) -> Figure:
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
                 ceiling = np.minimum((so_far + 1) * cell.method.rank, cell.size.d_model)
-                drawn = {
-                    "color": "grey",
-                    "linestyle": ":",
-                    "linewidth": 0.8,
-                    "label": "ceiling: rank times cycles begun",
-                }
-                grid[1, column].plot(steps, ceiling, **drawn)
+                grid[1, column].plot(steps, ceiling, label="rank times cycles begun", **CEILING)
     return figure
 
 

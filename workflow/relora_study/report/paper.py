@@ -7,6 +7,7 @@ import pandas as pd
 import typst
 
 from ..files import write_json, write_whole
+from .audit import audit
 from .load import Results
 from .tables import dead_first_cycle, final_results, models, significance
 
@@ -44,6 +45,7 @@ def values(results: Results, title: str) -> dict[str, Any]:
         "published": _rows(pd.read_csv(PUBLISHED, comment="#")),
         "significance": _rows(tests),
         "dead": _rows(dead),
+        "audit": _rows(audit(results)),
         "findings": [*_comparisons(results, final, tests), *_cycles(dead)],
     }
 

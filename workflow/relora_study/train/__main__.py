@@ -28,8 +28,8 @@ from ..model.relora import add_adapters
 from .checkpoints import bytes_needed, list_checkpoints
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
-from .resets import is_reset
 from .run import Run
+from .schedule import is_reset
 
 STOPPED = 75  # exit code of a run that saved its state and stopped: EX_TEMPFAIL of sysexits.h, try again
 

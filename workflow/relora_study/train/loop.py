@@ -15,9 +15,9 @@ from ..model.relora import adapters
 from . import parallel
 from .checkpoints import is_due, save_checkpoint
 from .log import Recorder, Row
-from .resets import is_reset, reset
+from .resets import reset
 from .run import Run, begin_adapters, start
-from .schedule import learning_rate_ratio
+from .schedule import is_reset, learning_rate_ratio
 from .state import newest_whole_state, restore_state, save_state, set_aside_another_configurations_run
 
 SECONDS_BETWEEN_PROGRESS_LINES = 20

@@ -9,17 +9,6 @@ from ..config import Method
 from ..model.relora import ReLoRALinear, adapters
 
 
-def is_reset(method: Method, step: int) -> bool:
-    """Whether the reset follows optimizer step ``step``: at ``k * period + offset`` for k >= 1, once adapters train.
-
-    The released trainer merges after the step that makes its counter 2,000 k + 1.
-    """
-    if method.reset_period is None or step <= method.full_rank_steps:
-        return False
-    cycle, since = divmod(step - method.reset_offset, method.reset_period)
-    return cycle >= 1 and since == 0
-
-
 def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int) -> None:
     """Merge every adapter into its weight, start it again, and forget its moments; in place.
 

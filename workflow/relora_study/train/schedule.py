@@ -1,4 +1,4 @@
-"""The learning rate of every optimizer step, as a share of its peak."""
+"""When things happen: the learning rate of every optimizer step, as a share of its peak, and the resets."""
 
 import math
 
@@ -22,6 +22,17 @@ def learning_rate_ratio(method: Method, step: int) -> float:
         climbed = step - since_multiple + method.rewarmup_steps
         return since_multiple / method.rewarmup_steps * _cosine(method, climbed)
     return _cosine(method, step)
+
+
+def is_reset(method: Method, step: int) -> bool:
+    """Whether the reset follows optimizer step ``step``: at ``k * period + offset`` for k >= 1, once adapters train.
+
+    The released trainer merges after the step that makes its counter 2,000 k + 1.
+    """
+    if method.reset_period is None or step <= method.full_rank_steps:
+        return False
+    cycle, since = divmod(step - method.reset_offset, method.reset_period)
+    return cycle >= 1 and since == 0
 
 
 def _progress(method: Method, step: int) -> float:

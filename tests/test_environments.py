@@ -1,0 +1,71 @@
+"""One source of versions: requirements.in, its lock, and what conda installs."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+CONDA_NAMES = {"torch": "pytorch"}
+IMPORTED_AS = {"pyyaml": "yaml", "pytorch": "torch"}
+STAGES = {"data": ["data"], "train": ["train", "evaluate", "dynamics"], "report": ["report"]}
+
+
+def pins(file: Path) -> dict[str, str]:
+    found = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[.*\])?==([^\s;]+)", file.read_text(), re.MULTILINE)
+    return {name.lower(): version for name, version in found}
+
+
+def versions(dependencies: list) -> dict[str, str]:
+    """Names, as pip knows them where conda's differ only in packaging, and versions of a conda environment."""
+    flat = [line for line in dependencies if isinstance(line, str) and line != "pip"]
+    flat += [line.replace("==", "=") for nested in dependencies if isinstance(nested, dict) for line in nested["pip"]]
+    return {name.removesuffix("-base"): version for name, version in (line.split("=") for line in flat)}
+
+
+@pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda file: file.name)
+def test_conda_installs_pips_versions(file):
+    wanted = {CONDA_NAMES.get(name, name): version for name, version in pins(ROOT / "requirements.in").items()}
+    environment = yaml.safe_load(file.read_text())
+    assert environment["channels"] == ["conda-forge", "nodefaults"]
+    found = versions(environment["dependencies"])
+    assert found.pop("python")
+    assert found == {name: wanted[name] for name in found}
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_the_lock_holds_what_is_asked_for(name):
+    lock = pins(ROOT / f"{name}.txt")
+    for package, version in pins(ROOT / f"{name}.in").items():
+        assert lock[package.replace("_", "-")] == version
+    assert "+" not in "".join(lock.values()), "a local build's version names no release"
+
+
+def imported_by(files: list[Path]) -> set[str]:
+    """The packages beyond the standard library and our own that ``files`` import at their top."""
+    code = "\n".join(file.read_text() for file in files)
+    found = set(re.findall(r"^(?:import|from) ([a-z_]+)", code, re.MULTILINE))
+    return found - set(sys.stdlib_module_names) - {"relora_study"}
+
+
+def test_what_the_code_imports_is_asked_for():
+    asked = {IMPORTED_AS.get(name, name) for name in pins(ROOT / "requirements.in")}
+    assert imported_by([*(ROOT / "workflow/relora_study").rglob("*.py")]) <= asked
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stages_code_imports_only_what_its_environment_holds(name):
+    held = versions(yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"])
+    imports = "".join(f"import relora_study.{stage}.__main__\n" for stage in STAGES[name])
+    listing = (
+        "import sys\nfor name in list(sys.modules):\n if name[:12] == 'relora_study': print(sys.modules[name].__file__)"
+    )
+    environment = {"PYTHONPATH": str(ROOT / "workflow")}
+    found = subprocess.run([sys.executable, "-c", imports + listing], capture_output=True, text=True, env=environment)
+    files = [Path(line) for line in found.stdout.splitlines()]
+    assert len(files) > 5, found.stderr
+    assert imported_by(files) <= {IMPORTED_AS.get(package, package) for package in held}
