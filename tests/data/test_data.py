@@ -11,11 +11,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from relora_study.config import Data
+from relora_study.config import Tokenizer as TokenizerSettings
 from relora_study.data.__main__ import app
 from relora_study.data.documents import split
 from relora_study.data.fetch import PINS, fetch_news
 from relora_study.data.sources import read_files, read_news
-from relora_study.data.tokenizer import train_tokenizer
+from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
 from relora_study.data.tokens import open_tokens, read_manifest, row, row_count, token_dtype
 from relora_study.errors import UserError
 from relora_study.files import sha256
@@ -124,6 +125,16 @@ def test_empty_and_repeated_texts_are_dropped():
     texts = ["a", "a", " ", "", *map(str, range(100))]
     table = pd.DataFrame({"id": map(str, range(104)), "domain": "x", "text": texts, "held_out_only": False})
     assert sum(map(len, split(table, 0.2))) == 101
+
+
+def test_a_tokenizer_of_ones_own_is_taken_over_or_refused(tmp_path):
+    BYTES.save_pretrained(tmp_path / "own")
+    settings = TokenizerSettings(source="path", name=str(tmp_path / "own"))
+    assert load_tokenizer(settings, 300).get_vocab() == BYTES.get_vocab()
+    with pytest.raises(UserError, match="300 entries; raise model.vocab_size"):
+        load_tokenizer(settings, 299)
+    with pytest.raises(UserError, match="cannot open"):
+        load_tokenizer(TokenizerSettings(source="path", name=str(tmp_path / "none")), 300)
 
 
 @pytest.mark.parametrize(("setting", "vocabulary", "dtype"), [("auto", 65536, "uint16"), ("auto", 65537, "uint32")])
