@@ -16,9 +16,11 @@ from common import seconds_in_turns, write_results
 from relora_study.config import Cell, cells, check
 from relora_study.estimate import training_flops
 from relora_study.files import read_yaml
+from relora_study.model.build import llama_config
 from relora_study.train.loop import take_step
 from relora_study.train.run import start
 from torch.nn import functional
+from transformers import LlamaForCausalLM
 
 CPU = torch.device("cpu")
 SHAPE = {"num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
@@ -45,7 +47,7 @@ def our_step(cell: Cell) -> Callable[[], object]:
 
 def plain_step(cell: Cell) -> Callable[[], object]:
     """The step that one writes with transformers and PyTorch alone."""
-    model, ids = start(cell, CPU).model, _batch(cell)
+    model, ids = LlamaForCausalLM(llama_config(cell.size, cell.model)), _batch(cell)
     model.set_attn_implementation("sdpa")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
@@ -80,7 +82,13 @@ def compare(paper: bool, threads: int, rounds: int) -> list[tuple[str, str, str,
     chosen, rows, peak = paper_or_default(paper), [], matmul_flops()
     for size in ("tiny", "small"):
         full, relora = chosen[f"{size}-full"], chosen[f"{size}-relora"]
-        steps = {"plain": plain_step(full), "full": our_step(full), "relora": our_step(relora)}
+        still = relora.model_copy(update={"method": relora.method.model_copy(update={"dropout": 0.0})})
+        steps = {
+            "plain": plain_step(full),
+            "full": our_step(full),
+            "relora": our_step(relora),
+            "still": our_step(still),
+        }
         seconds = seconds_in_turns(steps, rounds)
         tokens = full.train.batch_size * full.model.context_length
         rate = {name: tokens / value for name, value in seconds.items()}
@@ -89,6 +97,7 @@ def compare(paper: bool, threads: int, rounds: int) -> list[tuple[str, str, str,
         rows += [
             (f"{case}: full rank, against transformers", "speed", "tokens/s", rate["full"], rate["plain"]),
             (f"{case}: ReLoRA, against full rank", "speed", "tokens/s", rate["relora"], rate["full"]),
+            (f"{case}: ReLoRA without dropout, against full rank", "speed", "tokens/s", rate["still"], rate["full"]),
             (f"{case}: full rank, against matrix products", "operations", "GFLOP/s", flops / 1e9, peak / 1e9),
         ]
         memory = [peak_kibibytes(paper, size, plain, threads) / 2**10 for plain in (False, True)]

@@ -69,7 +69,9 @@ def test_numbers_that_yaml_reads_as_text(raw):
 
 def test_snakemakes_command_line_hands_text_over(raw):
     text = changed(changed(raw, "study.seeds", ["1", "2"]), "evaluation.minimal_pairs.start_token", "true")
+    text = changed(text, "report.title", "Again: a title, [with] signs")
     study = check(changed(text, "train.learning_rate", "1e-4"), [CONFIG])
+    assert study.report.title == "Again: a title, [with] signs"
     assert study.study.seeds == [1, 2] and study.evaluation.minimal_pairs.start_token is True
     assert study.train.learning_rate == 1e-4
 

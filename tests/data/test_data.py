@@ -131,7 +131,7 @@ def test_a_tokenizer_of_ones_own_is_taken_over_or_refused(tmp_path):
     BYTES.save_pretrained(tmp_path / "own")
     settings = TokenizerSettings(source="path", name=str(tmp_path / "own"))
     assert load_tokenizer(settings, 300).get_vocab() == BYTES.get_vocab()
-    with pytest.raises(UserError, match="300 entries; raise model.vocab_size"):
+    with pytest.raises(UserError, match=r"300 entries; raise model\.vocab_size"):
         load_tokenizer(settings, 299)
     with pytest.raises(UserError, match="cannot open"):
         load_tokenizer(TokenizerSettings(source="path", name=str(tmp_path / "none")), 300)

@@ -6,7 +6,10 @@ from relora_study.model import loss as loss_module
 from relora_study.model.attention import padded_attention
 from relora_study.model.loss import head_cross_entropy
 from relora_study.model.relora import ReLoRALinear, _keep_mask
+from relora_study.model.swiglu import SwiGLU
 from torch.nn import functional
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 
 @pytest.mark.parametrize("chunk_rows", [7, 64, 1000])
@@ -33,6 +36,16 @@ def test_attention_equals_softmax_of_masked_scores(head_dim):
     upstream = torch.randn_like(expected)
     gradients = [torch.autograd.grad(out, (query, key, value), upstream) for out in (found, expected)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_swiglu_and_its_gradients_are_transformers():
+    theirs = LlamaMLP(LlamaConfig(hidden_size=6, intermediate_size=10, num_attention_heads=1)).double()
+    ours = SwiGLU(theirs.gate_proj, theirs.up_proj, theirs.down_proj)
+    x = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ours(x), theirs(x))
+    upstream, inputs = torch.randn(2, 5, 6, dtype=torch.float64), (x, *theirs.parameters())
+    gradients = [torch.autograd.grad(layer(x), inputs, upstream) for layer in (ours, theirs)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

@@ -351,9 +351,10 @@ def _typed(value: Any, path: list[str], known: list[Any]) -> Any:
     if not isinstance(value, str) or any(_at(content, path) == value for content in known):
         return value
     try:
-        return yaml.safe_load(value)
+        typed = yaml.safe_load(value)
     except yaml.YAMLError:
         return value
+    return typed if isinstance(typed, int | float | None) else value
 
 
 def _describe(problem: dict[str, Any], raw: dict[str, Any], files: dict[str, Any]) -> str:

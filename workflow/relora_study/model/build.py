@@ -6,6 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ..config import Model, Size
 from . import attention
+from .swiglu import SwiGLU
 
 
 def llama_config(size: Size, model: Model) -> LlamaConfig:
@@ -29,7 +30,7 @@ def llama_config(size: Size, model: Model) -> LlamaConfig:
 
 
 def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
-    """A fresh model whose weights depend on ``seed`` alone.
+    """A fresh model whose weights depend on ``seed`` alone; transformers' own but for attention and SwiGLU's memory.
 
     ``initialization: pytorch`` is what the paper's code does (Embedding N(0, 1), Linear kaiming-uniform with
     a = sqrt 5: PyTorch's ``reset_parameters``); ``normal`` is transformers' own N(0, 0.02).
@@ -40,4 +41,6 @@ def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
         for module in llama.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.reset_parameters()
+    for layer in llama.model.layers:
+        layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
     return llama

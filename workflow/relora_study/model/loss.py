@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 16 * 2**20  # of float32 logits at a time; on a CPU larger ones gain nothing (benchmarks/train.md)
+CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time: smaller chunks add to the head's gradient more often
 CHUNK_BYTES_ON_GPU = 2**30
 
 
