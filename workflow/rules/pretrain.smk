@@ -8,9 +8,9 @@ rule pretrain:
         "results/logs/pretrain/{cell}.log",
     benchmark:
         "results/benchmarks/jobs/pretrain-{cell}.tsv"
+    priority: 10
     # A run that stops itself at train.time_limit exits with code 75; the next try goes on from its state.
     retries: 20 if STUDY.train.time_limit else 0
-    priority: 10
     conda:
         "../../envs/train.yaml"
     threads: STUDY.runtime.processes

@@ -41,7 +41,8 @@ def _merges(dynamics: pd.DataFrame, cell: Cell) -> Iterator[Finding]:
     lost, jump = median["update_lost"], median["loss_jump"]
     verdict = "nothing is lost" if lost < 1e-6 else f"{lost:.0%} of each update is lost"
     yield _row("merge", cell, "median share of the update that a merge drops", lost, verdict)
-    verdict = f"the loss jumps by more than {LARGE_JUMP}" if jump > LARGE_JUMP else "no jump"
+    changes = "jumps" if jump > 0 else "falls"
+    verdict = f"the loss {changes} by more than {LARGE_JUMP}" if abs(jump) > LARGE_JUMP else "no jump"
     yield _row("merge", cell, "median jump of the held-out loss at a merge (nats/token)", jump, verdict)
 
 

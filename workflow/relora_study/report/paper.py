@@ -8,7 +8,7 @@ import typst
 
 from ..files import write_json, write_whole
 from .audit import audit
-from .load import Results
+from .load import Results, regular_readings
 from .tables import dead_first_cycle, final_results, models, significance
 
 PUBLISHED = Path(__file__).parents[3] / "resources" / "published.csv"
@@ -45,9 +45,15 @@ def values(results: Results, title: str) -> dict[str, Any]:
         "published": _rows(pd.read_csv(PUBLISHED, comment="#")),
         "significance": _rows(tests),
         "dead": _rows(dead),
-        "audit": _rows(audit(results)),
-        "findings": [*_comparisons(results, final, tests), *_cycles(dead)],
+        "audit": _rows(_by_cell(audit(results))),
+        "findings": [*_comparisons(results, final, tests), *_cycles(dead), *_overlaps(results)],
     }
+
+
+def _by_cell(found: pd.DataFrame) -> pd.DataFrame:
+    """The audit's values, a row a measure and a column a cell, in their order."""
+    table = found.pivot(index="measure", columns="cell", values="value")
+    return table.loc[found.measure.unique(), found.cell.unique()].reset_index()
 
 
 def _shapes(results: Results) -> list[list[str]]:
@@ -87,4 +93,17 @@ def _cycles(dead: pd.DataFrame) -> list[str]:
         else f"{row.cell}: the adapters receive gradients in the first cycle (norm up to"
         f" {row.largest_gradient_first_cycle:.2g})."
         for row in dead.itertuples()
+    ]
+
+
+def _overlaps(results: Results) -> list[str]:
+    """A sentence for each cell: how much of one cycle's update of W2 lies in the directions of the cycle before."""
+    rows = regular_readings(results)
+    rows = rows[(rows.quantity == "net_update") & (rows.component == "w2") & (rows.metric == "overlap_right")]
+    means = rows.groupby("cell").value.mean()
+    return [
+        f"{name}: on average {means[name]:.0%} of the leading input directions of W2's update in one cycle are those of"
+        " the cycle before."
+        for name in results.cells
+        if name in means
     ]
