@@ -160,7 +160,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_next_run_recovers
         return plain(run, rows) * (math.inf if len(calls) == 6 else 1.0)
 
     monkeypatch.setattr(loop, "mean_loss", breaks_at_step_6)
-    with pytest.raises(UserError, match=r"inf at step 6; .*learning_rate"):
+    with pytest.raises(
+        UserError, match=r"inf at step 6; the last good state is .*step-000004; lower train\.learning_rate"
+    ):
         train(cell, CPU, batch_of, tmp_path / "broken")
     assert pd.read_csv(tmp_path / "broken/log.csv").step.tolist() == [1, 2, 3, 4, 5, 6]
     assert [path.name for path in (tmp_path / "broken/state").iterdir()] == ["step-000004"]

@@ -48,6 +48,7 @@ class Recorder:
         """Go on behind step ``done``, writing each ``every`` steps; into no files where ``cell_dir`` is None."""
         files = (("log.csv", LOG_COLUMNS), ("timing.csv", TIMING_COLUMNS))
         self._logs = [Log(cell_dir / name, columns, done) for name, columns in files] if cell_dir else []
+        self._cell_dir = cell_dir
         self._tokens, self._every, self._rows = tokens_a_step, every, list[Row]()
         self._since = time.perf_counter()
 
@@ -70,10 +71,15 @@ class Recorder:
             log.append(new)
         for row in rows:
             if not math.isfinite(row["loss"]):
-                raise UserError(
-                    f"the loss is {row['loss']} at step {row['step']}; the states before it are kept;"
-                    " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
-                )
+                raise UserError(self._not_finite(row))
+
+    def _not_finite(self, row: Row) -> str:
+        states = sorted((self._cell_dir / "state").glob("step-*")) if self._cell_dir else []
+        kept = f"the last good state is {states[-1]}" if states else "no state was saved before it"
+        return (
+            f"the loss is {row['loss']} at step {row['step']}; {kept};"
+            " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
+        )
 
     def __enter__(self) -> Self:
         """Use the recorder in a ``with`` block, which writes what is left and closes the files."""
