@@ -10,9 +10,9 @@ from relora_study.train import loop
 from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.train.log import Recorder
 from relora_study.train.loop import take_step, train
-from relora_study.train.resets import is_reset, reset
+from relora_study.train.resets import reset
 from relora_study.train.run import start
-from relora_study.train.schedule import learning_rate_ratio
+from relora_study.train.schedule import is_reset, learning_rate_ratio
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
