@@ -33,6 +33,7 @@ def paper_or_default(paper: bool) -> dict[str, Cell]:
     if paper:
         raw["sizes"] = {name: widths | SHAPE for name, widths in PAPER.items()}
         raw["model"] |= {"vocab_size": 50304, "context_length": 2048}
+        raw["data"]["held_out_tokens_per_domain"] = 4096
         raw["train"] |= {"batch_size": 1, "micro_batch_size": 1}
         raw["methods"]["relora"] |= {"rank": 16, "alpha": 32}
     raw["study"]["methods"] = ["full", "relora"]
