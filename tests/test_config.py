@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from relora_study.config import cells, check
 from relora_study.errors import UserError
@@ -93,6 +93,7 @@ ANYTHING = st.recursive(
 
 
 @settings(max_examples=400, deadline=None)
+@example([(("data",), {"\n": None})])
 @given(st.lists(st.tuples(st.sampled_from(sorted(paths(RAW))), ANYTHING), min_size=1, max_size=3))
 def test_any_configuration_is_valid_or_refused_in_one_line_that_names_a_place(changes):
     mutated = copy.deepcopy(RAW)
