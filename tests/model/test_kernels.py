@@ -4,12 +4,14 @@ import pytest
 import torch
 from relora_study.model import loss as loss_module
 from relora_study.model.attention import padded_attention
+from relora_study.model.build import build_model
 from relora_study.model.loss import head_cross_entropy
 from relora_study.model.relora import ReLoRALinear, _keep_mask
+from relora_study.model.rms_norm import RMSNorm
 from relora_study.model.swiglu import SwiGLU
 from torch.nn import functional
 from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaMLP
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 
 @pytest.mark.parametrize("chunk_rows", [7, 64, 1000])
@@ -46,6 +48,35 @@ def test_swiglu_and_its_gradients_are_transformers():
     upstream, inputs = torch.randn(2, 5, 6, dtype=torch.float64), (x, *theirs.parameters())
     gradients = [torch.autograd.grad(layer(x), inputs, upstream) for layer in (ours, theirs)]
     torch.testing.assert_close(*gradients)
+
+
+def test_the_norm_and_its_gradients_are_transformers():
+    theirs = LlamaRMSNorm(6, eps=1e-2).double()
+    torch.nn.init.normal_(theirs.weight)
+    ours = RMSNorm(theirs.weight, 1e-2)
+    x = torch.randn(2, 5, 6, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(ours(x), theirs(x).double(), rtol=1e-6, atol=1e-6)  # theirs computes in float32
+    upstream, inputs = torch.randn(2, 5, 6, dtype=torch.float64), (x, ours.weight)
+    gradients = [torch.autograd.grad(layer(x), inputs, upstream) for layer in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-6)
+
+
+def test_a_layer_keeps_few_activations(make_cell):
+    cell = make_cell("full")
+    model = build_model(cell.size, cell.model, 0)
+    kept: dict[int, int] = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    weights = {parameter.data_ptr() for parameter in model.parameters()}
+    x = torch.randn(1, 16, cell.size.d_model, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model.model.layers[0].mlp(model.model.layers[0].post_attention_layernorm(x))
+    narrow, wide = 16 * cell.size.d_model, 16 * cell.size.intermediate_size
+    assert sum(kept.values()) <= 2 * narrow + 2 * wide + 16  # transformers' own: 3 narrow and 5 wide
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])

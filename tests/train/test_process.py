@@ -57,9 +57,15 @@ def wait_for_step(folder: Path, step: int) -> None:
     raise AssertionError(f"step {step} was not reached in 30 seconds")
 
 
-def finish(arguments: list[str]) -> str:
+def log_size(folder: Path) -> int:
+    """The bytes of a cell's log, 0 where it has none."""
+    file = folder / "log.csv"
+    return file.stat().st_size if file.exists() else 0
+
+
+def finish(arguments: list[str], timeout: float = 120) -> str:
     process = launch(arguments)
-    errors = process.communicate(timeout=120)[1]
+    errors = process.communicate(timeout=timeout)[1]
     assert process.returncode == 0, errors
     return errors
 
@@ -87,6 +93,35 @@ def test_a_run_that_a_signal_ends_goes_on_to_the_same_bytes(prepare, number):
     assert not (cut / "manifest.json").exists()
     finish(arguments)
     for file in FILES:
+        assert (cut / file).read_bytes() == (whole / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_moments_leave_no_trace(prepare):
+    """Kills strike anywhere from the start of the process on: in steps, states, checkpoints, renames, log writes."""
+    recipe = {"steps": 12_000, "state_every": 20, "checkpoint_every": 200}
+    whole, arguments = prepare("whole", **recipe)
+    finish(arguments, timeout=600)
+    cut, arguments = prepare("cut", **recipe)
+    random, struck = np.random.default_rng(0), []
+    while len(struck) < 50 and not (cut / "manifest.json").exists():
+        process, before = launch(arguments), log_size(cut)
+        if random.random() < 0.9:  # else it is killed while it starts
+            while process.poll() is None and log_size(cut) == before:
+                time.sleep(0.01)
+        time.sleep(random.uniform(0, 0.8))
+        process.kill()
+        process.communicate()
+        struck.append(log_size(cut))
+    finish(arguments, timeout=600)
+    print(f"{len(struck)} kills, at these bytes of log.csv: {struck}")
+    assert len(struck) == 50 and len(set(struck)) > 30
+    assert pd.read_csv(cut / "log.csv").step.tolist() == list(range(1, 12_001))
+    for file in [
+        "log.csv",
+        "checkpoints/step-000200/model.safetensors",
+        "checkpoints/step-012000/adapters.safetensors",
+    ]:
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
 
 

@@ -3,9 +3,11 @@
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from ..config import Model, Size
 from . import attention
+from .rms_norm import RMSNorm
 from .swiglu import SwiGLU
 
 
@@ -25,12 +27,11 @@ def llama_config(size: Size, model: Model) -> LlamaConfig:
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
-        attn_implementation=attention.NAME,
     )
 
 
 def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
-    """A fresh model whose weights depend on ``seed`` alone; transformers' own but for attention and SwiGLU's memory.
+    """A fresh model whose weights depend on ``seed`` alone; transformers' own but for what kernels keep.
 
     ``initialization: pytorch`` is what the paper's code does (Embedding N(0, 1), Linear kaiming-uniform with
     a = sqrt 5: PyTorch's ``reset_parameters``); ``normal`` is transformers' own N(0, 0.02).
@@ -41,6 +42,19 @@ def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
         for module in llama.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.reset_parameters()
+    return use_kernels(llama)
+
+
+def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The same model with this project's attention, norms and SwiGLU: the same weights, names and function."""
+    llama.set_attn_implementation(attention.NAME)
     for layer in llama.model.layers:
         layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
+        for name in ("input_layernorm", "post_attention_layernorm"):
+            setattr(layer, name, _own_norm(getattr(layer, name)))
+    llama.model.norm = _own_norm(llama.model.norm)
     return llama
+
+
+def _own_norm(norm: LlamaRMSNorm) -> RMSNorm:
+    return RMSNorm(norm.weight, norm.variance_epsilon)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time: smaller chunks add to the head's gradient more often
 CHUNK_BYTES_ON_GPU = 2**30
+SCORED_ROWS = 128  # at a time without gradients: their logits stay in a CPU's caches
 
 
 class HeadCrossEntropy(torch.autograd.Function):
@@ -20,29 +21,53 @@ class HeadCrossEntropy(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """The loss, a float32 scalar, of predicting ``targets`` int64 [n]."""
         with_gradients = any(ctx.needs_input_grad)
-        hidden_gradient, weight_gradient = torch.empty_like(hidden), torch.zeros_like(weight)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        rows = _chunk_rows(hidden, weight)
+        rows = min(_chunk_rows(hidden, weight), len(hidden))
+        buffer = _logits_buffer(hidden, weight, rows)
         for start in range(0, len(hidden), rows):
             part, answers = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = torch.nn.functional.linear(part, weight)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            log_normalizer = logits.logsumexp(-1, keepdim=True)
-            total += (log_normalizer - logits.gather(-1, answers)).sum()
+            logits = _logits(part, weight, buffer)
+            chosen = logits.gather(-1, answers)
+            largest, normalizer = _exponentiate(logits)
+            total += (normalizer.log() + largest - chosen).sum()
             if with_gradients:
-                gradient = logits.sub_(log_normalizer).exp_()
-                gradient.scatter_add_(-1, answers, gradient.new_full(answers.shape, -1.0))
-                gradient = gradient.div_(len(hidden)).to(part.dtype)
+                gradient = logits.mul_(1.0 / (normalizer * len(hidden)))
+                gradient.scatter_add_(-1, answers, gradient.new_full(answers.shape, -1.0 / len(hidden)))
+                gradient = gradient.to(part.dtype)
                 torch.mm(gradient, weight.to(part.dtype), out=hidden_gradient[start : start + rows])
-                weight_gradient.addmm_(gradient.mT, part)
+                if weight_gradient is not None:
+                    weight_gradient.addmm_(gradient.mT, part)
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total / len(hidden)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        """The gradients of the forward pass, times the loss's own."""
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        """The gradients of the forward pass, times the loss's own; none for a frozen weight."""
         hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient.mul_(upstream[0]), weight_gradient.mul_(upstream[0]), None
+        scaled = None if weight_gradient is None else weight_gradient.mul_(upstream[0])
+        return hidden_gradient.mul_(upstream[0]), scaled, None
+
+
+def _logits_buffer(hidden: Tensor, weight: Tensor, rows: int) -> Tensor | None:
+    """Room for a chunk's logits, which all chunks share: fresh memory costs a CPU more than the numbers do."""
+    autocast = torch.is_autocast_enabled(hidden.device.type)
+    return None if autocast or hidden.dtype != weight.dtype else hidden.new_empty(rows, len(weight))
+
+
+def _logits(part: Tensor, weight: Tensor, buffer: Tensor | None) -> Tensor:
+    """The logits [rows, vocab], at least in float32; in ``buffer`` where there is one."""
+    if buffer is not None and buffer.dtype.itemsize >= 4:
+        return torch.mm(part, weight.mT, out=buffer[: len(part)])
+    logits = torch.nn.functional.linear(part, weight)
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn ``logits`` [n, vocab] into exponentials over their row's largest; that one, and the sum: [n, 1] each."""
+    largest = logits.amax(-1, keepdim=True)
+    return largest, logits.sub_(largest).exp_().sum(-1, keepdim=True)
 
 
 def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
@@ -54,3 +79,23 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tenso
     """Mean cross-entropy (nats) of ``hidden`` [..., d] through a head ``weight`` [vocab, d], for ``targets`` [...]."""
     rows = hidden.flatten(0, -2)
     return HeadCrossEntropy.apply(rows, weight, targets.flatten())  # type: ignore[no-untyped-call, no-any-return]
+
+
+@torch.no_grad()
+def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability (nats) of ``targets`` [k] at the rows ``sources`` [k], ascending, of ``hidden`` [n, d]: [k].
+
+    Each row meets the head ``weight`` [vocab, d] once, however many targets it has.
+    """
+    found = hidden.new_empty(len(sources), dtype=torch.promote_types(hidden.dtype, torch.float32))
+    rows = min(_chunk_rows(hidden, weight) if hidden.is_cuda else SCORED_ROWS, len(hidden))
+    buffer = _logits_buffer(hidden, weight, rows)
+    starts = torch.arange(0, len(hidden) + rows, rows, device=sources.device)
+    bounds = torch.searchsorted(sources, starts).tolist()
+    for start, first, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):
+        logits = _logits(hidden[start : start + rows], weight, buffer)
+        made_at = sources[first:end] - start
+        chosen = logits[made_at, targets[first:end]]
+        largest, normalizer = _exponentiate(logits)
+        found[first:end] = chosen - (normalizer.log() + largest).squeeze(-1)[made_at]
+    return found

@@ -1,9 +1,10 @@
-"""SwiGLU (Shazeer 2020) that keeps two activations for the backward pass, where plain autograd keeps four."""
+"""SwiGLU (Shazeer 2020) that keeps two wide activations for the backward pass, where plain autograd keeps five."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional
 
 
@@ -34,5 +35,22 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [..., d_model] to the same shape."""
-        mixed = _GatedProduct.apply(self.gate_proj(x), self.up_proj(x))  # type: ignore[no-untyped-call]
-        return self.down_proj(mixed)  # type: ignore[no-any-return]
+        gate, up = self.gate_proj(x), self.up_proj(x)
+        mixed = _GatedProduct.apply(gate, up)  # type: ignore[no-untyped-call]
+        if torch.compiler.is_compiling():  # which decides itself what to compute again
+            return self.down_proj(mixed)  # type: ignore[no-any-return]
+        with _computed_again(mixed, gate.detach(), up.detach()):
+            return self.down_proj(mixed)  # type: ignore[no-any-return]
+
+
+def _computed_again(mixed: Tensor, gate: Tensor, up: Tensor) -> saved_tensors_hooks:
+    """A context in which autograd does not keep ``mixed`` for the backward pass, but computes it from the others."""
+    place = mixed.data_ptr()
+
+    def pack(kept: Tensor) -> Tensor | torch.Size:
+        return kept.shape if kept.data_ptr() == place and kept.numel() == gate.numel() else kept
+
+    def unpack(kept: Tensor | torch.Size) -> Tensor:
+        return kept if isinstance(kept, Tensor) else functional.silu(gate).mul_(up).view(kept)
+
+    return saved_tensors_hooks(pack, unpack)

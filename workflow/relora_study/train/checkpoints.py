@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -14,8 +15,10 @@ from transformers import LlamaForCausalLM
 from ..config import Cell, Train
 from ..errors import UserError
 from ..files import write_json
+from ..model.build import use_kernels
 from ..model.relora import ReLoRALinear, adapters, effective_state
 
+CPU = torch.device("cpu")
 STATES_KEPT = 2  # the newest full states of a run; one more is there while it is written
 
 
@@ -79,22 +82,22 @@ def list_checkpoints(cell_dir: Path) -> dict[int, Path]:
     return {int(path.name.removeprefix("step-")): path for path in found}
 
 
-def load_model(path: Path) -> LlamaForCausalLM:
-    """The model of a checkpoint, effective weights, float32, in evaluation mode."""
+def load_model(path: Path, device: torch.device = CPU) -> LlamaForCausalLM:
+    """The model of a checkpoint on ``device``, effective weights, float32, with our kernels, in evaluation mode."""
     transformers.utils.logging.disable_progress_bar()
     try:
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{path} is not a whole checkpoint ({error}); delete it and train the cell again") from error
-    return model.eval()
+    return use_kernels(model).eval().to(device)
 
 
-def load_adapters(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def load_adapters(path: Path, device: torch.device = CPU) -> dict[str, tuple[Tensor, Tensor]]:
     """The live factors (A [rank, in], B [out, rank]) of each adapted layer by name; empty for full rank."""
     file = path / "adapters.safetensors"
     if not file.exists():
         return {}
-    tensors = load_file(file)
+    tensors = load_file(file, device=str(device))
     names = [key.removesuffix(".A") for key in tensors if key.endswith(".A")]
     return {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
 

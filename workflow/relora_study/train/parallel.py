@@ -19,20 +19,24 @@ def world_size() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
+def chosen_device(name: str) -> torch.device:
+    """The device of this process that ``runtime.device`` names: auto takes a GPU where there is one."""
+    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+
+
 @contextmanager
 def process_group(device_name: str) -> Iterator[torch.device]:
     """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), and yield this one's device.
 
     Without torchrun there is one process and nothing to join.
     """
-    cuda = device_name == "cuda" or (device_name == "auto" and torch.cuda.is_available())
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
-    if cuda:
+    device = chosen_device(device_name)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     together = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if together:
-        distributed.init_process_group("nccl" if cuda else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
     finally:
