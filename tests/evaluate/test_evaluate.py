@@ -12,12 +12,14 @@ import pytest
 import torch
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import UserError
+from relora_study.evaluate import suite
 from relora_study.evaluate.bench import Bench, measure_once
+from relora_study.evaluate.domains import collect_texts
 from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
-from relora_study.evaluate.paired import pair_log_probabilities
-from relora_study.evaluate.perplexity import perplexities, take_texts
+from relora_study.evaluate.perplexity import Texts, perplexities, score_texts, take_texts, windows
+from relora_study.evaluate.prefix_tree import log_probabilities, plant
 from relora_study.evaluate.scoring import negative_log_likelihoods
-from relora_study.evaluate.suite import read_suite
+from relora_study.evaluate.suite import missing_of_blimp, read_suite
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
 from relora_study.train.checkpoints import save_checkpoint
 from relora_study.train.run import start
@@ -70,7 +72,7 @@ def test_token_losses_equal_a_plain_loop_whatever_the_batch(plain, batch_tokens)
 
 def test_perplexities_equal_their_definitions(plain):
     domains = {"a": take_texts(TEXTS[:9], TOKENIZER, 12, 10_000), "b": take_texts(TEXTS[9:20], TOKENIZER, 12, 10_000)}
-    value = perplexities(plain, domains, 64).set_index(["item", "metric"]).value
+    value = perplexities(score_texts(plain, domains, 16, 64)).set_index(["item", "metric"]).value
     nats, each, tokens, size = [], [], 0, 0
     for text in TEXTS[:9]:
         ids = TOKENIZER(text)["input_ids"][:12]
@@ -86,9 +88,65 @@ def test_perplexities_equal_their_definitions(plain):
     assert value["macro_average", "token_perplexity"] == pytest.approx(both)
 
 
-def test_texts_without_a_prediction_are_counted():
+def test_texts_without_a_finite_prediction_are_counted(plain):
     found = take_texts(pd.Series(["", "a", TEXTS[0], TEXTS[1], TEXTS[2]]), TOKENIZER, 20, 30)
-    assert (len(found.ids), found.skipped) == (2, 2)
+    assert [len(ids) for ids in found.ids] == [0, 1, 20, 20]
+    value = perplexities(score_texts(plain, {"a": found}, 16, 100)).set_index(["item", "metric"]).value
+    assert (value["a", "texts"], value["a", "skipped"], value["a", "non_finite"]) == (2, 2, 0)
+    with torch.no_grad():
+        plain.model.embed_tokens.weight[6] = torch.inf
+    value = perplexities(score_texts(plain, {"a": Texts([[2, 3], [5, 6, 7]], [1, 2])}, 16, 100))
+    value = value.set_index(["item", "metric"]).value
+    assert (value["a", "texts"], value["a", "skipped"], value["a", "non_finite"]) == (1, 0, 1)
+    assert np.isfinite(value["a", "token_perplexity"])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length", "stride"), [(50, 16, 16), (50, 16, 5), (17, 16, 16), (18, 16, 1), (2, 9, 3)]
+)
+def test_windows_score_every_token_once_with_its_context(tokens, length, stride):
+    ids, scored = list(range(tokens)), []
+    for number, (window, new) in enumerate(windows(ids, length, stride)):
+        assert len(window) <= length + 1 and (new <= stride or number == 0)
+        scored += window[-new:]
+    assert scored == ids[1:]
+
+
+def test_a_long_text_is_scored_in_windows_as_a_plain_loop_does(plain):
+    ids = random_ids(1, 3)[0] + np.random.default_rng(1).integers(0, 300, 60).tolist()
+    found = score_texts(plain, {"a": Texts([ids], [1])}, 5, 40).iloc[0]
+    expected, done = 0.0, 0
+    for begin in range(0, len(ids), 5):
+        end = min(begin + 16, len(ids) - 1)
+        if end > done:
+            expected += plain_nll(plain, ids[begin : end + 1])[-(end - done) :].sum().item()
+            done = end
+    assert (found.tokens, done) == (len(ids) - 1, len(ids) - 1)
+    assert found.nats == pytest.approx(expected, rel=1e-5)
+
+
+def test_texts_come_from_a_folder_by_domain_or_as_ids(raw, tmp_path):
+    from relora_study.config import Perplexity
+
+    (tmp_path / "wiki").mkdir()
+    pd.DataFrame({"ids": [[1, 2, 3], [4, 5]]}).to_parquet(tmp_path / "wiki/shard.parquet")
+    chosen = raw["evaluation"]["perplexity"] | {"source": "path", "path": str(tmp_path), "text_column": "ids"}
+    found = collect_texts(Perplexity(**chosen), tmp_path)
+    assert found.domain.tolist() == ["wiki", "wiki"]
+    assert take_texts(found.text, TOKENIZER, 2, 100).ids == [[1, 2], [4, 5]]
+
+
+def test_paloma_comes_from_a_local_copy_of_its_layout(raw, tmp_path):
+    from relora_study.config import Perplexity
+
+    table = pd.DataFrame({"text": ["One text.", "Another."], "source": ["c4", "mc4"]})
+    (tmp_path / "data").mkdir()
+    table.to_parquet(tmp_path / "data/val-00000-of-00001.parquet")
+    chosen = raw["evaluation"]["perplexity"] | {"source": "hub", "path": str(tmp_path), "domain_column": "source"}
+    found = collect_texts(Perplexity(**chosen), tmp_path)
+    assert found.to_dict("list") == {"domain": ["c4", "mc4"], "text": ["One text.", "Another."]}
+    with pytest.raises(UserError, match="has no column nothing"):
+        collect_texts(Perplexity(**chosen | {"text_column": "nothing"}), tmp_path)
 
 
 def pairs_of(*sentences) -> pd.DataFrame:
@@ -99,30 +157,45 @@ def pairs_of(*sentences) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(linguistics_term="agreement")
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
-def test_packed_pairs_score_as_their_sentences_alone(plain, batch_tokens):
+def alike(count=60) -> list[tuple[int, ...]]:
+    """Sentences that share beginnings of every length: some are others' beginnings, some the same, some empty."""
     random = np.random.default_rng(4)
-    pairs = [((1,), (2,)), ((1, 2), (1, 2)), ((1,), (1, 5, 6))]
-    for _ in range(40):
-        shared, good, bad = (tuple(random.integers(0, 300, random.integers(0, 6))) for _ in range(3))
-        pairs.append(((*shared, 7, *good), (*shared, 8, *bad)))
-    found = pair_log_probabilities(plain, pairs, batch_tokens)
-    expected = [[-plain_nll(plain, list(ids)).sum().item() if len(ids) > 1 else 0.0 for ids in pair] for pair in pairs]
+    stems = [tuple(random.integers(0, 300, 12).tolist()) for _ in range(6)]
+    found: list[tuple[int, ...]] = [(), (1,), (1, 2), (1, 2), (1, 2, 3)]
+    for _ in range(count):
+        stem = stems[random.integers(len(stems))]
+        found.append(stem[: random.integers(0, 12)] + tuple(random.integers(0, 300, random.integers(0, 5)).tolist()))
+    return found
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10_000])
+def test_sentences_in_a_prefix_tree_score_as_they_do_alone(plain, batch_tokens):
+    sentences = alike()
+    found = log_probabilities(plain, sentences, batch_tokens)
+    expected = [-plain_nll(plain, list(ids)).sum().item() if len(ids) > 1 else 0.0 for ids in sentences]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
-    assert found[1, 0] == found[1, 1]
 
 
-@pytest.mark.parametrize("start_token", [False, True])
-def test_pair_decisions_equal_a_plain_loop(plain, start_token):
+def test_a_beginning_that_sentences_share_runs_once_a_row():
+    sentences = alike()
+    (row,) = plant(sentences, row_tokens=10_000)
+    beginnings = {ids[:end] for ids in sentences for end in range(1, len(ids))}
+    assert len(row.inputs) == len(beginnings)
+    assert len(row.targets) == len({ids[:end] for ids in sentences for end in range(2, len(ids) + 1)})
+    assert all(len(row.inputs) <= 20 for row in plant(sentences, row_tokens=20))
+
+
+@pytest.mark.parametrize(("start_token", "leading_space"), [(False, False), (True, False), (True, True)])
+def test_pair_decisions_equal_a_plain_loop(plain, start_token, leading_space):
     suite = pairs_of(*((f"The law was new {n}.", f"The law were new {n}.") for n in range(40)))
-    judged = judge(plain, suite, encode_pairs(suite, TOKENIZER, start_token), 200)
+    judged = judge(plain, suite, encode_pairs(suite, TOKENIZER, start_token, leading_space), 200)
     prefix = [TOKENIZER.eos_token_id] if start_token else []
     for row, pair in zip(judged.itertuples(), suite.itertuples(), strict=True):
         for score, count, text in (
             (row.good, row.good_tokens, pair.sentence_good),
             (row.bad, row.bad_tokens, pair.sentence_bad),
         ):
-            losses = plain_nll(plain, prefix + TOKENIZER(text)["input_ids"])
+            losses = plain_nll(plain, prefix + TOKENIZER(" " * leading_space + text)["input_ids"])
             assert score == pytest.approx(-losses.sum().item(), rel=1e-5)
             assert count == len(losses)
     value = accuracies(judged).set_index(["item", "metric"]).value
@@ -147,7 +220,7 @@ def test_ties_are_wrong_and_intervals_are_wilsons(plain):
 def make_bench(batch_tokens=100):
     suite = pairs_of(("The law was.", "The law were."), ("A city.", "An city."))
     domains = {"a": take_texts(TEXTS[:3], TOKENIZER, 12, 100)}
-    return Bench(domains, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
+    return Bench(domains, 16, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
 
 
 def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_bench_changes(checkpoint, tmp_path, monkeypatch):
@@ -162,7 +235,7 @@ def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_bench_chang
     other.domains["b"] = take_texts(TEXTS[3:5], TOKENIZER, 12, 100)
     measure_once(other, checkpoint, tmp_path / "evaluation")
     assert len(measured) == 2
-    assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet"]
+    assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet", ".parquet"]
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     measure_once(other, checkpoint, tmp_path / "evaluation")
@@ -211,6 +284,18 @@ def test_blimp_is_67_paradigms_of_1000_pairs():
     suite = read_suite(BLIMP)
     assert suite.UID.value_counts().unique().tolist() == [1000]
     assert (suite.UID.nunique(), suite.linguistics_term.nunique()) == (67, 13)
+    assert missing_of_blimp(suite) == ""
+    fewer = suite[(suite.UID != "causative") & ~((suite.UID == "wh_island") & (suite.pairID == "3"))]
+    assert missing_of_blimp(fewer) == "no causative; 999 pairs, not 1000, of wh_island"
+    assert missing_of_blimp(pairs_of(("a", "b"))) == ""
+
+
+def test_a_download_with_another_hash_is_refused_and_not_kept(tmp_path, monkeypatch):
+    (tmp_path / "other.zip").write_bytes(b"not BLiMP")
+    monkeypatch.setattr(suite, "BLIMP_URL", (tmp_path / "other.zip").as_uri())
+    with pytest.raises(UserError, match="sha256"):
+        suite.download_blimp(tmp_path / "suite")
+    assert not any((tmp_path / "suite").iterdir())
 
 
 def test_the_templated_suite_is_ten_paradigms_whose_sentences_differ():

@@ -193,9 +193,20 @@ class Train(Section):
 
 
 class Perplexity(Section):
-    """How texts are scored."""
+    """Which texts are scored, and how."""
 
+    source: Literal["held_out", "path", "hub"]
+    path: str | None
+    text_column: str
+    domain_column: str | None
     max_tokens: Annotated[int, Field(ge=2)]
+    stride: PositiveInt | None
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.source == "path" and not self.path:
+            raise ValueError("path must name a folder when source is path")
+        return self
 
 
 class MinimalPairs(Section):
@@ -204,6 +215,7 @@ class MinimalPairs(Section):
     source: Literal["templated", "path", "url", "hub"]
     path: str | None
     start_token: bool
+    leading_space: bool
 
     @model_validator(mode="after")
     def _placed(self) -> Self:
@@ -232,6 +244,7 @@ class Report(Section):
 
     formats: Annotated[list[Literal["pdf", "png"]], Field(min_length=2)]
     title: str
+    published: Literal["auto", "overlay", "off"]
 
 
 class Runtime(Section):
@@ -283,6 +296,8 @@ class Study(Section):
             raise ValueError("data.held_out_tokens_per_domain must hold one sequence: above model.context_length")
         if self.train.batch_size % self.runtime.processes:
             raise ValueError(f"train.batch_size must be a multiple of runtime.processes {self.runtime.processes}")
+        if (self.evaluation.perplexity.stride or 0) > self.model.context_length:
+            raise ValueError("evaluation.perplexity.stride must be at most model.context_length: texts would have gaps")
         for method in self.study.methods:
             for size in self.study.sizes:
                 rank, most = self.methods[method].rank, self.sizes[size].smallest_dimension

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +52,24 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Path], None]) -> Path:
+    """``folder/NAME-KEY.csv``, made by ``make`` unless it is there; what another key left under ``name`` is removed.
+
+    The key is of ``depends_on``: hashes of all that the file's content depends on. ``make`` may write more files
+    whose names begin with NAME-KEY, and writes the one it is given last.
+    """
+    key = hashlib.sha256(" ".join(depends_on).encode()).hexdigest()[:12]
+    place = folder / f"{name}-{key}.csv"
+    if not place.exists():
+        for old in folder.glob(f"{name}-*"):
+            old.unlink()
+        make(place)
+    return place
+
+
+def code_version(module_file: str) -> str:
+    """The SHA-256 of the code beside ``module_file``: what a stage measured with other code is measured again."""
+    sources = sorted(Path(module_file).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -22,16 +22,40 @@ rule minimal_pairs:
         " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
+rule texts:
+    input:
+        code("evaluate"),
+        settings="results/settings/evaluation.yaml",
+        documents="results/data/documents",
+    output:
+        "results/evaluation/texts.parquet",
+    log:
+        "results/logs/evaluate/texts.log",
+    benchmark:
+        "results/benchmarks/jobs/texts.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Collecting the texts for perplexity"
+    shell:
+        "python -m relora_study.evaluate texts --settings {input.settings:q} --documents {input.documents:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
+
+
 rule evaluate:
     input:
         code("evaluate"),
-        "results/data/documents",
         "results/data/tokenizer",
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/evaluation.yaml",
         dynamics="results/settings/dynamics.yaml",
         pairs="results/evaluation/minimal_pairs",
+        texts="results/evaluation/texts.parquet",
     output:
         "results/cells/{cell}/evaluation.csv",
     log:
@@ -44,6 +68,7 @@ rule evaluate:
     resources:
         mem_mb=2000,
         runtime=120,
+        gpu=int(STUDY.runtime.device == "cuda"),
     params:
         cell=subpath(input.manifest, parent=True),
         held_out_tokens=STUDY.data.held_out_tokens_per_domain,
@@ -51,5 +76,5 @@ rule evaluate:
         "Evaluating {wildcards.cell}"
     shell:
         "python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
-        " --cell {params.cell:q} --data results/data --pairs {input.pairs:q}"
+        " --cell {params.cell:q} --data results/data --pairs {input.pairs:q} --texts {input.texts:q}"
         " --held-out-tokens-per-domain {params.held_out_tokens} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

@@ -53,14 +53,22 @@ def _read_csv(wheel: zipfile.ZipFile, member: str) -> pd.DataFrame:
 
 def read_files(settings: Data, download: Path) -> pd.DataFrame:
     """A folder of .txt (a document each), .jsonl and .parquet files; a sub-folder is a domain."""
-    root = Path(settings.files.path or "")
+    table = read_folder(Path(settings.files.path or ""), settings.files.text_column, "data.files")
+    return table.assign(text=table.text.fillna("").astype(str), held_out_only=False)
+
+
+def read_folder(root: Path, column: str, setting: str) -> pd.DataFrame:
+    """Columns id, domain, text of the .txt, .jsonl and .parquet files below ``root``; text is ``column`` as it is.
+
+    ``setting`` is the section that names both, for the :class:`UserError` where there is no such file or column.
+    """
     paths = sorted(path for path in root.rglob("*") if path.suffix in {".txt", ".jsonl", ".parquet"})
     if not paths:
-        raise UserError(f"data.files.path: {root} holds no .txt, .jsonl or .parquet file")
-    return pd.concat([_read_file(path, root, settings.files.text_column) for path in paths], ignore_index=True)
+        raise UserError(f"{setting}.path: {root} holds no .txt, .jsonl or .parquet file")
+    return pd.concat([_read_file(path, root, column, setting) for path in paths], ignore_index=True)
 
 
-def _read_file(path: Path, root: Path, column: str) -> pd.DataFrame:
+def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFrame:
     try:
         if path.suffix == ".txt":
             table = pd.DataFrame({column: [path.read_text(encoding="utf-8", errors="replace")]})
@@ -69,12 +77,11 @@ def _read_file(path: Path, root: Path, column: str) -> pd.DataFrame:
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if column not in table:
-        raise UserError(f"{path} has no column {column!r}; set data.files.text_column to one of {list(table.columns)}")
+        raise UserError(f"{path} has no column {column!r}; set {setting}.text_column to one of {list(table.columns)}")
     inside = path.relative_to(root)
     ids = [f"{inside}-{number}" for number in range(len(table))]
     domain = inside.parts[0] if len(inside.parts) > 1 else "files"
-    texts = table[column].fillna("").astype(str)
-    return pd.DataFrame({"id": ids, "domain": domain, "text": texts, "held_out_only": False})
+    return pd.DataFrame({"id": ids, "domain": domain, "text": table[column]})
 
 
 SOURCES: dict[str, Callable[[Data, Path], pd.DataFrame]] = {"pypi_news": read_news, "files": read_files}

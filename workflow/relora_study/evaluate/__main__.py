@@ -1,10 +1,10 @@
 """`python -m relora_study.evaluate`: what every checkpoint is measured on, and the measuring."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import datasets
 import pandas as pd
 import torch
 import typer
@@ -14,12 +14,14 @@ from ..config import Cell, Dynamics, Evaluation, read_section
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import open_tokens, row, row_count
 from ..errors import command_line
-from ..files import write_csv, write_text
+from ..files import write_csv, write_text, write_whole
 from ..train.checkpoints import is_evaluated, list_checkpoints
+from ..train.parallel import chosen_device
 from .bench import Bench, measure_once
+from .domains import collect_texts
 from .minimal_pairs import encode_pairs
 from .perplexity import take_texts
-from .suite import download_blimp, read_suite
+from .suite import download_blimp, missing_of_blimp, read_hub, read_suite
 from .templated import templated_suite
 
 BLIMP_ON_THE_HUB = "nyu-mll/blimp"
@@ -37,15 +39,22 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
         texts = pd.read_parquet(documents / "train.parquet").text
         pairs = pd.DataFrame([pair for paradigm in templated_suite(texts).values() for pair in paradigm])
     elif chosen.source == "hub":
-        name = chosen.path or BLIMP_ON_THE_HUB
-        parts = [datasets.load_dataset(name, part, split="train") for part in datasets.get_dataset_config_names(name)]
-        pairs = pd.concat([part.to_pandas() for part in parts]).rename(columns={"pair_id": "pairID"})
+        pairs = read_hub(chosen.path or BLIMP_ON_THE_HUB)
     else:
         output.mkdir(parents=True, exist_ok=True)
         pairs = read_suite(download_blimp(output) if chosen.source == "url" else Path(chosen.path or ""))
+    if missing := missing_of_blimp(pairs):
+        print(f"warning: BLiMP is incomplete: {missing}", file=sys.stderr)
     for paradigm, group in pairs.groupby("UID"):
         lines = [json.dumps(pair) for pair in group.to_dict("records")]
         write_text(output / f"{paradigm}.jsonl", "\n".join(lines) + "\n")
+
+
+@app.command()
+def texts(settings: Place, documents: Place, output: Place) -> None:
+    """Collect the texts whose perplexity is measured, as a table of domain and text."""
+    collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet")
+    write_whole(output, collected.to_parquet)
 
 
 @app.command()
@@ -55,6 +64,7 @@ def cell(
     cell: Place,
     data: Place,
     pairs: Place,
+    texts: Place,
     held_out_tokens_per_domain: Count,
     threads: Count,
     output: Place,
@@ -62,18 +72,22 @@ def cell(
     """Measure every evaluated checkpoint of CELL that is not measured yet, and write all to OUTPUT."""
     torch.set_num_threads(threads)
     evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
-    tokenizer, limit = open_tokenizer(data / "tokenizer"), evaluation.perplexity.max_tokens
-    held_out = pd.read_parquet(data / "documents/held_out.parquet")
-    suite = read_suite(pairs)
+    tokenizer, chosen, suite = open_tokenizer(data / "tokenizer"), evaluation.perplexity, read_suite(pairs)
+    policy = evaluation.minimal_pairs
+    most = held_out_tokens_per_domain if chosen.source == "held_out" else sys.maxsize
     bench = Bench(
         domains={
-            str(name): take_texts(group.text, tokenizer, limit, held_out_tokens_per_domain)
-            for name, group in held_out.groupby("domain")
+            str(name): take_texts(group.text, tokenizer, chosen.max_tokens, most)
+            for name, group in pd.read_parquet(texts).groupby("domain")
         },
+        stride=chosen.stride or trained.model.context_length,
         suite=suite,
-        encoded=encode_pairs(suite, tokenizer, evaluation.minimal_pairs.start_token),
+        encoded=encode_pairs(suite, tokenizer, policy.start_token, policy.leading_space),
         batch=_fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings)),
         batch_tokens=evaluation.batch_tokens,
+        start_token=policy.start_token,
+        leading_space=policy.leading_space,
+        device=chosen_device(trained.runtime.device),
     )
     due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
     progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)

@@ -4,60 +4,80 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 
-from ..files import sha256, write_csv, write_whole
-from ..train.checkpoints import load_model
+from ..files import code_version, once, sha256, write_csv, write_whole
+from ..train.checkpoints import CPU, load_model
 from .minimal_pairs import accuracies, judge
-from .perplexity import Texts, perplexities
+from .perplexity import Texts, perplexities, score_texts
 from .scoring import negative_log_likelihoods
 
 
 @dataclass(frozen=True)
 class Bench:
-    """The texts by domain, the minimal pairs with their ids, and the fixed batch of held-out rows."""
+    """The texts by domain, the minimal pairs with their ids, and the fixed batch of held-out rows.
+
+    ``start_token`` and ``leading_space`` say what each sentence of ``encoded`` begins with.
+    """
 
     domains: dict[str, Texts]
+    stride: int
     suite: pd.DataFrame
     encoded: list[list[int]]
     batch: list[list[int]]
     batch_tokens: int
+    start_token: bool = False
+    leading_space: bool = False
+    device: torch.device = CPU
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all ids that are scored and of the pairs' names: the same bench measures the same."""
         names = self.suite[["UID", "pairID", "linguistics_term"]].to_csv()
-        return hashlib.sha256(repr((self.domains, names, self.encoded, self.batch)).encode()).hexdigest()
+        return hashlib.sha256(repr((self.domains, self.stride, names, self.encoded, self.batch)).encode()).hexdigest()
 
 
 def measure_once(bench: Bench, checkpoint: Path, folder: Path) -> pd.DataFrame:
     """Columns suite, item, metric, value of ``checkpoint``: from ``folder`` where this bench measured it before.
 
-    ``folder`` receives the table and, for each pair, both scores (-pairs.parquet), under the checkpoint's name and a
-    key of its weights and of the bench; what another bench or other weights left under that name is removed.
+    ``folder`` receives the table and, item by item, what it sums up: of each pair both scores (-pairs.parquet), of
+    each text its loss (-texts.parquet); under the checkpoint's name and a key of its weights, the bench and this code.
     """
-    weights = sha256(checkpoint / "model.safetensors")
-    key = hashlib.sha256(f"{weights} {bench.fingerprint}".encode()).hexdigest()[:12]
-    place = folder / f"{checkpoint.name}-{key}.csv"
-    if not place.exists():
-        for old in folder.glob(f"{checkpoint.name}-*"):
-            old.unlink()
-        table, judged = measure(bench, checkpoint)
-        write_whole(place.with_name(f"{place.stem}-pairs.parquet"), judged.to_parquet)
-        write_csv(place, table)
-    return pd.read_csv(place)
+    depends_on = sha256(checkpoint / "model.safetensors"), bench.fingerprint, code_version(__file__)
+
+    def make(place: Path) -> None:
+        measured = measure(bench, checkpoint)
+        write_whole(place.with_name(f"{place.stem}-pairs.parquet"), measured.pairs.to_parquet)
+        write_whole(place.with_name(f"{place.stem}-texts.parquet"), measured.texts.to_parquet)
+        write_csv(place, measured.table)
+
+    return pd.read_csv(once(folder, checkpoint.name, depends_on, make))
 
 
-def measure(bench: Bench, checkpoint: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The checkpoint's table (suite, item, metric, value) and its judged pairs."""
-    model = load_model(checkpoint)
+class Measured(NamedTuple):
+    """A checkpoint's table (suite, item, metric, value), its judged pairs and its scored texts."""
+
+    table: pd.DataFrame
+    pairs: pd.DataFrame
+    texts: pd.DataFrame
+
+
+def measure(bench: Bench, checkpoint: Path) -> Measured:
+    """Measure the checkpoint in the folder ``checkpoint``."""
+    model = load_model(checkpoint, bench.device)
     judged = judge(model, bench.suite, bench.encoded, bench.batch_tokens)
+    scored = score_texts(model, bench.domains, bench.stride, bench.batch_tokens)
     loss = torch.cat(negative_log_likelihoods(model, bench.batch, bench.batch_tokens)).mean().item()
+    policy = {"start_token": float(bench.start_token), "leading_space": float(bench.leading_space)}
     tables = [
-        perplexities(model, bench.domains, bench.batch_tokens).assign(suite="perplexity"),
+        perplexities(scored).assign(suite="perplexity"),
         accuracies(judged).assign(suite="minimal_pairs"),
+        pd.DataFrame(
+            {"item": "policy", "metric": list(policy), "value": list(policy.values()), "suite": "minimal_pairs"}
+        ),
         pd.DataFrame({"item": ["fixed_batch"], "metric": "loss", "value": loss, "suite": "held_out"}),
     ]
-    return pd.concat(tables, ignore_index=True), judged
+    return Measured(pd.concat(tables, ignore_index=True), judged, scored)

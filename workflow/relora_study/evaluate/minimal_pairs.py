@@ -3,17 +3,25 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from .paired import pair_log_probabilities
+from .prefix_tree import log_probabilities
 
 
-def encode_pairs(pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, start_token: bool) -> list[list[int]]:
-    """The ids of all good sentences, then of all bad ones; with the end-of-text token first, if asked for."""
-    sentences = [*pairs.sentence_good, *pairs.sentence_bad]
+def encode_pairs(
+    pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, start_token: bool, leading_space: bool = False
+) -> list[list[int]]:
+    """The ids of all good sentences, then of all bad ones.
+
+    Each may begin with the end-of-text token, so that its first word is scored too, and with a space, as inside a text;
+    lm_eval's BLiMP does both.
+    """
+    sentences = [" " * leading_space + sentence for sentence in (*pairs.sentence_good, *pairs.sentence_bad)]
     start = [tokenizer.eos_token_id] if start_token else []
-    return [start + ids for ids in tokenizer(sentences, add_special_tokens=False)["input_ids"]]
+    encoded = tokenizer(sentences, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return [start + ids for ids in encoded]
 
 
 def judge(
@@ -23,14 +31,9 @@ def judge(
 
     ``encoded`` is what :func:`encode_pairs` returns for ``pairs``.
     """
-    good_ids, bad_ids = (list(map(tuple, half)) for half in (encoded[: len(pairs)], encoded[len(pairs) :]))
-    sums = pair_log_probabilities(model, list(zip(good_ids, bad_ids, strict=True)), batch_tokens)
-    scores = {
-        "good": sums[:, 0],
-        "bad": sums[:, 1],
-        "good_tokens": [len(ids) - 1 for ids in good_ids],
-        "bad_tokens": [len(ids) - 1 for ids in bad_ids],
-    }
+    sums, tokens = log_probabilities(model, list(map(tuple, encoded)), batch_tokens), [len(ids) - 1 for ids in encoded]
+    half = len(pairs)
+    scores = {"good": sums[:half], "bad": sums[half:], "good_tokens": tokens[:half], "bad_tokens": tokens[half:]}
     return pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
 
 
@@ -38,6 +41,7 @@ def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
     """Columns item, metric, value for each paradigm, each phenomenon and ``overall``; intervals are Wilson's, 95 %.
 
     ``accuracy`` compares sums, the benchmark's rule; ``accuracy_per_token`` means over tokens. A tie is wrong.
+    ``chance_p`` is the one-sided binomial test against one half.
     """
     per_token = judged.good / judged.good_tokens > judged.bad / judged.bad_tokens
     judged = judged.assign(right=judged.good > judged.bad, tie=judged.good == judged.bad, per_token=per_token)
@@ -54,6 +58,7 @@ def _measure(item: str, group: pd.DataFrame) -> pd.DataFrame:
         "accuracy": right / count,
         "accuracy_low": low,
         "accuracy_high": high,
+        "chance_p": binomtest(right, count, 0.5, alternative="greater").pvalue,
         "accuracy_per_token": group.per_token.mean(),
         "ties": group.tie.sum(),
         "pairs": count,

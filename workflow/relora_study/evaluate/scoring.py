@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 from ..errors import UserError
+from ..model.loss import head_log_probabilities
 
 Ids = tuple[int, ...]
 
@@ -54,5 +54,7 @@ def _score(model: LlamaForCausalLM, batch: list[Ids]) -> list[Tensor]:
     lengths = torch.tensor([len(ids) for ids in batch], device=device)
     scored = torch.arange(1, padded.shape[1], device=device) < lengths[:, None]
     hidden = model.model(input_ids=padded[:, :-1], use_cache=False).last_hidden_state
-    losses = functional.cross_entropy(model.lm_head(hidden[scored]), padded[:, 1:][scored], reduction="none")
+    targets = padded[:, 1:][scored]
+    sources = torch.arange(len(targets), device=device)
+    losses = -head_log_probabilities(hidden[scored], model.lm_head.weight, sources, targets)
     return list(torch.split(losses.cpu(), (lengths - 1).tolist()))

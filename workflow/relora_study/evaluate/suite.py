@@ -6,6 +6,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import datasets
 import pandas as pd
 
 from ..errors import UserError
@@ -14,19 +15,33 @@ from ..files import sha256, write_whole
 # The file that the benchmark's authors publish (CC-BY 4.0), by its content.
 BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
 BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
+BLIMP_PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
+BLIMP_PAIRS = 1000  # in each paradigm
 FIELDS = ["sentence_good", "sentence_bad", "linguistics_term", "UID", "pairID"]
 
 
 def download_blimp(output: Path) -> Path:
     """BLiMP's public file, in ``output``. Raises :class:`UserError` without network or where the hash differs."""
     path = output / "blimp.zip"
+
+    def fetch(partial: Path) -> None:
+        urllib.request.urlretrieve(BLIMP_URL, partial)
+        if (found := sha256(partial)) != BLIMP_SHA256:
+            partial.unlink()
+            raise UserError(f"{BLIMP_URL} has sha256 {found}, not the pinned {BLIMP_SHA256}")
+
     try:
-        write_whole(path, lambda partial: urllib.request.urlretrieve(BLIMP_URL, partial))
+        write_whole(path, fetch)
     except OSError as error:
         raise UserError(f"cannot fetch {BLIMP_URL}: {error}; fetch it by hand and set minimal_pairs.path") from error
-    if (found := sha256(path)) != BLIMP_SHA256:
-        raise UserError(f"{BLIMP_URL} has sha256 {found}, not the pinned {BLIMP_SHA256}")
     return path
+
+
+def read_hub(name: str) -> pd.DataFrame:
+    """All pairs of a dataset on the Hub, or of a local copy of one, whose configurations are paradigms, as BLiMP's."""
+    parts = [datasets.load_dataset(name, part, split="train") for part in datasets.get_dataset_config_names(name)]
+    pairs = pd.concat([part.to_pandas() for part in parts]).rename(columns={"pair_id": "pairID"})
+    return pairs[FIELDS].astype(str)
 
 
 def read_suite(path: Path) -> pd.DataFrame:
@@ -44,6 +59,20 @@ def read_suite(path: Path) -> pd.DataFrame:
         first = repeated.iloc[0]
         raise UserError(f"{path}: paradigm {first.UID} has pairID {first.pairID} twice")
     return pairs
+
+
+def missing_of_blimp(pairs: pd.DataFrame) -> str:
+    """What ``pairs`` lack of BLiMP's 67 paradigms of 1,000 pairs, in words; empty where they lack nothing.
+
+    A suite with none of BLiMP's paradigms is another suite, and lacks nothing.
+    """
+    expected = pd.read_csv(BLIMP_PARADIGMS, comment="#").paradigm
+    counts = pairs.UID.value_counts().reindex(expected, fill_value=0)
+    absent, short = counts[counts == 0], counts[(counts > 0) & (counts != BLIMP_PAIRS)]
+    if len(absent) == len(expected):
+        return ""
+    named = [f"no {', '.join(absent.index)}"] if len(absent) else []
+    return "; ".join(named + [f"{count} pairs, not {BLIMP_PAIRS}, of {name}" for name, count in short.items()])
 
 
 def _texts(path: Path) -> list[tuple[str, str]]:

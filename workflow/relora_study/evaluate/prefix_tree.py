@@ -1,0 +1,137 @@
+"""Summed log-probabilities of many short sentences, in which what sentences begin with in common runs once.
+
+The distinct sentences, sorted, are packed into rows. A row is a tree of prefixes in depth-first order: each node is an
+input at its depth, sees its ancestors alone, and so computes what it would compute in every sentence that it begins. An
+edge to a child is a prediction, whether the child is an input itself or the last token of a sentence.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaForCausalLM
+
+from ..model.loss import head_log_probabilities
+from .scoring import Ids, check_vocabulary
+
+ROW_TOKENS = 96  # longer rows share more prefixes, and pay for it in attention
+
+
+@dataclass
+class Row:
+    """A tree of prefixes: its nodes ``inputs`` at ``depths``, with ``last``, the last node below each.
+
+    Edge i predicts ``targets``[i] at node ``sources``[i]; ``sentences`` holds the edges of each sentence, by its ids.
+    """
+
+    inputs: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
+    last: list[int] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
+    targets: list[int] = field(default_factory=list)
+    sentences: dict[Ids, list[int]] = field(default_factory=dict)
+    nodes: list[int] = field(default_factory=list)  # those of the last sentence, by depth
+
+    def shared(self, ids: Ids) -> int:
+        """How many tokens ``ids`` begin with that the last sentence begins with, too."""
+        previous = next(reversed(self.sentences), ())
+        return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(ids, previous, strict=False)))
+
+    def size_with(self, ids: Ids) -> int:
+        """How many nodes the row has once ``ids`` is added."""
+        return len(self.inputs) + max(0, len(ids) - 1 - min(self.shared(ids), len(self.nodes)))
+
+    def add(self, ids: Ids) -> None:
+        """Add a sentence; sentences come sorted, so it shares most with the one before."""
+        shared, edges = self.shared(ids), next(reversed(self.sentences.values()), [])
+        self.nodes = self.nodes[:shared]
+        for depth in range(len(self.nodes), len(ids) - 1):
+            self.nodes.append(len(self.inputs))
+            self.inputs.append(ids[depth])
+            self.depths.append(depth)
+            self.last.append(0)
+        for node in self.nodes:
+            self.last[node] = len(self.inputs) - 1
+        kept = edges[: max(0, shared - 1)]
+        added = range(len(kept), len(ids) - 1)
+        self.sentences[ids] = kept + [len(self.targets) + number for number in range(len(added))]
+        self.sources += [self.nodes[depth] for depth in added]
+        self.targets += [ids[depth + 1] for depth in added]
+
+
+def plant(sentences: Iterable[Ids], row_tokens: int = ROW_TOKENS) -> list[Row]:
+    """Pack the distinct sentences into rows of at most ``row_tokens`` nodes, or of one longer sentence."""
+    rows: list[Row] = []
+    for ids in sorted(set(sentences)):
+        if not rows or rows[-1].size_with(ids) > row_tokens:
+            rows.append(Row())
+        rows[-1].add(ids)
+    return rows
+
+
+@torch.inference_mode()
+def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[Ids], batch_tokens: int) -> list[float]:
+    """The summed log-probability (nats) of all ids of each sentence but the first; 0 where there is no other.
+
+    At most ``batch_tokens`` inputs run at a time. Raises :class:`UserError` where an id is not in the vocabulary.
+    """
+    check_vocabulary(model, sentences)
+    sums: dict[Ids, float] = {}
+    for batch in _batches([row for row in plant(sentences) if row.inputs], batch_tokens):
+        sums |= _score(model, batch)
+    return [sums.get(ids, 0.0) for ids in sentences]
+
+
+def _batches(rows: list[Row], batch_tokens: int) -> Iterator[list[Row]]:
+    """Rows of similar size, so that little is padding."""
+    batch: list[Row] = []
+    for row in sorted(rows, key=lambda row: len(row.inputs)):
+        if batch and (len(batch) + 1) * len(row.inputs) > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:
+    device, longest = model.lm_head.weight.device, max(len(row.inputs) for row in rows)
+    inputs, depths = (_padded([getattr(row, name) for row in rows], 0, device) for name in ("inputs", "depths"))
+    last = _padded([row.last for row in rows], longest, device)
+    hidden = model.model(
+        input_ids=inputs, position_ids=depths, attention_mask=_hidden_from(last), use_cache=False
+    ).last_hidden_state[last < longest]
+    first = np.cumsum([0] + [len(row.inputs) for row in rows[:-1]])
+    sources = np.concatenate(
+        [np.array(row.sources, dtype=np.int64) + start for row, start in zip(rows, first, strict=True)]
+    )
+    targets = np.concatenate([np.array(row.targets, dtype=np.int64) for row in rows])
+    order = np.argsort(sources, kind="stable")
+    sorted_edges = (torch.from_numpy(part[order]).to(device) for part in (sources, targets))
+    gains = np.empty(len(order))
+    gains[order] = head_log_probabilities(hidden, model.lm_head.weight, *sorted_edges).double().cpu().numpy()
+    of_row = np.split(gains, np.cumsum([len(row.targets) for row in rows])[:-1])
+    return {
+        ids: float(gains[edges].sum())
+        for row, gains in zip(rows, of_row, strict=True)
+        for ids, edges in row.sentences.items()
+    }
+
+
+def _padded(values: list[list[int]], filling: int, device: torch.device) -> Tensor:
+    rows = [torch.tensor(row, device=device, dtype=torch.int64) for row in values]
+    return pad_sequence(rows, batch_first=True, padding_value=filling)
+
+
+def _hidden_from(last: Tensor) -> Tensor:
+    """What is added to attention's scores, [rows, 1, length, length]: 0 where node i is j or below j, else -inf.
+
+    A boolean mask would be turned into this one in every layer.
+    """
+    places = torch.arange(last.shape[1], device=last.device)
+    below = (places[None, :, None] >= places) & (places[None, :, None] <= last[:, None, :])
+    return torch.zeros(below.shape, device=last.device).masked_fill_(~below, -torch.inf)[:, None]
