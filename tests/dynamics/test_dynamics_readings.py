@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.config import cells, check
+from relora_study.dynamics import cell
 from relora_study.dynamics.__main__ import app
 from relora_study.errors import UserError
 from relora_study.files import read_yaml, write_yaml
@@ -258,8 +260,31 @@ def test_net_and_cumulative_updates_are_differences_of_effective_weights(place, 
 
 
 def test_the_same_files_give_the_same_bytes(place, tmp_path):
-    first, second = (run(place, "relora", tmp_path / name) for name in ("a.csv", "b.csv"))
-    assert first.read_bytes() == second.read_bytes()
+    first = run(place, "relora", tmp_path / "a.csv")
+    shutil.rmtree(place / "cells/relora/dynamics")
+    assert first.read_bytes() == run(place, "relora", tmp_path / "b.csv").read_bytes()
+
+
+def test_only_what_changed_is_read_again(place, tmp_path, monkeypatch):
+    build_cell(tmp_path / "cells/relora", "relora")
+    (tmp_path / "data").symlink_to(place / "data")
+    write_yaml(tmp_path / "dynamics.yaml", {"batch_sequences": 4, "subspace_dimensions": 3})
+    read = []
+    monkeypatch.setattr(cell, "read_step", lambda subject, step: read.append(step) or iter([]))
+    run(tmp_path, "relora")
+    assert read == list(STEPS)
+    run(tmp_path, "relora")
+    assert read == list(STEPS), "nothing changed"
+    read.clear()
+    file = tmp_path / "cells/relora/checkpoints/step-000004/model.safetensors"
+    tensors = {name: torch.from_numpy(tensor) + 1 for name, tensor in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    run(tmp_path, "relora")
+    assert read == [4, 8], "the checkpoint, and the one whose window it begins"
+    read.clear()
+    monkeypatch.setattr(cell, "code_version", lambda file: "another")
+    run(tmp_path, "relora")
+    assert read == list(STEPS)
 
 
 def test_broken_weights_are_reasons_not_crashes(place, tmp_path):

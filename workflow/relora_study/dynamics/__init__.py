@@ -1,1 +1,38 @@
-"""Learning dynamics: spectra of weights, gradients and updates at every checkpoint of a cell."""
+"""Learning dynamics: spectra of weights, gradients and updates at every checkpoint of a cell.
+
+What a notebook needs for a matrix of its own is importable from here:
+
+    from relora_study.dynamics import measure, spectrum
+    metrics = measure(spectrum(matrix), matrix.shape)  # per, effective_rank, condition_number, ...
+"""
+
+from .low_rank import low_rank_spectrum
+from .representations import linear_cka, mean_cosine
+from .sparsity import gini, hoyer
+from .spectrum import (
+    condition_number,
+    effective_rank,
+    frobenius_norm,
+    measure,
+    numerical_rank,
+    proportional_effective_rank,
+    spectrum,
+)
+from .subspaces import leading_subspaces, overlap
+
+__all__ = [
+    "condition_number",
+    "effective_rank",
+    "frobenius_norm",
+    "gini",
+    "hoyer",
+    "leading_subspaces",
+    "linear_cka",
+    "low_rank_spectrum",
+    "mean_cosine",
+    "measure",
+    "numerical_rank",
+    "overlap",
+    "proportional_effective_rank",
+    "spectrum",
+]

@@ -9,8 +9,9 @@ import typer
 from ..config import Cell, Dynamics, read_section
 from ..errors import command_line
 from ..files import write_csv
+from ..train.parallel import chosen_device
+from .cell import cell_table, open_subject
 from .gradients import fixed_batch
-from .readings import cell_table
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -31,9 +32,10 @@ def read_cell(
     """Read every checkpoint of one cell into one long table."""
     torch.set_num_threads(threads)
     chosen = read_section(Dynamics, settings)
-    context_length = read_section(Cell, cell / "config.yaml").model.context_length
-    batch = fixed_batch(data / "tokens", chosen.batch_sequences, context_length)
-    write_csv(output, cell_table(cell, batch, chosen.subspace_dimensions))
+    trained = read_section(Cell, cell / "config.yaml")
+    batch = fixed_batch(data / "tokens", chosen.batch_sequences, trained.model.context_length)
+    subject = open_subject(cell, batch.to(chosen_device(trained.runtime.device)), chosen.subspace_dimensions)
+    write_csv(output, cell_table(subject, cell / "dynamics"))
 
 
 if __name__ == "__main__":

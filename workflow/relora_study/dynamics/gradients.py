@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from ..data.tokens import open_tokens, row
 from ..errors import UserError
+from ..model.loss import head_cross_entropy
 from .matrices import MODULES, Matrices, parameters
 
 MICRO_BATCH_TOKENS = 1024
@@ -35,17 +35,25 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
 
     ``batch`` is int64 [sequences, context_length + 1], inputs and next-token labels in one. It is passed
     ``micro_batch`` sequences at a time, each weighted by its tokens, so that the sum is the whole batch's gradient.
-    ``model`` is left with these weights, and no others, requiring gradients.
+    Layers are computed again in the backward pass, so that memory stays near the model's own. ``model`` is left in
+    training mode, with these weights, and no others, requiring gradients.
     """
+    model.train()
+    model.activation_checkpointing_enable()
     model.requires_grad_(False)
     wanted = [weight.requires_grad_() for component in MODULES for weight in parameters(model, component)]
     total = [torch.zeros_like(weight) for weight in wanted]
     tokens = batch[:, 1:].numel()
     size = micro_batch or max(1, MICRO_BATCH_TOKENS // batch.shape[1])
     for part in torch.split(batch, size):
-        logits = model(input_ids=part[:, :-1], use_cache=False).logits
-        loss = cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten(), reduction="sum") / tokens
+        loss = next_token_loss(model, part) * (part[:, 1:].numel() / tokens)
         for summed, gradient in zip(total, torch.autograd.grad(loss, wanted), strict=True):
             summed += gradient
     layers = len(total) // len(MODULES)
     return {component: torch.stack(total[i * layers : (i + 1) * layers]) for i, component in enumerate(MODULES)}
+
+
+def next_token_loss(model: LlamaForCausalLM, part: Tensor) -> Tensor:
+    """Mean cross-entropy (nats a token) on ``part``, int64 [sequences, context_length + 1]."""
+    hidden = model.model(input_ids=part[:, :-1], use_cache=False).last_hidden_state
+    return head_cross_entropy(hidden, model.lm_head.weight, part[:, 1:])

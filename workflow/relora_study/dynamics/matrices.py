@@ -1,8 +1,10 @@
 """The matrices that are read, taken from a model or from its adapters and stacked over layers."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import Parameter
 from transformers import LlamaForCausalLM
@@ -24,6 +26,16 @@ def weight_matrices(model: LlamaForCausalLM) -> Matrices:
     return {
         component: torch.stack([weight.detach() for weight in parameters(model, component)]) for component in MODULES
     }
+
+
+def stored_matrices(checkpoint: Path, device: torch.device) -> Matrices:
+    """The same matrices of the checkpoint in ``checkpoint``, read without the rest of its model."""
+    with safe_open(checkpoint / "model.safetensors", framework="pt", device=str(device)) as stored:
+        layers = sum(1 for name in stored.keys() if name.endswith(f"{MODULES['w2']}.weight"))  # noqa: SIM118
+        return {
+            component: torch.stack([stored.get_tensor(f"model.layers.{i}.{module}.weight") for i in range(layers)])
+            for component, module in MODULES.items()
+        }
 
 
 def adapter_factors(adapters: Mapping[str, Factors], layers: int) -> dict[str, Factors]:

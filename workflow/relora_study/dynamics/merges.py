@@ -4,13 +4,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from ..config import Method
+from .gradients import MICRO_BATCH_TOKENS, next_token_loss
 from .matrices import Factors
-
-MICRO_BATCH_TOKENS = 1024
 
 
 @torch.inference_mode()
@@ -18,8 +16,7 @@ def mean_loss(model: LlamaForCausalLM, batch: Tensor) -> float:
     """Mean cross-entropy (nats a token) on ``batch``, int64 [sequences, context_length + 1]."""
     total = 0.0
     for part in torch.split(batch, max(1, MICRO_BATCH_TOKENS // batch.shape[1])):
-        logits = model(input_ids=part[:, :-1], use_cache=False).logits
-        total += cross_entropy(logits.flatten(0, 1).float(), part[:, 1:].flatten(), reduction="sum").item()
+        total += next_token_loss(model, part).item() * part[:, 1:].numel()
     return total / batch[:, 1:].numel()
 
 

@@ -1,29 +1,26 @@
-"""What is read at each checkpoint of a cell, and the long table that it becomes."""
+"""What is read at a checkpoint, and between checkpoints, as rows of a long table."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
 import torch
 from torch import Tensor
 
-from ..config import Cell, Method, read_section
-from ..errors import UserError
-from ..train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
+from ..config import Method
+from ..train.checkpoints import load_adapters, load_model, read_metadata
 from .circuits import authors_ov, ov_circuit_factors
 from .gradients import gradients
 from .low_rank import low_rank_spectrum
 from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_matrices
 from .merges import merge_effects
-from .representations import hidden_states, linear_cka, mean_cosine
+from .representations import hidden_states, mean_cosine
 from .sparsity import gini, hoyer
 from .spectrum import measure, reason, spectrum
 from .subspaces import leading_subspaces, overlap
 
 STATES_TOKENS = 1024
-COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 
 
 @dataclass(frozen=True)
@@ -80,8 +77,12 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path, batch: Tensor, method: Method) -> Self:
-        """Read the checkpoint, and what its model does with ``batch``, int64 [sequences, context_length + 1]."""
-        metadata, model, adapters = read_metadata(path), load_model(path), load_adapters(path)
+        """Read the checkpoint, and what its model does with ``batch``, int64 [sequences, context_length + 1].
+
+        All is done on the device of ``batch``.
+        """
+        metadata, device = read_metadata(path), batch.device
+        model, adapters = load_model(path, device), load_adapters(path, device)
         effective, states = weight_matrices(model), hidden_states(model, few_tokens(batch))
         taken = gradients(model, batch)
         factors = adapter_factors(adapters, model.config.num_hidden_layers)
@@ -126,9 +127,9 @@ def updates(checkpoint: Checkpoint) -> Iterator[Reading]:
         yield Reading("updates_exact", component, low_rank_spectrum(up, down), shape, factored=True)
 
 
-def difference(quantity: str, now: Matrices, then: Matrices) -> Iterator[Reading]:
-    """Readings of what changed in the effective weights from ``then`` to ``now``."""
-    yield from dense(quantity, {component: now[component].double() - then[component].double() for component in now})
+def difference(now: Matrices, then: Matrices) -> Matrices:
+    """What changed from ``then`` to ``now``, in float64."""
+    return {component: now[component].double() - then[component].double() for component in now}
 
 
 def sparsity(matrices: Matrices) -> Iterator[Values]:
@@ -163,47 +164,6 @@ def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:
     yield from dense("gradients", checkpoint.gradients)
 
 
-def cell_readings(
-    folders: Mapping[int, Path], batch: Tensor, cell: Cell, dimensions: int
-) -> Iterator[tuple[int, AnyReading]]:
-    """Every reading of a cell's checkpoints by step; the first is step 0.
-
-    `net_update` is read from each regular checkpoint to the next, its `overlap` with the one before, and
-    `cumulative_update` from step 0 to every other. `hidden_states` are compared with the last checkpoint's.
-    """
-    last = hidden_states(load_model(folders[max(folders)]), few_tokens(batch))
-    cycle, start, regular, window = cell.train.checkpoint_every, Matrices(), Matrices(), Matrices()
-    for step, folder in sorted(folders.items()):
-        checkpoint = Checkpoint.read(folder, batch, cell.method)
-        effective = checkpoint.effective
-        found: list[Iterable[AnyReading]] = [readings(checkpoint)]
-        found.append([Values("hidden_states", "layer_output", "cka_with_last", linear_cka(checkpoint.states, last))])
-        if start:
-            found.append(difference("cumulative_update", effective, start))
-        if regular and step % cycle == 0:
-            moved = {name: effective[name].double() - regular[name].double() for name in effective}
-            found.append(dense("net_update", moved))
-            found.append(overlaps(moved, window, dimensions) if window else [])
-            window = moved
-        yield from ((step, reading) for group in found for reading in group)
-        start = start or effective
-        regular = effective if step % cycle == 0 else regular
-
-
 def few_tokens(batch: Tensor) -> Tensor:
     """The first sequences of ``batch`` [sequences, context_length + 1], about 1,024 tokens, for activations."""
     return batch[: max(1, STATES_TOKENS // (batch.shape[1] - 1))]
-
-
-def cell_table(cell_dir: Path, batch: Tensor, dimensions: int) -> pd.DataFrame:
-    """The cell's dynamics.csv: one row a step, component, layer, quantity and metric.
-
-    Raises :class:`UserError` where the cell has no checkpoint of step 0 to measure updates from.
-    """
-    cell = read_section(Cell, cell_dir / "config.yaml")
-    checkpoints = list_checkpoints(cell_dir)
-    if 0 not in checkpoints:
-        raise UserError(f"{cell_dir / 'checkpoints'} holds no checkpoint of step 0; train the cell {cell.name} again")
-    found = cell_readings(checkpoints, batch, cell, dimensions)
-    rows = [line for step, reading in found for line in reading.rows(step)]
-    return pd.DataFrame(rows, columns=COLUMNS)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 STORED_PRECISION = torch.finfo(torch.float32).eps
+GRAM_CONDITION_LIMIT = 1e4
 
 
 def spectrum(matrix: Tensor | npt.NDArray[np.floating], precision: torch.dtype = torch.float64) -> Tensor:
@@ -17,8 +18,25 @@ def spectrum(matrix: Tensor | npt.NDArray[np.floating], precision: torch.dtype =
     """
     entries = torch.as_tensor(matrix).detach().to(precision)
     finite = torch.isfinite(entries).all(-1, keepdim=True).all(-2, keepdim=True)
-    values = torch.linalg.svdvals(torch.where(finite, entries, 0.0))
+    values = _singular_values(torch.where(finite, entries, 0.0))
     return torch.where(finite.squeeze(-1), values, torch.nan)
+
+
+def _singular_values(entries: Tensor) -> Tensor:
+    """Singular values of finite matrices; in float64 from their Gram matrices, where that is as good and faster.
+
+    Eigenvalues of the Gram matrix carry an error of about eps times the largest, so the smallest singular value
+    has a relative error of about eps * CN^2 / 2: 1e-8 at the limit. Matrices beyond it are decomposed themselves.
+    """
+    if entries.dtype != torch.float64 or entries.ndim < 2:
+        plain: Tensor = torch.linalg.svdvals(entries)
+        return plain
+    wide = entries if entries.shape[-2] <= entries.shape[-1] else entries.mT
+    values: Tensor = torch.linalg.eigvalsh(wide @ wide.mT).clamp(min=0.0).sqrt().flip(-1)
+    poor = ~(values[..., 0] < GRAM_CONDITION_LIMIT * values[..., -1])
+    if poor.any():
+        values[poor] = torch.linalg.svdvals(entries[poor])
+    return values
 
 
 def effective_rank(values: Tensor) -> Tensor:
