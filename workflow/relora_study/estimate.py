@@ -7,18 +7,43 @@ NOMINAL_FLOPS_PER_SECOND = 1.2e11
 OVERHEAD = 1.6  # evaluation, spectra and report, as a multiple of training
 
 
-def multiplied_weights(cell: Cell) -> int:
-    """The weights that each token is multiplied with: all but the embedding's, which is looked up."""
-    size = cell.size
-    attention = 2 * size.d_model + 2 * size.num_key_value_heads * size.head_dim
-    layer = size.d_model * (attention + 3 * size.intermediate_size)
-    return size.num_hidden_layers * layer + size.d_model * cell.model.vocab_size
+def flops_per_token(cell: Cell) -> int:
+    """Floating-point operations of a training step a token: matrix products and attention, forward and backward.
+
+    Two operations a weight in the forward pass, two for the gradient of the input, and two for that of the weight,
+    where it trains (Kaplan et al. 2020, section 2.1); attention as if it were not causal, as is usual: scores and
+    mixture, 2 * context * width each, three times.
+    """
+    size, method = cell.size, cell.method
+    head = 6 * size.d_model * cell.model.vocab_size
+    if method.adapters_only:
+        head = 4 * size.d_model * cell.model.vocab_size
+    layer = sum(_linear_flops(cell, *shape) for shape in _linear_shapes(cell))
+    return size.num_hidden_layers * (layer + 12 * cell.model.context_length * size.d_model) + head
+
+
+def _linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
+    """Name, inputs and outputs of a layer's linear maps."""
+    width, hidden = cell.size.d_model, cell.size.intermediate_size
+    narrow = cell.size.num_key_value_heads * cell.size.head_dim
+    attention = [
+        ("q_proj", width, width),
+        ("k_proj", width, narrow),
+        ("v_proj", width, narrow),
+        ("o_proj", width, width),
+    ]
+    return [*attention, ("gate_proj", width, hidden), ("up_proj", width, hidden), ("down_proj", hidden, width)]
+
+
+def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:
+    if cell.method.rank and name in cell.method.targets:
+        return 4 * inputs * outputs + 6 * cell.method.rank * (inputs + outputs)
+    return (4 if cell.method.adapters_only else 6) * inputs * outputs
 
 
 def training_flops(cell: Cell) -> int:
-    """Six operations a weight and token: two forward, four backward (Kaplan et al. 2020, section 2.1)."""
-    tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
-    return 6 * multiplied_weights(cell) * tokens
+    """Operations of a cell's whole training."""
+    return flops_per_token(cell) * cell.train.steps * cell.train.batch_size * cell.model.context_length
 
 
 def estimated_minutes(study: Study) -> float:

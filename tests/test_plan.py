@@ -1,0 +1,49 @@
+"""The plan: operations against torch's own counter, and the paper's counts."""
+
+import pytest
+import torch
+from relora_study.estimate import flops_per_token
+from relora_study.model.build import build_model
+from relora_study.model.loss import head_cross_entropy
+from relora_study.model.relora import add_adapters
+from relora_study.plan import app, cell_plan, measured_hours
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("full", {}), ("relora", {}), ("relora", {"targets": ["q_proj", "down_proj"]}), ("relora", {"dropout": 0.0})],
+)
+def test_operations_are_those_that_torch_counts(make_cell, method, changes):
+    cell = make_cell(method, **changes)
+    model = build_model(cell.size, cell.model, 0)
+    if cell.method.rank:
+        add_adapters(model, cell.method)
+    model.set_attn_implementation("eager")  # the counter knows no fused attention of the CPU
+    ids = torch.randint(cell.model.vocab_size, (2, cell.model.context_length + 1))
+    in_place = {torch.ops.aten.addmm_: lambda _, a, b, **__: 2 * a[0] * a[1] * b[1]}  # the counter knows addmm alone
+    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        head_cross_entropy(hidden, model.lm_head.weight, ids[:, 1:]).backward()
+    assert counter.get_total_flops() == flops_per_token(cell) * ids[:, 1:].numel()
+
+
+def test_a_plan_holds_what_a_cell_trains_and_writes(make_cell):
+    cell = make_cell("relora")
+    model = build_model(cell.size, cell.model, 0)
+    add_adapters(model, cell.method)
+    row = cell_plan(cell, 0.5)
+    assert row["parameters"] == sum(p.numel() for p in model.parameters())
+    assert row["trainable"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert row["hours_A100"] == pytest.approx(row["flops"] / (0.5 * 312e12 * 3600))
+    assert measured_hours(cell) > 0
+
+
+def test_the_command_plans_presets(tmp_path):
+    configs = ["config.yaml", "workflow/presets/audit.yaml"]
+    found = CliRunner().invoke(app, [*configs, "--output", str(tmp_path / "plan.csv")])
+    assert found.exit_code == 0, found.output
+    assert "paper_tiny-relora_zero2" in found.output and "one of 3 seeds" in found.output
+    header, *rows = (tmp_path / "plan.csv").read_text().splitlines()
+    assert len(rows) == 4 and "published_gpu_hours" in header
