@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-.PHONY: help run test test-slow bench bench-train check lock clean
+.PHONY: help run test drill bench bench-train bench-dynamics bench-eval plan check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -25,13 +25,29 @@ run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and r
 test: .venv/test ## run the tests, the end-to-end one included
 	@python -m pytest
 
-test-slow: .venv/test ## run the tests that take minutes
-	@python -m pytest -m slow
+drill: .venv/test ## run the drills of docs/reliability.md that take minutes
+	@python -m pytest -m slow -s
 
-bench: bench-train ## run every benchmark; results/benchmarks/*.csv
+bench: bench-train bench-dynamics bench-eval ## run every benchmark; results/benchmarks/*.csv
 
 bench-train: .venv/test ## time training steps against transformers'
 	@PYTHONPATH=workflow python benchmarks/train.py
+
+bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory of a checkpoint's readings
+	@PYTHONPATH=workflow python benchmarks/dynamics.py
+
+.venv-bench: requirements.txt requirements-bench.txt
+	@$(PYTHON) -m venv $@
+	@$@/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-bench.txt
+	@touch $@
+
+BLIMP ?= ../shared/data/blimp.zip
+bench-eval: .venv-bench ## minimal pairs against lm_eval: same decisions, pairs/s (BLIMP=path/to/blimp.zip)
+	@PYTHONPATH=workflow .venv-bench/bin/python benchmarks/evaluate.py --blimp $(BLIMP)
+
+CONFIG ?=
+plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)
+	@PYTHONPATH=workflow python -m relora_study.plan config.yaml $(CONFIG) $(MEASURE)
 
 check: .venv/test ## formatting, lint and types
 	ruff format --check .
@@ -44,7 +60,8 @@ lock: .venv/test ## pin what is installed in .venv again, from requirements.in a
 	python -m pip install --quiet pip-tools
 	python -m piptools compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt requirements.in
 	python -m piptools compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements-dev.txt requirements-dev.in
-	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt requirements-dev.txt # a local build's tag names no release
+	python -m piptools compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements-bench.txt requirements-bench.in
+	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt requirements-dev.txt requirements-bench.txt # a local build's tag names no release
 
 clean: ## delete the results and Snakemake's notes; keeps .venv
 	rm -rf .snakemake && git clean -fdxq results

@@ -22,6 +22,7 @@ include: "workflow/rules/report.smk"
 
 localrules:
     all,
+    published_only,
     section_settings,
     cell_settings,
     fetch,
@@ -35,6 +36,12 @@ rule all:
         "results/paper.pdf",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
+
+
+rule published_only:
+    input:
+        expand("results/published/figures/{name}.pdf", name=CAPTIONS["published_figures"]),
+        "results/published/tables/audit.csv",
 
 
 onstart:

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.end_to_end
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tests/tiny.yaml", *arguments]
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=900)
+    bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]}  # a venv that nobody activated
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=bare, timeout=900)
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:

@@ -37,7 +37,7 @@ def test_conda_installs_pips_versions(file):
     assert found == {name: wanted[name] for name in found}
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench"])
 def test_the_lock_holds_what_is_asked_for(name):
     lock = pins(ROOT / f"{name}.txt")
     for package, version in pins(ROOT / f"{name}.in").items():

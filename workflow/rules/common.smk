@@ -8,8 +8,10 @@ from snakemake.exceptions import WorkflowError
 
 PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
 sys.path.insert(0, str(PACKAGE.parent))
-# The package is run in place: every job finds it here, in the venv, in conda and on a cluster's node.
-os.environ.update(PYTHONPATH=str(PACKAGE.parent))
+# The package is run in place: every job finds it here, in the venv, in conda and on a cluster's node; and without
+# conda, which puts its own environment first, `python` is the one that runs Snakemake.
+own_bin = str(Path(sys.executable).parent)
+os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
 
 from relora_study.config import cells, check
 from relora_study.errors import UserError

@@ -3,6 +3,7 @@ rule figure:
         readings,
         code("report"),
         study="results/settings/study.yaml",
+        settings="results/settings/report.yaml",
     output:
         report(
             "results/figures/{name}.pdf",
@@ -34,7 +35,7 @@ rule figure:
         "Figure {wildcards.name}"
     shell:
         "python -m relora_study.report figure {wildcards.name} --study {input.study:q}"
-        " --cells results/cells --output results/figures/{wildcards.name} 2> >(tee {log:q} >&2)"
+        " --cells results/cells --settings {input.settings:q} --output results/figures/{wildcards.name} 2> >(tee {log:q} >&2)"
 
 
 rule table:
@@ -42,6 +43,7 @@ rule table:
         readings,
         code("report"),
         study="results/settings/study.yaml",
+        settings="results/settings/report.yaml",
     output:
         report(
             "results/tables/{name}.csv",
@@ -69,14 +71,14 @@ rule table:
         "Table {wildcards.name}"
     shell:
         "python -m relora_study.report table {wildcards.name} --study {input.study:q}"
-        " --cells results/cells --output results/tables/{wildcards.name} 2> >(tee {log:q} >&2)"
+        " --cells results/cells --settings {input.settings:q} --output results/tables/{wildcards.name} 2> >(tee {log:q} >&2)"
 
 
 rule paper:
     input:
         readings,
         code("report"),
-        "resources/published.csv",
+        "resources/published/final.csv",
         expand("results/figures/{name}.{format}", name=CAPTIONS["figures"], format=["pdf", "png"]),
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
         settings="results/settings/report.yaml",
@@ -99,3 +101,53 @@ rule paper:
     shell:
         "python -m relora_study.report paper --settings {input.settings:q} --study {input.study:q}"
         " --source {input.source:q} --results results --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule published_figure:
+    input:
+        code("report"),
+        expand("resources/published/{file}_curves.csv", file=["training", "dynamics"]),
+        "resources/published/blimp_by_paradigm.csv",
+    output:
+        "results/published/figures/{name}.pdf",
+        "results/published/figures/{name}.png",
+    log:
+        "results/logs/report/published-figure-{name}.log",
+    benchmark:
+        "results/benchmarks/jobs/published-figure-{name}.tsv"
+    wildcard_constraints:
+        name="|".join(CAPTIONS["published_figures"]),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Figure {wildcards.name}, from the released curves"
+    shell:
+        "python -m relora_study.report published-figure {wildcards.name}"
+        " --output results/published/figures/{wildcards.name} 2> >(tee {log:q} >&2)"
+
+
+rule published_audit:
+    input:
+        code("report"),
+        expand("resources/published/{file}_curves.csv", file=["training", "dynamics"]),
+    output:
+        multiext("results/published/tables/audit", ".csv", ".md", ".tex"),
+    log:
+        "results/logs/report/published-audit.log",
+    benchmark:
+        "results/benchmarks/jobs/published-audit.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "What the released curves show by themselves"
+    shell:
+        "python -m relora_study.report published-audit-table"
+        " --output results/published/tables/audit 2> >(tee {log:q} >&2)"

@@ -9,8 +9,9 @@ import typer
 from ..config import Report, read_section
 from ..errors import command_line
 from .figures import FIGURES
-from .load import open_results
+from .load import Results, open_results
 from .paper import typeset
+from .published import published_audit
 from .style import finish
 from .tables import TABLES, write_table
 
@@ -22,22 +23,34 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
-def figure(name: FigureName, study: Place, cells: Place, output: Place) -> None:
+def figure(name: FigureName, study: Place, cells: Place, settings: Place, output: Place) -> None:
     """Draw figure NAME to OUTPUT.pdf and OUTPUT.png."""
-    finish(FIGURES[name.value](open_results(study, cells)), output)
+    finish(FIGURES[name.value](open_results(study, cells, settings)), output)
 
 
 @app.command()
-def table(name: TableName, study: Place, cells: Place, output: Place) -> None:
+def published_figure(name: FigureName, output: Place) -> None:
+    """Draw figure NAME from the released curves alone."""
+    finish(FIGURES[name.value](Results(output, {}, "only")), output)
+
+
+@app.command()
+def published_audit_table(output: Place) -> None:
+    """Write what the released curves show by themselves to OUTPUT.csv, .md and .tex."""
+    write_table(published_audit(), output)
+
+
+@app.command()
+def table(name: TableName, study: Place, cells: Place, settings: Place, output: Place) -> None:
     """Write table NAME to OUTPUT.csv, .md and .tex."""
-    write_table(TABLES[name.value](open_results(study, cells)), output)
+    write_table(TABLES[name.value](open_results(study, cells, settings)), output)
 
 
 @app.command()
 def paper(settings: Place, study: Place, source: Place, results: Place, output: Place) -> None:
     """Typeset SOURCE with the figures and tables in RESULTS."""
     title = read_section(Report, settings).title
-    typeset(source, open_results(study, results / "cells"), results, title, output)
+    typeset(source, open_results(study, results / "cells", settings), results, title, output)
 
 
 if __name__ == "__main__":

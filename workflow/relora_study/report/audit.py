@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from ..config import Cell
+from .around_resets import around_resets
 from .load import Results, published_readings, regular_readings
 
 Finding = dict[str, Any]
@@ -23,6 +24,7 @@ def _findings(results: Results, cell: Cell) -> Iterator[Finding]:
     log, dynamics = log[log.cell == cell.name], dynamics[dynamics.cell == cell.name]
     yield _first_cycle(log, cell)
     yield from _merges(dynamics, cell)
+    yield _spike(log, cell)
     yield _ceiling(published_readings(results, "updates", "per"), cell)
     yield _round_off(dynamics, cell)
 
@@ -44,6 +46,17 @@ def _merges(dynamics: pd.DataFrame, cell: Cell) -> Iterator[Finding]:
     changes = "jumps" if jump > 0 else "falls"
     verdict = f"the loss {changes} by more than {LARGE_JUMP}" if abs(jump) > LARGE_JUMP else "no jump"
     yield _row("merge", cell, "median jump of the held-out loss at a merge (nats/token)", jump, verdict)
+
+
+def _spike(log: pd.DataFrame, cell: Cell) -> Finding:
+    """The released loss spikes in the first steps after a reset (published.published_audit)."""
+    around = around_resets(log)
+    jumps = around[around.step.between(2, 4)].groupby("reset_step").loss.mean()
+    clear = jumps.mean() > 2 * jumps.sem()
+    verdict = "spikes, as the published loss does" if clear else "no spike, unlike the published loss"
+    return _row(
+        "merge", cell, "jump of the training loss 2 to 4 steps after resets (nats/token)", jumps.mean(), verdict
+    )
 
 
 def _ceiling(per: pd.DataFrame, cell: Cell) -> Finding:

@@ -2,34 +2,46 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
-from ..config import Cell, Selection, read_section
+from ..config import Cell, Report, Selection, read_section
 from ..errors import UserError
 from ..files import read_yaml
+from .published import NAMES, WIDTHS, has_papers_shape, published_table
 
 
 @dataclass(frozen=True)
 class Results:
-    """The study's cells, in its order, and where they lie."""
+    """The study's cells, in its order, and where they lie; the released curves beside them, or alone, where wanted."""
 
     folder: Path
     cells: dict[str, Cell]
+    published: Literal["off", "overlay", "only"] = "off"
 
     @property
     def sizes(self) -> list[str]:
         """The sizes in the study's order."""
-        return list(dict.fromkeys(cell.size_name for cell in self.cells.values()))
+        own = list(dict.fromkeys(cell.size_name for cell in self.cells.values()))
+        return list(WIDTHS) if self.published == "only" else own
 
     @property
     def methods(self) -> list[str]:
         """The methods in the study's order."""
-        return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+        own = list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+        return own if self.published == "off" else own + list(NAMES.values())
 
     def table(self, file: str) -> pd.DataFrame:
         """The rows of ``file`` (log.csv, evaluation.csv, dynamics.csv) of all cells, with cell, size, method, seed."""
+        parts = [self.own_table(file)] if self.cells else []
+        if self.published != "off":
+            released = published_table(file)
+            parts.append(released[released["size"].isin(self.sizes)])
+        return pd.concat(parts, ignore_index=True)
+
+    def own_table(self, file: str) -> pd.DataFrame:
+        """The same without the released curves."""
         return pd.concat([self._read(cell, file) for cell in self.cells.values()], ignore_index=True)
 
     def manifest(self, cell: Cell) -> dict[str, Any]:
@@ -52,11 +64,20 @@ class Results:
         return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
 
 
-def open_results(study: Path, folder: Path) -> Results:
-    """The results in ``folder`` of the cells that the study settings select."""
+def open_results(study: Path, folder: Path, report: Path) -> Results:
+    """The results in ``folder`` of the cells that the study settings select, with what the report settings ask for."""
     chosen = read_section(Selection, study)
     names = [f"{size}-{method}-s{seed}" for size in chosen.sizes for method in chosen.methods for seed in chosen.seeds]
-    return Results(folder, {name: read_section(Cell, folder / name / "config.yaml") for name in names})
+    cells = {name: read_section(Cell, folder / name / "config.yaml") for name in names}
+    asked = read_section(Report, report).published
+    shown = asked == "overlay" or (asked == "auto" and all(map(has_papers_shape, cells.values())))
+    return Results(folder, cells, "overlay" if shown else "off")
+
+
+def rank_ceiling(cell: Cell, component: str) -> float:
+    """r / min(m, n) of a component's adapters: what PER of their product cannot pass."""
+    narrow = cell.size.num_key_value_heads * cell.size.head_dim
+    return cell.method.rank / (narrow if component == "v" else cell.size.d_model)
 
 
 def measured(results: Results, suite: str, item: str, metric: str) -> pd.DataFrame:
@@ -79,7 +100,7 @@ def published_readings(results: Results, quantity: str, metric: str) -> pd.DataF
     """
     rows = results.table("dynamics.csv")
     rows = rows[(rows.quantity == quantity) & (rows.metric == metric)]
-    kept = []
+    kept = [rows[~rows.cell.isin(results.cells)]]  # the released curves, which are labelled so
     for name, cell in results.cells.items():
         every, offset = cell.train.checkpoint_every, cell.train.checkpoint_offset if cell.method.rank else 0
         own = rows[rows.cell == name]

@@ -9,9 +9,11 @@ import typst
 from ..files import write_json, write_whole
 from .audit import audit
 from .load import Results, regular_readings
+from .pattern import adapter_pattern
+from .published import published_audit
 from .tables import dead_first_cycle, final_results, models, significance
 
-PUBLISHED = Path(__file__).parents[3] / "resources" / "published.csv"
+PUBLISHED = Path(__file__).parents[3] / "resources" / "published" / "final.csv"
 
 
 def typeset(source: Path, results: Results, folder: Path, title: str, output: Path) -> None:
@@ -46,13 +48,16 @@ def values(results: Results, title: str) -> dict[str, Any]:
         "significance": _rows(tests),
         "dead": _rows(dead),
         "audit": _rows(_by_cell(audit(results))),
+        "published_audit": _rows(published_audit()),
+        "patterns": _patterns(adapter_pattern(results)),
         "findings": [*_comparisons(results, final, tests), *_cycles(dead), *_overlaps(results)],
     }
 
 
 def _by_cell(found: pd.DataFrame) -> pd.DataFrame:
-    """The audit's values, a row a measure and a column a cell, in their order."""
-    table = found.pivot(index="measure", columns="cell", values="value")
+    """The audit's values, a row a measure and a column a size and method, in their order; means over seeds."""
+    found = found.assign(cell=found.cell.str.replace(r"-s\d+$", "", regex=True))
+    table = found.pivot_table(index="measure", columns="cell", values="value", dropna=False)
     return table.loc[found.measure.unique(), found.cell.unique()].reset_index()
 
 
@@ -107,3 +112,28 @@ def _overlaps(results: Results) -> list[str]:
         for name in results.cells
         if name in means
     ]
+
+
+def _patterns(table: pd.DataFrame) -> list[str]:
+    """Which method's adapters are nearest to the published ones: a sentence for each published size."""
+    sentences = []
+    for size, own in table.groupby("published_size", sort=False):
+        by_method = own.groupby("method", sort=False)
+        each = "; ".join(
+            f"{method}: distance {_spread(part.distance)}, correlation {_spread(part.correlation)}, first cycle"
+            f" {_spread(part['first'])}, growth {_spread(part.growth)}-fold"
+            for method, part in by_method
+        )
+        means, first = by_method[["distance", "correlation", "first"]].mean(), own.published_first.iloc[0]
+        growth, off = own.published_growth.iloc[0], (means["first"] - first).abs()
+        sentences.append(
+            f"Against the released curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
+            f" {each}. Nearest in level over all cycles: {means.distance.idxmin()};"
+            f" in shape: {means.correlation.fillna(-1).idxmax()}; in the first cycle: {off.idxmin()}."
+        )
+    return sentences
+
+
+def _spread(values: pd.Series) -> str:
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"

@@ -8,6 +8,7 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from ..files import write_whole
+from .published import NAMES
 
 # Okabe and Ito's palette, with a line and a mark of its own for each method.
 LOOKS: list[dict[str, Any]] = [
@@ -18,6 +19,12 @@ LOOKS: list[dict[str, Any]] = [
     {"color": "#CC79A7", "linestyle": (0, (5, 1)), "marker": "v"},
 ]
 
+# The released curves: thin, dashed, and without marks; grey beside our black, purple beside our colours.
+PUBLISHED = {
+    NAMES["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
+    NAMES["relora"]: {"color": "#882255", "linestyle": (0, (2, 1)), "marker": "", "linewidth": 0.9},
+}
+
 matplotlib.use("Agg")
 matplotlib.rcParams.update(
     {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "lines.markersize": 3.5}
@@ -26,7 +33,8 @@ matplotlib.rcParams.update(
 
 def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
     """The colour, line and mark of ``method``; the same in all figures."""
-    return {**LOOKS[methods.index(method) % len(LOOKS)], "linewidth": 1.2, "label": method, **changes}
+    own = {**LOOKS[methods.index(method) % len(LOOKS)], "linewidth": 1.2}
+    return {**PUBLISHED.get(method, own), "label": method, **changes}
 
 
 def panels(rows: int, columns: int) -> tuple[Figure, Any]:
@@ -48,7 +56,8 @@ def finish(figure: Figure, output: Path) -> None:
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if entries:
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4, frameon=False)
+        columns = max(2, min(4, int(figure.get_figwidth() / 1.6)))
+        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, frameon=False)
     write_whole(
         output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
     )

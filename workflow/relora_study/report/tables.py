@@ -8,6 +8,8 @@ import pandas as pd
 from ..files import write_csv, write_text
 from .audit import audit
 from .load import Results, measured, published_readings
+from .pattern import adapter_pattern
+from .replicated import published_vs_replicated
 from .significance import chance_p, compare
 
 LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
@@ -113,5 +115,15 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
 
 TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
     function.__name__: function
-    for function in (models, hyperparameters, final_results, cost, significance, dead_first_cycle, audit)
+    for function in (
+        models,
+        hyperparameters,
+        final_results,
+        cost,
+        significance,
+        dead_first_cycle,
+        audit,
+        adapter_pattern,
+        published_vs_replicated,
+    )
 }

@@ -1,0 +1,103 @@
+"""A study of hand-made readings."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from relora_study.config import cells, check
+from relora_study.files import read_yaml, write_csv, write_json, write_yaml
+from relora_study.report.load import open_results
+
+STEPS = range(0, 601, 60)
+
+
+def log_of(cell) -> pd.DataFrame:
+    steps, adapted = np.arange(1, 601), bool(cell.method.rank)
+    norm = np.where(steps <= 61, 0.0 if cell.method.adapter_initialization == "zero" else 0.5, 1.0)
+    table = {
+        "step": steps,
+        "tokens": steps * 1024,
+        "loss": 8 - steps / 200,
+        "learning_rate": 1e-3,
+        "gradient_norm": 1.0,
+    }
+    resets = np.isin(steps, range(61, 601, 60))
+    return pd.DataFrame(table | {"adapter_gradient_norm": norm if adapted else None, "reset": adapted * resets})
+
+
+def evaluation_of(right: float) -> pd.DataFrame:
+    rows = []
+    for step in STEPS:
+        for item in ("a.com", "b.com", "overall", "macro_average"):
+            for metric in ("token_perplexity", "mean_text_perplexity", "bits_per_byte"):
+                rows.append((step, "perplexity", item, metric, 900 - step))
+        for item in ("overall", "phenomenon/agreement", "paradigm/is_are"):
+            pairs = {"accuracy": right, "accuracy_low": right - 0.1, "accuracy_high": right + 0.1, "pairs": 100.0}
+            rows += [(step, "minimal_pairs", item, metric, value) for metric, value in pairs.items()]
+        rows.append((step, "held_out", "fixed_batch", "loss", 8 - step / 300))
+    return pd.DataFrame(rows, columns=["step", "suite", "item", "metric", "value"])
+
+
+def judged_of(right: float) -> pd.DataFrame:
+    """A hundred pairs in five paradigms, the first of which are judged right."""
+    good = np.where(np.arange(100) < 100 * right, 1.0, -1.0)
+    return pd.DataFrame({"UID": [f"p{number % 5}" for number in range(100)], "good": good, "bad": 0.0})
+
+
+def dynamics_of(lost: float) -> pd.DataFrame:
+    steps = [*STEPS, *(step + 3 for step in STEPS if 0 < step < 600)]
+    rows = [
+        (step, component, layer, quantity, metric, 1 / (1 + step + layer), "")
+        for step in steps
+        for component in ("w2", "ov_authors", "v", "o")
+        for layer in range(4)
+        for quantity in ("weights", "updates")
+        for metric in ("per", "condition_number")
+    ]
+    later = {
+        "net_update": ["effective_rank", "overlap_left", "overlap_right"],
+        "cumulative_update": ["effective_rank"],
+        "updates_exact": ["condition_number"],
+        "effective_weights": ["gini", "hoyer", "frobenius_norm"],
+    }
+    rows += [
+        (s, c, 0, "gradients", m, 0.3, "") for s in STEPS for c in ("w2", "v", "o") for m in ("per", "condition_number")
+    ]
+    circuits = [("ov_authors", "per"), ("ov_circuit", "per_of_rank"), ("ov_circuit", "condition_number")]
+    rows += [(s, component, 0, "effective_weights", m, 0.5, "") for s in STEPS for component, m in circuits]
+    rows += [(s, "w2", 0, quantity, m, 1e-3, "") for s in STEPS for quantity, names in later.items() for m in names]
+    rows += [
+        (s, "layer_output", 0, "hidden_states", m, 0.5, "") for s in STEPS for m in ("cka_with_last", "mean_cosine")
+    ]
+    rows += [(s, "model", -1, "merge", m, lost, "") for s in STEPS for m in ("update_lost", "loss_jump")]
+    return pd.DataFrame(rows, columns=["step", "component", "layer", "quantity", "metric", "value", "reason"])
+
+
+@pytest.fixture
+def results(raw, tmp_path, opened):
+    study = check(raw, [])
+    write_yaml(tmp_path / "settings/study.yaml", study.study.model_dump())
+    for right, (name, cell) in zip((0.8, 0.5, 0.6) * 2, cells(study).items(), strict=True):
+        folder = tmp_path / "cells" / name
+        write_yaml(folder / "config.yaml", cell.model_dump())
+        write_csv(folder / "log.csv", log_of(cell))
+        write_csv(folder / "timing.csv", pd.DataFrame({"step": range(1, 601), "seconds": 0.1}))
+        write_csv(folder / "evaluation.csv", evaluation_of(right))
+        write_csv(folder / "dynamics.csv", dynamics_of(0.5 if cell.method.merge == "unscaled" else 0.0))
+        (folder / "evaluation").mkdir()
+        judged_of(right).to_parquet(folder / "evaluation/step-000600-0-pairs.parquet")
+        manifest = {"parameters": 100, "trainable_parameters": 40, "tokens": 614400, "device": "cpu", "threads": 1}
+        write_json(folder / "manifest.json", manifest | {"peak_memory_bytes": 2**30})
+    write_yaml(tmp_path / "settings/report.yaml", study.report.model_dump())
+    return opened()
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """The results as they open under a setting of `report.published`."""
+
+    def opened(published="auto"):
+        settings = tmp_path / "settings/report.yaml"
+        write_yaml(settings, read_yaml(settings) | {"published": published})
+        return open_results(tmp_path / "settings/study.yaml", tmp_path / "cells", settings)
+
+    return opened

@@ -1,0 +1,126 @@
+"""The released curves: what they show by themselves, beside ours, and alone."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from relora_study.config import cells, check
+from relora_study.files import read_yaml
+from relora_study.model.build import build_model
+from relora_study.model.relora import add_adapters
+from relora_study.report import published
+from relora_study.report.figures import FIGURES
+from relora_study.report.load import Results
+from relora_study.report.pattern import adapter_pattern
+from relora_study.report.published import FOLDER, NAMES, adapter_per, published_audit, published_table
+from relora_study.report.replicated import published_vs_replicated
+from relora_study.report.tables import TABLES
+
+ALONE = read_yaml(Path(__file__).parents[2] / "workflow/report/captions.yaml")["published_figures"]
+
+
+def test_the_released_adapters_are_dead_spike_at_merges_and_grow():
+    found = published_audit().set_index(["size", "measure"])
+    for size in ("tiny", "small"):
+        own = found.loc[size]
+        assert own.value["change of PER of W2 in cycle 1, over that in cycle 2"] == 0
+        assert own.value["jump of the loss at the reset at 2,000 (nats/token)"] < 0
+        assert own.value["smallest jump of the loss at a later reset (nats/token)"] > 0.02
+        for component in ("v", "o", "w2"):
+            first, last = (
+                own.value[f"PER of {component}'s adapters over its ceiling, {c} cycle"] for c in ("first", "last")
+            )
+            assert first < 0.3 and last > 0.9
+        assert own.verdict.str.contains("flat|spike|not started again").all()
+
+
+def test_other_curves_would_get_other_verdicts(monkeypatch, tmp_path):
+    """The same curves with a first cycle that learns, a merge that keeps the function, and adapters that restart."""
+    dynamics = pd.read_csv(FOLDER / "dynamics_curves.csv")
+    relora = dynamics.method == "relora"
+    weights = relora & (dynamics.quantity == "weights")
+    dynamics.loc[weights, "mean_over_layers"] = 0.96 - dynamics.step[weights] / 1e6
+    restarted = relora & (dynamics.quantity == "updates")
+    dynamics.loc[restarted, "mean_over_layers"] = 0.1 + 0.01 * (dynamics.step[restarted] % 4000 > 0)
+    curves = pd.read_csv(FOLDER / "training_curves.csv")
+    curves.loc[curves.metric == "train_loss", "value"] = 8 - curves.step / 1e4
+    dynamics.to_csv(tmp_path / "dynamics_curves.csv")
+    curves.to_csv(tmp_path / "training_curves.csv")
+    published_table.cache_clear()
+    monkeypatch.setattr(published, "FOLDER", tmp_path)
+    verdicts = " / ".join(published_audit().verdict)
+    published_table.cache_clear()
+    assert "flat" not in verdicts and "a spike at" not in verdicts and "not started" not in verdicts
+
+
+def test_the_published_sizes_are_those_that_are_built(raw):
+    raw = deepcopy(raw)
+    raw["sizes"]["tiny"] = {"d_model": 96, "intermediate_size": 384, **published.SHAPE}
+    raw["model"] |= {"vocab_size": 50304, "context_length": 2048}
+    raw["data"]["held_out_tokens_per_domain"] = 4096
+    raw["methods"]["relora"] |= {"rank": 16, "alpha": 32}
+    raw["study"] |= {"sizes": ["tiny"], "methods": ["full", "relora"]}
+    final = pd.read_csv(FOLDER / "final.csv", comment="#").set_index(["size", "method"])
+    for cell in cells(check(raw, [])).values():
+        assert published.has_papers_shape(cell)
+        model = build_model(cell.size, cell.model, 0)
+        if cell.method.rank:
+            add_adapters(model, cell.method)
+        row = final.loc[("tiny", cell.method_name)]
+        assert row.parameters == sum(p.numel() for p in model.parameters())
+        assert row.trainable == sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_figures_of_the_released_curves_alone(tmp_path, name):
+    figure = FIGURES[name](Results(tmp_path, {}, "only"))
+    for axes in figure.axes:
+        drawn = [line for line in axes.get_lines() if line.get_label() in NAMES.values()]
+        assert not axes.axison or (all(np.isfinite(line.get_ydata()).any() for line in drawn) and len(drawn) == 2)
+    pyplot.close(figure)
+
+
+def test_overlays_are_drawn_where_asked_for_and_never_enter_our_tables(results, opened):
+    both = opened("overlay")
+    labels = {line.get_label() for axes in FIGURES["training_curves"](both).axes for line in axes.get_lines()}
+    assert set(NAMES.values()) <= labels
+    assert opened("auto").published == "off", "other shapes than the paper's"
+    for name, table in TABLES.items():
+        pd.testing.assert_frame_equal(table(both), table(opened("off")), obj=name)
+
+
+def test_adapters_like_the_published_ones_are_at_no_distance(results):
+    released = adapter_per().set_index(["size", "component", "cycle"]).share
+    for name, cell in results.cells.items():
+        if not cell.method.rank:
+            continue
+        path = results.folder / name / "dynamics.csv"
+        rows = pd.read_csv(path)
+        at = (rows.quantity == "updates") & (rows.metric == "per") & (rows.step % 60 == 3)
+        ceiling = rows.component.map({"w2": 1.0, "o": 1.0, "v": 3.0}) * cell.method.rank / cell.size.d_model
+        wanted = [
+            released.get((cell.size_name, c, (s - 3) // 60), np.nan)
+            for c, s in zip(rows.component, rows.step, strict=True)
+        ]
+        off = 0.1 if cell.method_name == "relora" else 0.0
+        rows.loc[at, "value"] = (np.array(wanted) + off)[at] * ceiling[at]
+        rows.to_csv(path, index=False)
+    found = adapter_pattern(results).set_index("cell")
+    assert found.distance.to_dict() == pytest.approx(
+        {f"{size}-{m}-s42": 0.1 * (m == "relora") for size in ("tiny", "small") for m in ("relora", "relora_released")}
+    )
+    assert (found.correlation > 0.999).all(), "the shape is the same at any level"
+    same = found.loc["small-relora_released-s42"]
+    assert same["first"] == pytest.approx(same.published_first)
+    assert (found.cycles == 9).all() and found.growth["tiny-relora_released-s42"] > 7
+
+
+def test_every_published_number_has_ours_and_a_verdict(results):
+    found = published_vs_replicated(results)
+    assert found.verdict.str.len().gt(0).all()
+    assert found[found.quantity == "parameters"].verdict.unique().tolist() == ["not comparable: other shapes"]
+    assert found.ours.notna().mean() > 0.8
+    assert (found.difference.dropna() == (found.ours - found.published_value).dropna()).all()

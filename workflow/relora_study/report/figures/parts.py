@@ -1,0 +1,52 @@
+"""What several figures are made of: grids of panels by size, and lines with their bands."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ..load import Results, regular_readings
+from ..style import look, panels
+
+
+def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
+    """Mean of ``value`` by step, with a 95 % normal interval of the mean over ``over`` where there are several."""
+    means = rows.groupby("step").value.mean().dropna()
+    if means.empty:
+        return
+    axes.plot(means.index, means, **drawn)
+    if rows[over].nunique() > 1:
+        error = 1.96 * rows.groupby("step").value.sem()
+        error = error.reindex(means.index)
+        axes.fill_between(means.index, means - error, means + error, color=drawn["color"], alpha=0.15, linewidth=0)
+
+
+def grid_of(results: Results, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:
+    """A panel for each of ``rows`` and each size, labelled at the edges."""
+    figure, grid = panels(len(rows), len(results.sizes))
+    for column, size in enumerate(results.sizes):
+        grid[0, column].set_title(size)
+        grid[-1, column].set_xlabel("optimizer step")
+    for axes, title in zip(grid[:, 0], titles, strict=True):
+        axes.set_ylabel(title)
+    return figure, grid
+
+
+def smooth_loss(log: pd.DataFrame) -> pd.Series:
+    """The training loss by step, a mean of nine steps; the released curve, which has gaps, as it is."""
+    losses = log.groupby("step").loss.mean()
+    return losses if (log.seed < 0).any() else losses.rolling(9, center=True, min_periods=1).mean()
+
+
+def by_step(results: Results, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
+    """A row of panels for each (quantity, component, metric) at the regular checkpoints; mean and band over layers."""
+    figure, grid = grid_of(results, titles, titles)
+    rows = regular_readings(results)
+    for (row, column), axes in np.ndenumerate(grid):
+        quantity, component, metric = readings[row]
+        chosen = rows[(rows.quantity == quantity) & (rows.component == component) & (rows.metric == metric)]
+        chosen = chosen[chosen["size"] == results.sizes[column]]
+        for method in results.methods:
+            mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
+    return figure, grid

@@ -1,0 +1,170 @@
+"""Figures of the learning dynamics: ranks and condition numbers, published and like for like."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ...train.schedule import is_reset
+from ..load import Results, published_readings, rank_ceiling
+from ..pattern import adapter_shares
+from ..published import NAMES, WIDTHS, adapter_per, published_ceiling
+from ..style import PUBLISHED, look
+from .parts import by_step, grid_of, mean_line
+
+CEILING: dict[str, Any] = {"color": "grey", "linestyle": ":", "linewidth": 0.8}
+COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
+
+
+def _spectra(results: Results, quantity: str, metric: str, components: list[str], label: str) -> Figure:
+    titles = [f"{label}\n{COMPONENTS[component]}" for component in components]
+    figure, grid = grid_of(results, components, titles)
+    rows = published_readings(results, quantity, metric)
+    for (row, column), axes in np.ndenumerate(grid):
+        chosen = rows[(rows.component == components[row]) & (rows["size"] == results.sizes[column])]
+        for method in results.methods:
+            mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
+        if metric == "condition_number":
+            axes.set_yscale("log")
+    return figure
+
+
+def per_weights(results: Results) -> Figure:
+    """Proportional effective rank of the weights, as published."""
+    return _spectra(results, "weights", "per", ["w2", "ov_authors"], "PER")
+
+
+def cn_weights(results: Results) -> Figure:
+    """Condition number of the weights, as published."""
+    return _spectra(results, "weights", "condition_number", ["w2", "ov_authors"], "condition number")
+
+
+def per_updates(results: Results) -> Figure:
+    """Proportional effective rank of the updates, as published, with the adapters' ceiling r / min(m, n)."""
+    figure = _spectra(results, "updates", "per", ["w2", "v", "o"], "PER")
+    for column, size in enumerate(results.sizes):
+        for row, component in enumerate(["w2", "v", "o"]):
+            for ceiling in _ceilings(results, size, component):
+                axes = figure.axes[row * len(results.sizes) + column]
+                axes.axhline(ceiling, label="ceiling r/min(m, n)", **CEILING)
+    return figure
+
+
+def _ceilings(results: Results, size: str, component: str) -> set[float]:
+    """r / min(m, n) of ``component`` for each rank that the study trains at ``size``, or that the paper did."""
+    cells = [cell for cell in results.cells.values() if cell.size_name == size and cell.method.rank]
+    released = {published_ceiling(size, component)} if results.published != "off" and size in WIDTHS else set()
+    return released | {rank_ceiling(cell, component) for cell in cells}
+
+
+def cn_updates(results: Results) -> Figure:
+    """Condition number of the updates, as published: for adapters the smallest singular value is round-off."""
+    return _spectra(results, "updates", "condition_number", ["w2", "v", "o"], "condition number")
+
+
+def first_last_layers(results: Results) -> Figure:
+    """PER of W2 in the first and the last half of the layers."""
+    figure, grid = grid_of(results, ["first", "last"], ["PER of W2\nfirst half", "PER of W2\nlast half"])
+    rows = published_readings(results, "weights", "per")
+    rows = rows[rows.component == "w2"]
+    for (row, column), axes in np.ndenumerate(grid):
+        own = rows[rows["size"] == results.sizes[column]]
+        half = own[(own.layer >= (own.layer.max() + 1) // 2) == bool(row)]
+        for method in results.methods:
+            mean_line(axes, half[half.method == method], "layer", look(results.methods, method))
+    return figure
+
+
+def adapter_pattern(results: Results) -> Figure:
+    """PER of the adapters as a share of its ceiling, cycle by cycle, beside the released curve of the nearest size."""
+    components = {"v": "V", "o": "O", "w2": "SwiGLU W2"}
+    figure, grid = grid_of(results, list(components), [f"PER over its ceiling\n{name}" for name in components.values()])
+    own, released = adapter_shares(results), adapter_per()
+    for (row, column), axes in np.ndenumerate(grid):
+        size, component = results.sizes[column], list(components)[row]
+        axes.axhline(1.0, **CEILING)
+        here = own[(own["size"] == size) & (own.component == component)]
+        for method in here.method.unique():
+            mean_line(
+                axes,
+                here[here.method == method].rename(columns={"cycle": "step", "share": "value"}),
+                "seed",
+                look(results.methods, method),
+            )
+        near = here.near.iloc[0] if len(here) else size
+        curve = released[(released["size"] == near) & (released.component == component)]
+        axes.plot(curve.cycle, curve.share, **{**PUBLISHED[NAMES["relora"]], "label": NAMES["relora"]})
+        if row == len(components) - 1:
+            axes.set_xlabel("cycle")
+    return figure
+
+
+def update_rank(results: Results) -> Figure:
+    """Effective rank of what the effective W2 moved, over one cycle and since the start, beside what resets allow."""
+    readings = [("net_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
+    figure, grid = by_step(results, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
+    for column, size in enumerate(results.sizes):
+        for cell in results.cells.values():
+            if cell.size_name == size and cell.method.reset_period:
+                steps = np.arange(0, cell.train.steps + 1)
+                so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
+                ceiling = np.minimum((so_far + 1) * cell.method.rank, cell.size.d_model)
+                grid[1, column].plot(steps, ceiling, label="rank times cycles begun", **CEILING)
+    return figure
+
+
+def cycle_overlap(results: Results) -> Figure:
+    """Overlap of the leading directions of W2's update in one cycle with the cycle before: 1 the same, 0 none."""
+    readings = [("net_update", "w2", "overlap_left"), ("net_update", "w2", "overlap_right")]
+    figure, grid = by_step(results, readings, ["overlap of outputs", "overlap of inputs"])
+    for axes in grid.flat:
+        axes.set_ylim(0, 1)
+    return figure
+
+
+def cka(results: Results) -> Figure:
+    """Linear CKA of each checkpoint's layer outputs with the last checkpoint's, and their mean cosine (anisotropy)."""
+    readings = [
+        ("hidden_states", "layer_output", "cka_with_last"),
+        ("hidden_states", "layer_output", "mean_cosine"),
+    ]
+    return by_step(results, readings, ["CKA with the last", "mean cosine"])[0]
+
+
+def merges(results: Results) -> Figure:
+    """Jump of the held-out loss at a merge, and the share of the adapters' update that it loses."""
+    readings = [("merge", "model", "loss_jump"), ("merge", "model", "update_lost")]
+    return by_step(results, readings, ["loss jump\n(nats/token)", "share of the\nupdate lost"])[0]
+
+
+def gradients(results: Results) -> Figure:
+    """PER of the gradients with respect to the effective weights: every method on one batch, at the same steps."""
+    readings = [("gradients", component, "per") for component in ("w2", "v", "o")]
+    return by_step(results, readings, [f"PER of gradients\n{COMPONENTS[component]}" for _, component, _ in readings])[0]
+
+
+def gradient_conditions(results: Results) -> Figure:
+    """Condition number of the same gradients."""
+    readings = [("gradients", component, "condition_number") for component in ("w2", "v", "o")]
+    titles = [f"condition number\n{COMPONENTS[component]}" for _, component, _ in readings]
+    figure, grid = by_step(results, readings, titles)
+    for axes in grid.flat:
+        axes.set_yscale("log")
+    return figure
+
+
+def ov_circuits(results: Results) -> Figure:
+    """The authors' OV beside the field's OV circuit, W_O W_V of each head, in the effective weights."""
+    readings = [("ov_authors", "per"), ("ov_circuit", "per_of_rank"), ("ov_circuit", "condition_number")]
+    titles = ["PER\nOV (authors')", "PER over rank\nOV circuit", "condition number\nOV circuit"]
+    figure, grid = by_step(results, [("effective_weights", *reading) for reading in readings], titles)
+    for axes in grid[2]:
+        axes.set_yscale("log")
+    return figure
+
+
+def sparsity(results: Results) -> Figure:
+    """Gini and Hoyer of the entries of the effective W2, and its Frobenius norm."""
+    metrics = ["gini", "hoyer", "frobenius_norm"]
+    readings = [("effective_weights", "w2", metric) for metric in metrics]
+    return by_step(results, readings, ["Gini of W2", "Hoyer of W2", "norm of W2"])[0]
