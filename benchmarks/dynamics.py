@@ -3,7 +3,6 @@
 `make bench-dynamics`, or `PYTHONPATH=workflow python benchmarks/dynamics.py`.
 """
 
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from common import seconds_in_turns, write_results
 from relora_study.dynamics.cell import Subject, read_step
 from relora_study.dynamics.matrices import weight_matrices
 from relora_study.dynamics.spectrum import measure, spectrum
+from relora_study.memory import release_freed_memory
 from relora_study.train.checkpoints import save_checkpoint
 from relora_study.train.run import start
 from torch import Tensor
@@ -67,6 +67,7 @@ def bytes_of_a_reading(folder: Path) -> int:
     folders = {step: folder / f"step-{step:06d}" for step in STEPS}
     batch = torch.randint(cell.model.vocab_size, (2, cell.model.context_length + 1))
     before = resident_kibibytes("VmRSS")
+    release_freed_memory()  # as the job does
     for _ in read_step(Subject(cell, folders, batch, 16), STEPS[-1]):
         pass
     return 1024 * (resident_kibibytes("VmHWM") - before)
@@ -77,8 +78,7 @@ def memory() -> tuple[str, str, str, float, float]:
     with tempfile.TemporaryDirectory() as folder:
         model = save_cell(Path(folder))
         command = [sys.executable, __file__, "--memory-of", folder]
-        environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "1048576"}  # as in workflow/rules/dynamics.smk
-        found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+        found = subprocess.run(command, check=True, capture_output=True, text=True)
         peak = int(found.stdout.split()[-1])
     return "paper small: a checkpoint's readings, against one model", "peak memory", "MiB", peak / 2**20, model / 2**20
 

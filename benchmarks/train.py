@@ -16,6 +16,7 @@ from common import seconds_in_turns, write_results
 from relora_study.config import Cell, cells, check
 from relora_study.estimate import training_flops
 from relora_study.files import read_yaml
+from relora_study.memory import release_freed_memory
 from relora_study.model.attention import SMALLEST_HEAD
 from relora_study.model.build import llama_config
 from relora_study.train.loop import take_step
@@ -101,10 +102,10 @@ def matmul_flops() -> float:
     return 2 * 1536**3 / seconds_in_turns({"product": lambda: one @ one}, 5)["product"]
 
 
-def peak_kibibytes(paper: bool, size: str, plain: bool, threads: int) -> int:
+def peak_kibibytes(paper: bool, size: str, threads: int, plain: bool = False, release: bool = False) -> int:
     """Peak resident KiB of a fresh process that takes two steps of ``size`` at full rank."""
     command = [sys.executable, __file__, "--memory-of", size, "--threads", str(threads)]
-    command += ["--paper"] * paper + ["--plain"] * plain
+    command += ["--paper"] * paper + ["--plain"] * plain + ["--release"] * release
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -139,9 +140,26 @@ def compare(paper: bool, threads: int, rounds: int) -> list[tuple[str, str, str,
             ),
             (f"{case}: full rank, against the best matrix product", "operations", "GFLOP/s", flops / 1e9, peak / 1e9),
         ]
-        memory = [peak_kibibytes(paper, size, plain, threads) / 2**10 for plain in (False, True)]
+        memory = [peak_kibibytes(paper, size, threads, plain=plain) / 2**10 for plain in (False, True)]
         rows.append((f"{case}: full rank, against transformers", "peak memory", "MiB", *memory))
     return rows
+
+
+def released(threads: int, rounds: int) -> list[tuple[str, str, str, float, float]]:
+    """Rows for `runtime.release_memory` at the paper's small shape; the last ones, because the setting stays."""
+    cell = paper_or_default(True)["small-full"]
+    steps = {"plain": plain_step(cell), "kept": our_step(cell)}
+    tokens = cell.train.batch_size * cell.model.context_length
+    rate = {name: tokens / value for name, value in seconds_in_turns(steps, rounds).items()}
+    release_freed_memory()
+    ours = tokens / seconds_in_turns({"released": steps["kept"]}, rounds)["released"]
+    memory = [peak_kibibytes(True, "small", threads, **{name: True}) / 2**10 for name in ("release", "plain")]
+    case = "paper small: full rank, memory released, against"
+    return [
+        (f"{case} transformers", "speed", "tokens/s", ours, rate["plain"]),
+        (f"{case} memory kept", "speed", "tokens/s", ours, rate["kept"]),
+        (f"{case} transformers", "peak memory", "MiB", memory[0], memory[1]),
+    ]
 
 
 def main(
@@ -150,10 +168,13 @@ def main(
     memory_of: Annotated[str, typer.Option(hidden=True)] = "",
     paper: Annotated[bool, typer.Option(hidden=True)] = False,
     plain: Annotated[bool, typer.Option(hidden=True)] = False,
+    release: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Time, measure, write results/benchmarks/train.csv."""
     torch.set_num_threads(threads)
     if memory_of:
+        if release:
+            release_freed_memory()
         step = (plain_step if plain else our_step)(paper_or_default(paper)[f"{memory_of}-full"])
         for _ in range(2):
             step()
@@ -161,7 +182,9 @@ def main(
             re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
         )  # ru_maxrss is inherited from the parent
     else:
-        write_results("train", [*compare(False, threads, 4 * rounds), *compare(True, threads, rounds)])
+        write_results(
+            "train", [*compare(False, threads, 4 * rounds), *compare(True, threads, rounds), *released(threads, rounds)]
+        )
 
 
 if __name__ == "__main__":

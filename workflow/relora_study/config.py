@@ -254,6 +254,7 @@ class Runtime(Section):
     precision: Literal["float32", "bfloat16"]
     processes: PositiveInt
     compile: bool
+    release_memory: bool
 
 
 class Study(Section):

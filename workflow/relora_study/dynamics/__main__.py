@@ -9,6 +9,7 @@ import typer
 from ..config import Cell, Dynamics, read_section
 from ..errors import command_line
 from ..files import write_csv
+from ..memory import release_freed_memory
 from ..train.parallel import chosen_device
 from .cell import cell_table, open_subject
 from .gradients import fixed_batch
@@ -31,6 +32,7 @@ def read_cell(
 ) -> None:
     """Read every checkpoint of one cell into one long table."""
     torch.set_num_threads(threads)
+    release_freed_memory()  # two thirds of the peak without it
     chosen = read_section(Dynamics, settings)
     trained = read_section(Cell, cell / "config.yaml")
     batch = fixed_batch(data / "tokens", chosen.batch_sequences, trained.model.context_length)

@@ -23,6 +23,7 @@ from ..config import Cell, read_section
 from ..data.tokens import open_tokens, row, row_count
 from ..errors import UserError, command_line
 from ..files import sha256, write_json
+from ..memory import release_freed_memory
 from ..model.build import build_model
 from ..model.relora import add_adapters
 from .checkpoints import bytes_needed, list_checkpoints
@@ -50,6 +51,8 @@ def cell(
     """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
     settings, began = read_section(Cell, config), time.perf_counter()
     torch.set_num_threads(max(1, threads // settings.runtime.processes))
+    if settings.runtime.release_memory:
+        release_freed_memory()
     limit = 60 * (settings.train.time_limit or math.inf)
     asked = _stop_signals()
     with process_group(settings.runtime.device) as device, _sole_trainer(settings, config.parent):
