@@ -67,7 +67,7 @@ def bytes_of_a_reading(folder: Path) -> int:
     folders = {step: folder / f"step-{step:06d}" for step in STEPS}
     batch = torch.randint(cell.model.vocab_size, (2, cell.model.context_length + 1))
     before = resident_kibibytes("VmRSS")
-    for _ in read_step(Subject(cell, folders, batch, 16), STEPS[-1]):
+    for _ in read_step(Subject(cell, folders, batch, 16, cycle_steps=cell.train.checkpoint_every), STEPS[-1]):
         pass
     return 1024 * (resident_kibibytes("VmHWM") - before)
 
