@@ -68,7 +68,7 @@ def bytes_of_a_reading(folder: Path) -> int:
     batch = torch.randint(cell.model.vocab_size, (2, cell.model.context_length + 1))
     before = resident_kibibytes("VmRSS")
     release_freed_memory()  # as the job does
-    for _ in read_step(Subject(cell, folders, batch, 16), STEPS[-1]):
+    for _ in read_step(Subject(cell, folders, batch, 16, cycle_steps=cell.train.checkpoint_every), STEPS[-1]):
         pass
     return 1024 * (resident_kibibytes("VmHWM") - before)
 

@@ -16,12 +16,14 @@ from relora_study.errors import UserError
 from relora_study.files import read_yaml, write_yaml
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
+from scipy.linalg import subspace_angles
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
 MODULES = {"w2": "mlp.down_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
 SCALE, RANK, STEPS = 2.0, 3, (0, 4, 5, 8, 9, 10)  # every 4 steps, one step later, and the last
+CYCLE = 8
 
 
 def build_cell(folder, method):
@@ -35,6 +37,8 @@ def build_cell(folder, method):
     raw["train"] |= {"steps": 10, "checkpoint_every": 4, "checkpoint_offset": 1}
     cell = cells(check(raw, []))[f"tiny-{method}-s42"]
     write_yaml(folder / "config.yaml", cell.model_dump())
+    norms = [0.0, 0.0, 3.0, 1.0, 0.0, 0.0, 4.0, 0.0, 7.0, 7.0] if method != "full" else [None] * 10
+    pd.DataFrame({"step": range(1, 11), "adapter_gradient_norm": norms}).to_csv(folder / "log.csv", index=False)
     torch.manual_seed(0)
     shape = {"hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 2, "vocab_size": 300}
     model = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=6, num_key_value_heads=2)).eval()
@@ -89,6 +93,7 @@ def run(place, method, output=None):
         "--settings": place / "dynamics.yaml",
         "--cell": place / f"cells/{method}",
         "--data": place / "data",
+        "--cycle-steps": CYCLE,
         "--threads": 1,
         "--output": output,
     }
@@ -141,6 +146,7 @@ QUANTITIES = {
     "updates": {"w2", "v", "o"},
     "gradients": {"w2", "v", "o"},
     "net_update": {"w2", "v", "o"},
+    "cycle_update": {"w2", "v", "o"},
     "cumulative_update": {"w2", "v", "o"},
 }
 
@@ -157,7 +163,8 @@ def test_the_table_holds_every_reading_once_at_its_steps(tables, method):
     assert list(table.columns) == ["step", "component", "layer", "quantity", "metric", "value", "reason"]
     assert {name: set(group["component"]) for name, group in table.groupby("quantity")} == expected
     for quantity, group in table.groupby("quantity"):
-        steps = {"net_update": {4, 8}, "cumulative_update": set(STEPS) - {0}}.get(str(quantity), set(STEPS))
+        fewer = {"net_update": {4, 8}, "cycle_update": {8}, "cumulative_update": set(STEPS) - {0}}
+        steps = fewer.get(str(quantity), set(STEPS))
         assert set(group["step"]) == steps, quantity
         assert set(group["layer"]) == {0, 1}
         assert set(group["metric"]) >= SPECTRAL
@@ -256,7 +263,43 @@ def test_net_and_cumulative_updates_are_differences_of_effective_weights(place, 
     first, middle, last = (stored(place, method, step, 0, "o") for step in (0, 4, 8))
     wanted = {"step": 8, "layer": 0, "component": "o"}
     agrees(tables[method], last - middle, quantity="net_update", **wanted)
+    agrees(tables[method], last - first, quantity="cycle_update", **wanted)
     agrees(tables[method], last - first, quantity="cumulative_update", **wanted)
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+def test_a_window_overlaps_with_the_one_before_it(place, tables, method):
+    first, middle, last = (stored(place, method, step, 1, "w2") for step in (0, 4, 8))
+    tops = [np.linalg.svd(moved)[0][:, :3] for moved in (last - middle, middle - first)]
+    found = value_of(tables[method], step=8, layer=1, quantity="net_update", component="w2", metric="overlap_left")
+    assert found == pytest.approx((np.cos(subspace_angles(*tops)) ** 2).mean())
+
+
+def test_a_cycle_as_long_as_the_checkpoints_distance_is_read_under_both_names(place, tmp_path):
+    subject = cell.open_subject(place / "cells/relora", torch.zeros(1, 9, dtype=torch.int64), 3, 4)
+    found = cell.tabulate((8, reading) for reading in cell.movements(subject, 8, subject.stored(8)))
+    net, cycle = (pick(found, quantity=name).drop(columns="quantity") for name in ("net_update", "cycle_update"))
+    assert {"per", "overlap_right"} < set(net["metric"])
+    pd.testing.assert_frame_equal(net.reset_index(drop=True), cycle.reset_index(drop=True))
+
+
+def test_an_update_that_is_none_overlaps_with_nothing(place, tmp_path):
+    """As in the dead first cycle of the released code, whose next cycle has nothing to be compared with."""
+    shutil.copytree(place / "cells/full", tmp_path / "full")
+    shutil.copy(tmp_path / "full/checkpoints/step-000000/model.safetensors", tmp_path / "full/checkpoints/step-000004")
+    subject = cell.open_subject(tmp_path / "full", torch.zeros(1, 9, dtype=torch.int64), 3, CYCLE)
+    found = cell.tabulate((8, reading) for reading in cell.movements(subject, 8, subject.stored(8)))
+    overlaps = found[found["metric"].str.startswith("overlap")]
+    assert len(overlaps) == 12 and overlaps["value"].isna().all()
+    assert set(overlaps["reason"]) == {"nothing to compare"}
+
+
+def test_the_adapters_gradients_of_a_whole_cycle_come_from_the_training_log(tables):
+    wanted = {"step": 8, "quantity": "adapter_gradients", "component": "model", "layer": -1}
+    assert value_of(tables["relora"], metric="mean_norm", **wanted) == 1.0
+    assert value_of(tables["relora"], metric="largest_norm", **wanted) == 4.0
+    assert set(pick(tables["relora"], quantity="adapter_gradients")["step"]) == {8}
+    assert pick(tables["full"], quantity="adapter_gradients").empty
 
 
 def test_the_same_files_give_the_same_bytes(place, tmp_path):
@@ -300,6 +343,25 @@ def test_broken_weights_are_reasons_not_crashes(place, tmp_path):
     assert set(broken["reason"]) == {"non-finite values"}
     assert set(pick(table, step=8, component="w2", layer=0, quantity="weights")["reason"]) == {""}
     assert set(pick(table, step=8, quantity="gradients")["reason"]) == {"non-finite values"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "why"),
+    [
+        ("adapters.safetensors", None, "No such file"),
+        ("adapters.safetensors", b"half", "deserializing"),
+        ("checkpoint.json", b"{", "Expecting property name"),
+        ("model.safetensors", None, "it lacks model.safetensors"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_named_and_no_table_is_written(place, tmp_path, file, content, why):
+    """Without the check, a lost adapters.safetensors would be read as full-rank training."""
+    shutil.copytree(place, tmp_path / "copy", ignore=shutil.ignore_patterns("dynamics", "dynamics.csv", "full"))
+    broken = tmp_path / "copy/cells/relora/checkpoints/step-000008" / file
+    broken.unlink() if content is None else broken.write_bytes(content)
+    with pytest.raises(UserError, match=rf"step-000008 is not a whole checkpoint \(.*{why}.*; delete it and train"):
+        run(tmp_path / "copy", "relora")
+    assert not (tmp_path / "copy/cells/relora/dynamics.csv").exists()
 
 
 def test_a_cell_without_its_first_checkpoint_says_so(place, tmp_path):

@@ -44,6 +44,17 @@ def test_overlap_is_the_mean_squared_cosine_of_scipys_principal_angles():
     assert overlap(bases[0][0], bases[0][0]).tolist() == pytest.approx([1, 1])
 
 
+def test_overlap_counts_the_directions_that_a_matrix_has():
+    """A matrix of rank 2 has two directions, not the three that were asked for; a zero matrix has none."""
+    random = np.random.default_rng(2)
+    frame = np.linalg.qr(random.normal(size=(9, 9)))[0]
+    low, whole = frame[:, :2] @ random.normal(size=(2, 6)), frame[:, :3] @ random.normal(size=(3, 6))
+    bases = [leading_subspaces(torch.from_numpy(matrix), 3)[0] for matrix in (low, whole, np.zeros((9, 6)))]
+    assert overlap(bases[0], bases[1]).item() == pytest.approx(1)
+    assert overlap(bases[0], torch.from_numpy(frame[:, 1:4])).item() == pytest.approx(0.5)
+    assert torch.isnan(overlap(bases[1], bases[2])) and torch.isnan(overlap(bases[2], bases[2]))
+
+
 def test_cka_forgets_rotation_scale_and_shift_and_sees_the_rest():
     x = torch.randn(2, 40, 6, dtype=torch.float64)
     rotation = torch.linalg.qr(torch.randn(6, 6, dtype=torch.float64))[0]

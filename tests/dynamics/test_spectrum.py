@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.linalg
 import scipy.stats
 import torch
@@ -117,6 +118,34 @@ def test_a_broken_matrix_is_nan_with_a_reason_and_spares_its_batch(broken, why):
     assert [reason(one) for one in values] == ["", why]
     for metric, found in measure(values, (4, 6), factored=True).items():
         assert found.isnan().tolist() == [False, True], metric
+
+
+@pytest.mark.parametrize("aspect", [1, 4])
+def test_gaussian_matrices_have_the_spectrum_of_marchenko_and_pastur(aspect):
+    """Singular values x of an n x (aspect n) matrix of N(0, 1 / (aspect n)), for large n; aspect 1: a quarter circle.
+
+    With s = 1 / sqrt(aspect) they lie between 1 - s and 1 + s, and PER is exp(-E[x / m log(x / m)]) with m = E[x].
+    """
+    size, spread = 500, 1 / math.sqrt(aspect)
+
+    def density(x):
+        return math.sqrt(max(0.0, ((1 + spread) ** 2 - x**2) * (x**2 - (1 - spread) ** 2))) / (math.pi * spread**2 * x)
+
+    def expected(function):
+        return scipy.integrate.quad(lambda x: function(x) * density(x), 1 - spread, 1 + spread)[0]
+
+    assert expected(lambda x: 1) == pytest.approx(1, abs=1e-4)
+    mean = expected(lambda x: x)
+    per = math.exp(-expected(lambda x: x / mean * math.log(x / mean)))
+    matrix = np.random.default_rng(0).normal(scale=1 / math.sqrt(aspect * size), size=(size, aspect * size))
+    values = spectrum(matrix)
+    metrics = measure(values, matrix.shape)
+    assert values.mean().item() == pytest.approx(mean, rel=0.005)
+    assert values[0].item() == pytest.approx(1 + spread, rel=0.02)
+    assert metrics["per"].item() == pytest.approx(per, abs=0.002)
+    assert metrics["frobenius_norm"].item() == pytest.approx(math.sqrt(size), rel=0.005)
+    if aspect > 1:
+        assert metrics["condition_number"].item() == pytest.approx((1 + spread) / (1 - spread), rel=0.03)
 
 
 def test_one_bad_entry_is_enough():

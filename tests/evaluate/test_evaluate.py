@@ -1,5 +1,6 @@
 """Evaluation against plain loops over transformers' own model, one sentence at a time."""
 
+import gzip
 import json
 import math
 import os
@@ -16,7 +17,14 @@ from relora_study.evaluate import suite
 from relora_study.evaluate.bench import Bench, measure_once
 from relora_study.evaluate.domains import collect_texts
 from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
-from relora_study.evaluate.perplexity import Texts, perplexities, score_texts, take_texts, windows
+from relora_study.evaluate.perplexity import (
+    Texts,
+    perplexities,
+    score_texts,
+    spelled_bytes,
+    take_texts,
+    windows,
+)
 from relora_study.evaluate.prefix_tree import log_probabilities, plant
 from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import missing_of_blimp, read_suite
@@ -136,17 +144,57 @@ def test_texts_come_from_a_folder_by_domain_or_as_ids(raw, tmp_path):
     assert take_texts(found.text, TOKENIZER, 2, 100).ids == [[1, 2], [4, 5]]
 
 
-def test_paloma_comes_from_a_local_copy_of_its_layout(raw, tmp_path):
+def perplexity_settings(raw, **chosen):
     from relora_study.config import Perplexity
 
-    table = pd.DataFrame({"text": ["One text.", "Another."], "source": ["c4", "mc4"]})
+    return Perplexity(**raw["evaluation"]["perplexity"] | chosen)
+
+
+def test_the_papers_paloma_comes_from_a_local_copy_by_source_as_text_or_ids(raw, tmp_path):
+    table = pd.DataFrame({"input_ids": [[4, 5, 6], [7, 8]], "text": ["One text.", "Another."], "source": ["c4", "mc4"]})
     (tmp_path / "data").mkdir()
     table.to_parquet(tmp_path / "data/val-00000-of-00001.parquet")
-    chosen = raw["evaluation"]["perplexity"] | {"source": "hub", "path": str(tmp_path), "domain_column": "source"}
-    found = collect_texts(Perplexity(**chosen), tmp_path)
+    chosen = perplexity_settings(raw, source="hub", path=str(tmp_path))
+    found = collect_texts(chosen, tmp_path)
     assert found.to_dict("list") == {"domain": ["c4", "mc4"], "text": ["One text.", "Another."]}
-    with pytest.raises(UserError, match="has no column nothing"):
-        collect_texts(Perplexity(**chosen | {"text_column": "nothing"}), tmp_path)
+    found = collect_texts(chosen.model_copy(update={"text_column": "input_ids", "domain_column": "text"}), tmp_path)
+    assert found.domain.tolist() == ["One text.", "Another."]
+    assert take_texts(found.text, TOKENIZER, 9, 100).ids == [[4, 5, 6], [7, 8]]
+    with pytest.raises(UserError, match="has no column nothing; it has input_ids, text, source"):
+        collect_texts(chosen.model_copy(update={"text_column": "nothing"}), tmp_path)
+
+
+def test_paloma_itself_comes_from_a_local_copy_a_configuration_a_domain(raw, tmp_path):
+    configurations = []
+    for name in ("c4_en", "ptb"):
+        for split in ("val", "test"):
+            (tmp_path / name / split).mkdir(parents=True)
+            with gzip.open(tmp_path / name / split / f"{split}.jsonl.gz", "wt") as stream:
+                stream.write(json.dumps({"text": f"{split} of {name}.", "id": "0", "source": "other", "metadata": {}}))
+        configurations += [f"- config_name: {name}", "  data_files:"]
+        configurations += [f"  - {{split: {split}, path: {name}/{split}/*}}" for split in ("val", "test")]
+    (tmp_path / "README.md").write_text("\n".join(["---", "configs:", *configurations, "---"]))
+    found = collect_texts(perplexity_settings(raw, source="hub", path=str(tmp_path)), tmp_path)
+    assert found.to_dict("list") == {"domain": ["c4_en", "ptb"], "text": ["val of c4_en.", "val of ptb."]}
+
+
+def test_bytes_are_those_that_the_scored_ids_spell_even_where_a_cut_splits_a_character():
+    text = "日本 is a ☃ law, été"
+    ids = TOKENIZER(text)["input_ids"]
+    assert spelled_bytes(ids, TOKENIZER) == len(text.encode())
+    for end in range(len(ids)):
+        assert spelled_bytes(ids[:end], TOKENIZER) + spelled_bytes(ids[end:], TOKENIZER) == len(text.encode())
+    assert take_texts(pd.Series([text]), TOKENIZER, 4, 100).scored_bytes == [spelled_bytes(ids[1:4], TOKENIZER)]
+
+
+@pytest.mark.parametrize("batch_tokens", [24, 50, 400])
+def test_no_forward_pass_holds_more_tokens_than_the_budget(plain, batch_tokens):
+    held = []
+    plain.model.register_forward_pre_hook(lambda *found: held.append(found[2]["input_ids"].numel()), with_kwargs=True)
+    sentences = [tuple(ids[:20]) for ids in random_ids(60)] + alike()
+    log_probabilities(plain, sentences, batch_tokens)
+    negative_log_likelihoods(plain, [ids for ids in sentences if len(ids) > 1], batch_tokens)
+    assert batch_tokens / 2 < max(held) <= batch_tokens
 
 
 def pairs_of(*sentences) -> pd.DataFrame:

@@ -306,6 +306,12 @@ class Study(Section):
                     raise ValueError(f"methods.{method}.rank {rank} is above {most}, the smallest dimension of {size}")
         return self
 
+    @property
+    def cycle_steps(self) -> int:
+        """The longest reset period of the study's methods: the window over which all of them are compared."""
+        periods = [self.methods[name].reset_period for name in self.study.methods]
+        return max((period for period in periods if period), default=self.train.checkpoint_every)
+
 
 class Cell(Section):
     """All that decides one run: what `results/cells/<cell>/config.yaml` holds."""

@@ -19,8 +19,9 @@ rule dynamics:
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
         cell=subpath(input.manifest, parent=True),
+        cycle_steps=STUDY.cycle_steps,
     message:
         "Taking the spectra of {wildcards.cell}"
     shell:
         "python -m relora_study.dynamics cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
-        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --cycle-steps {params.cycle_steps} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

@@ -27,6 +27,7 @@ def read_cell(
     settings: Annotated[Path, typer.Option(help="The resolved `dynamics` section.")],
     cell: Annotated[Path, typer.Option(help="Folder of the trained cell.")],
     data: Annotated[Path, typer.Option(help="Folder of the data stage, for the fixed held-out batch.")],
+    cycle_steps: Annotated[int, typer.Option(min=1, help="Steps of the window of a whole cycle, for every method.")],
     output: Annotated[Path, typer.Option(help="Where the table is written, as CSV.")],
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
 ) -> None:
@@ -36,7 +37,8 @@ def read_cell(
     chosen = read_section(Dynamics, settings)
     trained = read_section(Cell, cell / "config.yaml")
     batch = fixed_batch(data / "tokens", chosen.batch_sequences, trained.model.context_length)
-    subject = open_subject(cell, batch.to(chosen_device(trained.runtime.device)), chosen.subspace_dimensions)
+    batch = batch.to(chosen_device(trained.runtime.device))
+    subject = open_subject(cell, batch, chosen.subspace_dimensions, cycle_steps)
     write_csv(output, cell_table(subject, cell / "dynamics"))
 
 

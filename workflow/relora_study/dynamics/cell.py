@@ -1,11 +1,12 @@
 """A whole cell's readings: each checkpoint by itself, against those before it, and against the last."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,13 +25,16 @@ COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"
 class Subject:
     """A cell's checkpoints by step, the first of step 0, and what all of them are read with.
 
-    ``batch`` is int64 [sequences, context_length + 1], on the device that does the work.
+    ``batch`` is int64 [sequences, context_length + 1], on the device that does the work. ``cycle_steps`` is the
+    study's longest reset period, the same for every method. ``adapter_gradient_norms`` is by step, from the training.
     """
 
     cell: Cell
     folders: Mapping[int, Path]
     batch: Tensor
     dimensions: int
+    cycle_steps: int
+    adapter_gradient_norms: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
 
     @cached_property
     def hashes(self) -> dict[Path, str]:
@@ -38,25 +42,40 @@ class Subject:
         files = {folder: sorted(folder.glob("*.safetensors")) for folder in self.folders.values()}
         return {folder: "".join(map(sha256, found)) for folder, found in files.items()}
 
-    def windows(self, step: int) -> list[int]:
-        """The steps at which the window that ends at ``step`` and the one before it begin; none between multiples."""
-        every = self.cell.train.checkpoint_every
-        regular = [other for other in self.folders if other < step and other % every == 0]
-        return [] if step % every else sorted(regular, reverse=True)[:2]
+    def stored(self, step: int) -> Matrices:
+        """The effective weights of the checkpoint at ``step``."""
+        return stored_matrices(self.folders[step], self.batch.device)
+
+    @property
+    def windows(self) -> dict[int, list[str]]:
+        """The quantities that are read over a window, by its length: from one checkpoint to the next, and a cycle."""
+        lengths: dict[int, list[str]] = {self.cell.train.checkpoint_every: ["net_update"]}
+        lengths.setdefault(self.cycle_steps, []).append("cycle_update")
+        return lengths
+
+    def begins(self, step: int, length: int) -> list[int]:
+        """Where the window of ``length`` steps that ends at ``step`` begins, and the one before it; none off the grid.
+
+        Windows end at multiples of their length, so that all methods are read over the same steps.
+        """
+        found = [] if step % length else [step - length, step - 2 * length]
+        return [other for other in found if other in self.folders]
 
     def key(self, step: int) -> Iterator[str]:
         """Hashes of all that the readings of ``step`` come from, code included."""
         yield code_version(__file__)
-        yield repr((self.cell.method, self.dimensions, self.batch.tolist()))
-        yield from (self.hashes[self.folders[at]] for at in (step, 0, *self.windows(step)))
+        yield repr((self.cell.method, self.dimensions, self.windows, self.batch.tolist()))
+        compared = [at for length in self.windows for at in self.begins(step, length)]
+        yield from (self.hashes[self.folders[at]] for at in (step, 0, *compared))
 
 
-def open_subject(cell_dir: Path, batch: Tensor, dimensions: int) -> Subject:
+def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: int) -> Subject:
     """The cell in ``cell_dir``. Raises :class:`UserError` where it has no checkpoint of step 0 to measure from."""
     cell, folders = read_section(Cell, cell_dir / "config.yaml"), list_checkpoints(cell_dir)
     if 0 not in folders:
         raise UserError(f"{cell_dir / 'checkpoints'} holds no checkpoint of step 0; train the cell {cell.name} again")
-    return Subject(cell, folders, batch, dimensions)
+    norms = pd.read_csv(cell_dir / "log.csv", index_col="step").adapter_gradient_norm
+    return Subject(cell, folders, batch, dimensions, cycle_steps, norms)
 
 
 def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:
@@ -69,22 +88,31 @@ def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:
 
 
 def movements(subject: Subject, step: int, now: Matrices) -> Iterator[AnyReading]:
-    """How the effective weights ``now`` moved: from step 0, over the window that ends here, and as the one before did.
-
-    `net_update` is read from each regular checkpoint to the next, `overlap` against the window before.
-    """
-
-    def at(other: int) -> Matrices:
-        return stored_matrices(subject.folders[other], subject.batch.device)
-
+    """How the effective weights ``now`` moved: from step 0, and over each window that ends here."""
     if step:
-        yield from dense("cumulative_update", difference(now, at(0)))
-    begins = subject.windows(step)
+        yield from dense("cumulative_update", difference(now, subject.stored(0)))
+    for length, quantities in subject.windows.items():
+        for reading in window(subject, now, subject.begins(step, length)):
+            yield from (replace(reading, quantity=quantity) for quantity in quantities)
+
+
+def window(subject: Subject, now: Matrices, begins: list[int]) -> Iterator[AnyReading]:
+    """The update since the first of ``begins``, and its overlap with the update from the second to the first."""
     if begins:
-        moved = difference(now, at(begins[0]))
-        yield from dense("net_update", moved)
+        moved = difference(now, subject.stored(begins[0]))
+        yield from dense("", moved)
         if len(begins) > 1:
-            yield from overlaps(moved, difference(at(begins[0]), at(begins[1])), subject.dimensions)
+            before = difference(subject.stored(begins[0]), subject.stored(begins[1]))
+            yield from overlaps("", moved, before, subject.dimensions)
+
+
+def gradients_of_cycles(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
+    """The norm of the adapters' gradient in each whole cycle, mean and largest over its steps: zero means dead."""
+    norms, length = subject.adapter_gradient_norms, subject.cycle_steps
+    for end in range(length, max(subject.folders) + 1, length) if subject.cell.method.rank else ():
+        cycle = norms.loc[end - length + 1 : end]
+        for metric, value in (("mean_norm", cycle.mean()), ("largest_norm", cycle.max())):
+            yield end, Values("adapter_gradients", "model", metric, torch.tensor(value, dtype=torch.float64))
 
 
 def similarities(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
@@ -117,5 +145,5 @@ def cell_table(subject: Subject, kept: Path) -> pd.DataFrame:
 
         place = once(kept, subject.folders[step].name, subject.key(step), make)
         tables.append(pd.read_csv(place, keep_default_na=False, na_values={"value": [""]}))
-    tables.append(tabulate(similarities(subject)))
+    tables.append(tabulate([*similarities(subject), *gradients_of_cycles(subject)]))
     return pd.concat(tables).sort_values("step", kind="stable", ignore_index=True)

@@ -139,7 +139,7 @@ def sparsity(matrices: Matrices) -> Iterator[Values]:
             yield Values("effective_weights", component, metric, measured(matrix.flatten(1)))
 
 
-def overlaps(now: Matrices, before: Matrices, dimensions: int) -> Iterator[Values]:
+def overlaps(quantity: str, now: Matrices, before: Matrices, dimensions: int) -> Iterator[Values]:
     """How far the leading directions of one window's update are those of the window before it."""
     for component in now:
         subspaces = zip(
@@ -149,7 +149,7 @@ def overlaps(now: Matrices, before: Matrices, dimensions: int) -> Iterator[Value
             strict=True,
         )
         for metric, one, other in subspaces:
-            yield Values("net_update", component, metric, overlap(one, other))
+            yield Values(quantity, component, metric, overlap(one, other))
 
 
 def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:

@@ -9,11 +9,12 @@ import pandas as pd
 import torch
 import typer
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from ..config import Cell, Dynamics, Evaluation, read_section
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import open_tokens, row, row_count
-from ..errors import command_line
+from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
 from ..train.checkpoints import is_evaluated, list_checkpoints
 from ..train.parallel import chosen_device
@@ -72,27 +73,52 @@ def cell(
     """Measure every evaluated checkpoint of CELL that is not measured yet, and write all to OUTPUT."""
     torch.set_num_threads(threads)
     evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
-    tokenizer, chosen, suite = open_tokenizer(data / "tokenizer"), evaluation.perplexity, read_suite(pairs)
-    policy = evaluation.minimal_pairs
-    most = held_out_tokens_per_domain if chosen.source == "held_out" else sys.maxsize
-    bench = Bench(
+    batch = _fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings))
+    most = held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
+    tokenizer = _tokenizer_of(trained, data / "tokenizer")
+    bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
+    due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
+    progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
+    tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
+    write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
+
+
+def open_bench(
+    evaluation: Evaluation,
+    trained: Cell,
+    tokenizer: PreTrainedTokenizerBase,
+    suite: pd.DataFrame,
+    texts: pd.DataFrame,
+    domain_tokens: int,
+    batch: list[list[int]],
+) -> Bench:
+    """What the checkpoints of ``trained`` are measured on, as ids: ``domain_tokens`` at most of each domain."""
+    policy, chosen = evaluation.minimal_pairs, evaluation.perplexity
+    by_domain = texts.groupby("domain")
+    return Bench(
         domains={
-            str(name): take_texts(group.text, tokenizer, chosen.max_tokens, most)
-            for name, group in pd.read_parquet(texts).groupby("domain")
+            str(name): take_texts(group.text, tokenizer, chosen.max_tokens, domain_tokens) for name, group in by_domain
         },
         stride=chosen.stride or trained.model.context_length,
         suite=suite,
         encoded=encode_pairs(suite, tokenizer, policy.start_token, policy.leading_space),
-        batch=_fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings)),
+        batch=batch,
         batch_tokens=evaluation.batch_tokens,
         start_token=policy.start_token,
         leading_space=policy.leading_space,
         device=chosen_device(trained.runtime.device),
     )
-    due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
-    progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
-    tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
-    write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
+
+
+def _tokenizer_of(trained: Cell, place: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``place``. Raises :class:`UserError` where it may give ids that the cell's model has not."""
+    tokenizer, known = open_tokenizer(place), trained.model.vocab_size
+    if len(tokenizer) > known:
+        raise UserError(
+            f"{place} has {len(tokenizer)} entries, more than the {known} of {trained.name}'s model;"
+            " take the tokenizer that the cell was trained with, or raise model.vocab_size and train it again"
+        )
+    return tokenizer
 
 
 def _fixed_batch(tokens: Path, trained: Cell, dynamics: Dynamics) -> list[list[int]]:

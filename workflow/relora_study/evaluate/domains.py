@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-import datasets
 import pandas as pd
 
 from ..config import Perplexity
 from ..data.sources import read_folder
-from ..errors import UserError
+from .hub import load_configurations, require_columns
 
 PALOMA = "pico-lm/pretokenized-paloma-tinsy"  # the sample of Paloma that the paper's training code evaluates on
 SPLIT = "val"
+SOURCE = "source"  # Paloma's column that names a text's domain
 
 
 def collect_texts(settings: Perplexity, held_out: Path) -> pd.DataFrame:
@@ -26,13 +26,13 @@ def collect_texts(settings: Perplexity, held_out: Path) -> pd.DataFrame:
 
 
 def _read_hub(settings: Perplexity) -> pd.DataFrame:
+    """The dataset's texts; without ``domain_column``, a domain is a configuration, or else what Paloma calls source."""
     name = settings.path or PALOMA
-    try:
-        table = datasets.load_dataset(name, split=SPLIT).to_pandas()
-    except (OSError, ValueError) as error:
-        raise UserError(f"evaluation.perplexity.path: cannot load {name}: {str(error).splitlines()[0]}") from error
-    lacking = {settings.text_column, settings.domain_column or settings.text_column} - set(table.columns)
-    if lacking:
-        raise UserError(f"{name} has no column {', '.join(lacking)}; it has {', '.join(table.columns)}")
-    domain = table[settings.domain_column] if settings.domain_column else name.rpartition("/")[2]
-    return pd.DataFrame({"domain": domain, "text": table[settings.text_column]})
+    parts = load_configurations(name, SPLIT, "evaluation.perplexity.path")
+    found = []
+    for configuration, table in parts.items():
+        column = settings.domain_column or (SOURCE if len(parts) == 1 and SOURCE in table else None)
+        require_columns(table, {settings.text_column, column or settings.text_column}, f"{name} ({configuration})")
+        domain = table[column] if column else configuration
+        found.append(pd.DataFrame({"domain": domain, "text": table[settings.text_column]}))
+    return pd.concat(found, ignore_index=True)

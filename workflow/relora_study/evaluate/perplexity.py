@@ -1,11 +1,12 @@
 """Perplexity of texts by domain: by token, as the paper publishes it, and by byte."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from tokenizers.decoders import ByteLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from .scoring import negative_log_likelihoods
@@ -31,11 +32,27 @@ def take_texts(texts: pd.Series, tokenizer: PreTrainedTokenizerBase, max_tokens:
     for text in texts:
         if taken >= domain_tokens:
             break
-        is_text = isinstance(text, str)
-        whole = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if is_text else text
-        ids.append([int(one) for one in whole[:max_tokens]])
+        ids.append(_ids_of(text, tokenizer)[:max_tokens])
         taken += len(ids[-1])
-    return Texts(ids, [len(tokenizer.decode(one[1:]).encode()) for one in ids])
+    return Texts(ids, [spelled_bytes(one[1:], tokenizer) for one in ids])
+
+
+def _ids_of(text: object, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of a text, or of ids already; none of a missing one, which is kept to be counted."""
+    if isinstance(text, str):
+        return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return [int(one) for one in text] if isinstance(text, Iterable) else []
+
+
+def spelled_bytes(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many bytes of UTF-8 ``ids`` spell.
+
+    A byte-level token has a character for each of its bytes. Decoding would count a replacement character for the
+    part of a character that a cut leaves; tokenizers of other kinds, which do not split characters, are decoded.
+    """
+    if isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), ByteLevel):
+        return sum(len(token) for token in tokenizer.convert_ids_to_tokens(ids))
+    return len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode())
 
 
 def windows(ids: list[int], length: int, stride: int) -> Iterator[tuple[list[int], int]]:

@@ -77,11 +77,12 @@ def plant(sentences: Iterable[Ids], row_tokens: int = ROW_TOKENS) -> list[Row]:
 def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[Ids], batch_tokens: int) -> list[float]:
     """The summed log-probability (nats) of all ids of each sentence but the first; 0 where there is no other.
 
-    At most ``batch_tokens`` inputs run at a time. Raises :class:`UserError` where an id is not in the vocabulary.
+    At most ``batch_tokens`` inputs run at a time, or one longer sentence. Raises :class:`UserError` where an id is not
+    in the vocabulary.
     """
     check_vocabulary(model, sentences)
     sums: dict[Ids, float] = {}
-    for batch in _batches([row for row in plant(sentences) if row.inputs], batch_tokens):
+    for batch in _batches([row for row in plant(sentences, min(ROW_TOKENS, batch_tokens)) if row.inputs], batch_tokens):
         sums |= _score(model, batch)
     return [sums.get(ids, 0.0) for ids in sentences]
 

@@ -6,11 +6,11 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
-import datasets
 import pandas as pd
 
 from ..errors import UserError
 from ..files import sha256, write_whole
+from .hub import load_configurations, require_columns
 
 # The file that the benchmark's authors publish (CC-BY 4.0), by its content.
 BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
@@ -39,9 +39,10 @@ def download_blimp(output: Path) -> Path:
 
 def read_hub(name: str) -> pd.DataFrame:
     """All pairs of a dataset on the Hub, or of a local copy of one, whose configurations are paradigms, as BLiMP's."""
-    parts = [datasets.load_dataset(name, part, split="train") for part in datasets.get_dataset_config_names(name)]
-    pairs = pd.concat([part.to_pandas() for part in parts]).rename(columns={"pair_id": "pairID"})
-    return pairs[FIELDS].astype(str)
+    parts = load_configurations(name, "train", "evaluation.minimal_pairs.path")
+    pairs = pd.concat(parts.values(), ignore_index=True).rename(columns={"pair_id": "pairID"})
+    require_columns(pairs, set(FIELDS), name)
+    return _distinct(pairs[FIELDS].astype(str), name)
 
 
 def read_suite(path: Path) -> pd.DataFrame:
@@ -54,10 +55,14 @@ def read_suite(path: Path) -> pd.DataFrame:
     )
     if pairs.empty:
         raise UserError(f"{path} holds no .jsonl file with minimal pairs")
+    return _distinct(pairs, str(path))
+
+
+def _distinct(pairs: pd.DataFrame, place: str) -> pd.DataFrame:
     repeated = pairs[pairs.duplicated(["UID", "pairID"])]
     if not repeated.empty:
         first = repeated.iloc[0]
-        raise UserError(f"{path}: paradigm {first.UID} has pairID {first.pairID} twice")
+        raise UserError(f"{place}: paradigm {first.UID} has pairID {first.pairID} twice")
     return pairs
 
 
@@ -76,19 +81,21 @@ def missing_of_blimp(pairs: pd.DataFrame) -> str:
 
 
 def _texts(path: Path) -> list[tuple[str, str]]:
-    if path.is_dir():
-        return [(str(file), file.read_text(encoding="utf-8")) for file in sorted(path.rglob("*.jsonl"))]
     try:
+        if path.is_dir():
+            return [(str(file), file.read_text(encoding="utf-8")) for file in sorted(path.rglob("*.jsonl"))]
         with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
             names = sorted(name for name in archive.namelist() if name.endswith(".jsonl") and "__MACOSX" not in name)
             return [(name, archive.read(name).decode("utf-8")) for name in names]
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise UserError(f"minimal_pairs.path: cannot read {path}: {error}") from error
 
 
 def _parse(name: str, number: int, line: str) -> dict[str, str]:
     try:
         pair = json.loads(line)
+        if empty := [field for field in FIELDS if pair[field] is None]:
+            raise ValueError(f"{', '.join(empty)} is null")
         return {field: str(pair[field]) for field in FIELDS}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{name}, line {number}: not a minimal pair ({type(error).__name__}: {error})") from error

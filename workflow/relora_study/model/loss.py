@@ -94,8 +94,5 @@ def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targ
     bounds = torch.searchsorted(sources, starts).tolist()
     for start, first, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):
         logits = _logits(hidden[start : start + rows], weight, buffer)
-        made_at = sources[first:end] - start
-        chosen = logits[made_at, targets[first:end]]
-        largest, normalizer = _exponentiate(logits)
-        found[first:end] = chosen - (normalizer.log() + largest).squeeze(-1)[made_at]
+        found[first:end] = logits.log_softmax(-1)[sources[first:end] - start, targets[first:end]]
     return found

@@ -75,10 +75,14 @@ def _factors(layers: dict[str, ReLoRALinear], scale: float) -> dict[str, Tensor]
 
 
 def list_checkpoints(cell_dir: Path) -> dict[int, Path]:
-    """A cell's checkpoints by step, in order. Raises :class:`UserError` where there are none."""
+    """A cell's checkpoints by step, in order. Raises :class:`UserError` where there are none or one lacks a file."""
     found = sorted((cell_dir / "checkpoints").glob("step-*"))
     if not found:
         raise UserError(f"{cell_dir}/checkpoints holds no checkpoints; train the cell first")
+    for path in found:
+        for name in ("config.json", "checkpoint.json", "model.safetensors"):
+            if not (path / name).exists():
+                raise _not_whole(path, f"it lacks {name}")
     return {int(path.name.removeprefix("step-")): path for path in found}
 
 
@@ -88,20 +92,29 @@ def load_model(path: Path, device: torch.device = CPU) -> LlamaForCausalLM:
     try:
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{path} is not a whole checkpoint ({error}); delete it and train the cell again") from error
+        raise _not_whole(path, error) from error
     return use_kernels(model).eval().to(device)
 
 
 def load_adapters(path: Path, device: torch.device = CPU) -> dict[str, tuple[Tensor, Tensor]]:
     """The live factors (A [rank, in], B [out, rank]) of each adapted layer by name; empty for full rank."""
-    file = path / "adapters.safetensors"
-    if not file.exists():
+    if read_metadata(path).scale is None:
         return {}
-    tensors = load_file(file, device=str(device))
+    try:
+        tensors = load_file(path / "adapters.safetensors", device=str(device))
+    except (OSError, SafetensorError) as error:
+        raise _not_whole(path, error) from error
     names = [key.removesuffix(".A") for key in tensors if key.endswith(".A")]
     return {name: (tensors[f"{name}.A"], tensors[f"{name}.B"]) for name in names}
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:
     """What the checkpoint in ``path`` says of itself."""
-    return CheckpointMetadata(**json.loads((path / "checkpoint.json").read_text(encoding="utf-8")))
+    try:
+        return CheckpointMetadata(**json.loads((path / "checkpoint.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, reason: object) -> UserError:
+    return UserError(f"{path} is not a whole checkpoint ({reason}); delete it and train the cell again")

@@ -1,0 +1,189 @@
+"""The stage's commands on a cell of two checkpoints; a mistake costs one line, and no half-written table."""
+
+import json
+import shutil
+import sys
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from relora_study.data.tokenizer import train_tokenizer
+from relora_study.errors import command_line
+from relora_study.evaluate import __main__ as stage
+from relora_study.evaluate import bench, suite
+from relora_study.files import write_yaml
+from relora_study.train.checkpoints import save_checkpoint
+from relora_study.train.run import start
+
+TEXTS = [f"The minister of city {number} said that the law was new." for number in range(30)]
+PAIR = {"sentence_good": "The law was new.", "sentence_bad": "The law were new.", "linguistics_term": "agreement"}
+STEPS = (0, 8)
+
+
+@pytest.fixture
+def place(make_cell, raw, tmp_path):
+    """All that the stage reads, in a folder whose name has a space."""
+    root = tmp_path / "some results"
+    cell = make_cell("relora", {"steps": 8})
+    write_yaml(root / "cell/config.yaml", cell.model_dump())
+    for step in STEPS:
+        save_checkpoint(start(cell, torch.device("cpu")).model, cell, step, root / "cell/checkpoints")
+    train_tokenizer(TEXTS, 290).save_pretrained(root / "data/tokenizer")
+    tokens = root / "data/tokens"
+    tokens.mkdir()
+    for split in ("train", "held_out"):
+        np.arange(90, dtype=np.uint16).tofile(tokens / f"{split}.bin")
+    counts = {"tokens": 90, "documents": 1, "bytes": 180, "sha256": ""}
+    manifest = {"dtype": "uint16", "vocab_size": 300, "end_of_text_id": 0, "train": counts, "held_out": counts}
+    (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
+    write_yaml(root / "evaluation.yaml", raw["evaluation"])
+    write_yaml(root / "dynamics.yaml", raw["dynamics"])
+    (root / "pairs").mkdir()
+    pairs = [json.dumps(PAIR | {"UID": "was_were", "pairID": number}) for number in range(4)]
+    (root / "pairs/was_were.jsonl").write_text("\n".join(pairs))
+    texts = [*TEXTS, "", None]
+    pd.DataFrame({"domain": ["a", "b"] * 16, "text": texts}).to_parquet(root / "texts.parquet")
+    return root
+
+
+def invoke(monkeypatch, command, options):
+    """The stage's command as a user gives it: the exit code, or the one line that it ends with."""
+    words = [str(word) for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    monkeypatch.setattr(sys, "argv", ["evaluate", command, *words])
+    with pytest.raises(SystemExit) as ended:
+        command_line(stage.app)
+    return ended.value.code
+
+
+def evaluate(monkeypatch, place):
+    options = {"settings": place / "evaluation.yaml", "dynamics_settings": place / "dynamics.yaml"}
+    options |= {"cell": place / "cell", "data": place / "data", "pairs": place / "pairs"}
+    options |= {"texts": place / "texts.parquet", "held_out_tokens_per_domain": 2000, "threads": 1}
+    return invoke(monkeypatch, "cell", options | {"output": place / "cell/evaluation.csv"})
+
+
+def fails(monkeypatch, place, message):
+    """The run ends with one line that holds ``message``, and leaves no table of the cell, whole or in part."""
+    line = evaluate(monkeypatch, place)
+    assert isinstance(line, str) and line.startswith("error: ") and len(line.splitlines()) == 1
+    assert message in line
+    assert not [path for path in (place / "cell").rglob("*") if "evaluation.csv" in path.name or "partial" in path.name]
+
+
+def test_a_cells_table_has_every_suite_at_every_checkpoint_and_a_new_one_costs_only_itself(place, monkeypatch):
+    measured, real = [], bench.measure
+    monkeypatch.setattr(bench, "measure", lambda b, path: measured.append(path.name) or real(b, path))
+    late = place / "cell/checkpoints/step-000008"
+    late.rename(place / "kept")
+    assert evaluate(monkeypatch, place) == 0
+    shutil.move(place / "kept", late)
+    assert evaluate(monkeypatch, place) == 0
+    assert measured == ["step-000000", "step-000008"]
+    table = pd.read_csv(place / "cell/evaluation.csv")
+    assert list(table.columns) == ["step", "suite", "item", "metric", "value"]
+    assert set(zip(table.step, table.suite, strict=True)) == {
+        (step, name) for step in STEPS for name in ("perplexity", "minimal_pairs", "held_out")
+    }
+    value = table[table.step == 8].set_index(["suite", "item", "metric"]).value
+    assert value["minimal_pairs", "overall", "pairs"] == value["minimal_pairs", "paradigm/was_were", "pairs"] == 4
+    assert value["perplexity", "overall", "skipped"] == 2, "the empty text and the missing one"
+    assert value["held_out", "fixed_batch", "loss"] > 0
+    kept = pd.read_parquet(next((place / "cell/evaluation").glob("step-000008-*-texts.parquet")))
+    assert kept[kept.nats.isna()].text.tolist() == [15, 15], "and listed by domain and place"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "checkpoint.json"])
+def test_a_checkpoint_that_lacks_a_file(place, monkeypatch, name):
+    (place / f"cell/checkpoints/step-000008/{name}").unlink()
+    fails(monkeypatch, place, f"step-000008 is not a whole checkpoint (it lacks {name}); delete it")
+
+
+def test_a_checkpoint_that_is_cut_off_leaves_no_table_but_what_was_measured(place, monkeypatch):
+    weights = place / "cell/checkpoints/step-000008/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    fails(monkeypatch, place, "step-000008 is not a whole checkpoint")
+    assert len(list((place / "cell/evaluation").glob("step-000000-*.csv"))) == 1
+
+
+def test_a_tokenizer_with_more_entries_than_the_model(place, monkeypatch):
+    tokenizer = train_tokenizer(TEXTS, 290)
+    tokenizer.add_tokens([f"new{number}" for number in range(20)])
+    tokenizer.save_pretrained(place / "data/tokenizer")
+    fails(monkeypatch, place, f"tokenizer has {len(tokenizer)} entries, more than the 300 of tiny-relora-s1's model")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "was_were.jsonl, line 5: not a minimal pair (JSONDecodeError"),
+        (json.dumps(PAIR), "was_were.jsonl, line 5: not a minimal pair (KeyError: 'UID')"),
+        (json.dumps(PAIR | {"UID": None, "pairID": 9}), "line 5: not a minimal pair (ValueError: UID is null)"),
+        (json.dumps(PAIR | {"UID": "was_were", "pairID": 3}), "paradigm was_were has pairID 3 twice"),
+    ],
+)
+def test_a_bad_line_of_a_suite(place, monkeypatch, line, message):
+    with (place / "pairs/was_were.jsonl").open("a") as stream:
+        stream.write(f"\n{line}")
+    fails(monkeypatch, place, message)
+
+
+def collect(monkeypatch, place, raw, command, section, **chosen):
+    """The command ``texts`` or ``minimal-pairs`` with other settings in its section: what it ends with."""
+    write_yaml(place / "chosen.yaml", raw["evaluation"] | {section: raw["evaluation"][section] | chosen})
+    options = {"settings": place / "chosen.yaml", "documents": place, "output": place / "collected"}
+    return invoke(monkeypatch, command, options)
+
+
+def test_a_suite_is_collected_from_a_zip_and_says_what_blimp_lacks(place, monkeypatch, raw, capsys):
+    with zipfile.ZipFile(place / "suite.zip", "w") as archive:
+        archive.writestr("data/causative.jsonl", json.dumps(PAIR | {"UID": "causative", "pairID": 0}))
+    chosen = {"source": "path", "path": str(place / "suite.zip")}
+    assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
+    assert [path.name for path in (place / "collected").iterdir()] == ["causative.jsonl"]
+    assert "warning: BLiMP is incomplete: no adjunct_island, " in capsys.readouterr().err
+
+
+def test_a_download_with_another_hash(place, monkeypatch, raw):
+    (place / "other.zip").write_bytes(b"not BLiMP")
+    monkeypatch.setattr(suite, "BLIMP_URL", (place / "other.zip").as_uri())
+    line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", source="url")
+    assert "other.zip has sha256" in line and len(line.splitlines()) == 1
+    assert not any((place / "collected").iterdir())
+
+
+def copy_of_blimp(root, pairs):
+    """BLiMP as the Hub holds it: a parquet file and a configuration a paradigm, and pair_id for pairID."""
+    configurations = []
+    for name in sorted({pair["UID"] for pair in pairs}):
+        (root / name).mkdir(parents=True)
+        table = pd.DataFrame([pair for pair in pairs if pair["UID"] == name]).rename(columns={"pairID": "pair_id"})
+        table.to_parquet(root / name / "train-00000-of-00001.parquet")
+        configurations += [f"- config_name: {name}", "  data_files:", "  - split: train", f"    path: {name}/train-*"]
+    (root / "README.md").write_text("\n".join(["---", "configs:", *configurations, "---"]))
+
+
+def test_a_suite_from_a_local_copy_of_the_hubs(place, monkeypatch, raw):
+    pairs = [PAIR | {"UID": uid, "pairID": number} for uid in ("one", "other") for number in range(2)]
+    copy_of_blimp(place / "hub", pairs)
+    chosen = {"source": "hub", "path": str(place / "hub")}
+    assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
+    found = suite.read_suite(place / "collected")
+    assert found.to_dict("records") == [pair | {"pairID": str(pair["pairID"])} for pair in pairs]
+    copy_of_blimp(place / "twice", [pairs[0], pairs[0]])
+    line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", source="hub", path=str(place / "twice"))
+    assert "twice: paradigm one has pairID 0 twice" in line
+
+
+@pytest.mark.parametrize("command", ["texts", "minimal-pairs"])
+def test_a_copy_of_a_dataset_that_cannot_be_read(place, monkeypatch, raw, command):
+    (place / "hub/data").mkdir(parents=True)
+    section = {"texts": "perplexity", "minimal-pairs": "minimal_pairs"}[command]
+    line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "hub"))
+    assert line.startswith(f"error: evaluation.{section}.path: cannot load split ") and len(line.splitlines()) == 1
+    assert not (place / "collected").exists()
+    for split in ("train", "val"):
+        pd.DataFrame({"other": [1]}).to_parquet(place / f"hub/data/{split}-00000-of-00001.parquet")
+    line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "hub"))
+    assert "has no column" in line and not (place / "collected").exists()
