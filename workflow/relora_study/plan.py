@@ -57,7 +57,7 @@ def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
         "flops": flops,
         "memory_GiB": (4 * total + 12 * trainable) / 2**30,
         "disk_GB": bytes_needed(cell, total, trainable) / 1e9,
-        "checkpoints": sum(is_due(cell.train, step) for step in range(cell.train.steps + 1)),
+        "checkpoints": sum(is_due(cell, step) for step in range(cell.train.steps + 1)),
         **{f"hours_{name.replace(' ', '_')}": flops / (peak * share) / 3600 for name, peak in GPUS.items()},
         "published_gpu_hours": _published_hours(cell),
     }
