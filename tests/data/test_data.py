@@ -164,6 +164,14 @@ def test_bad_files_are_named(corpus, data_settings, tmp_path, name, content, mes
     assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["007", "1e5", "2026-01-01", "true", "null", " x ", "a\u2028b"])
+def test_texts_that_look_like_something_else_stay_text(corpus, data_settings, tmp_path, text):
+    for file in corpus.rglob("*.*"):
+        file.unlink()
+    (corpus / "rows.jsonl").write_text("\n".join(json.dumps({"text": one, "date": one}) for one in (text, text)))
+    assert read_files(data_settings(), tmp_path).text.tolist() == [text, text]
+
+
 def test_an_empty_folder_is_named(data_settings, tmp_path):
     with pytest.raises(UserError, match="holds no"):
         read_files(data_settings(), tmp_path)

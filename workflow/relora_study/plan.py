@@ -56,7 +56,7 @@ def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
         "trainable": trainable,
         "tokens": tokens,
         "flops_per_token": flops / tokens,
-        "flops": flops,
+        "flops": float(flops),
         "memory_GiB": (4 * total + 12 * trainable) / 2**30,
         "activations_GiB": activation_bytes(cell) / 2**30,
         "disk_GB": bytes_needed(cell, total, trainable) / 1e9,
