@@ -1,6 +1,7 @@
 """The trainer as a process: killed, told to stop, out of time, started twice, short of disk."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys

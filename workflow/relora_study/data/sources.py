@@ -86,7 +86,7 @@ def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFram
 
 def _read_lines(path: Path) -> pd.DataFrame:
     """A .jsonl file; pandas must not guess types, which makes "007" a number."""
-    return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+    return pd.read_json(path, lines=True, dtype=False)
 
 
 SOURCES: dict[str, Callable[[Data, Path], pd.DataFrame]] = {"pypi_news": read_news, "files": read_files}
