@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from relora_study import plan
 from relora_study.activations import activation_bytes, kept_bytes
 from relora_study.estimate import flops_per_token
 from relora_study.model.build import build_model
@@ -62,6 +63,16 @@ def test_kept_bytes_are_those_of_a_plain_sum(make_cell):
     by_hand = 4 * (norms + inputs + attention + 2 * hidden)
     a, b = (kept_bytes(cell, layers, 1, 64) for layers in (1, 2))
     assert (b - a) / 64 == pytest.approx(by_hand, rel=0.01)
+
+
+def test_a_measured_step_is_one_micro_batch_on_the_machine_at_hand(make_cell, monkeypatch):
+    cell = make_cell("full", train={"micro_batch_size": 2})  # of a batch of 4, in 24 steps
+    cell = cell.model_copy(update={"runtime": cell.runtime.model_copy(update={"device": "cuda", "processes": 2})})
+    shapes, clock = [], iter(range(0, 1000, 10))  # a step takes ten seconds
+    monkeypatch.setattr(plan, "take_step", lambda run, ids, step: shapes.append(ids.shape))
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: next(clock))
+    assert measured_hours(cell) == pytest.approx(10 * (4 / 2) * 24 / 3600)
+    assert set(shapes) == {(2, cell.model.context_length + 1)}
 
 
 def test_the_command_plans_presets(tmp_path):

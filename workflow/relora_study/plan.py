@@ -79,18 +79,25 @@ def _published_hours(cell: Cell) -> float:
 
 
 def measured_hours(cell: Cell) -> float:
-    """Hours that the cell would train on this machine's device, from a few of its steps on random ids."""
-    device = chosen_device(cell.runtime.device)
+    """Hours that one device of this machine, a GPU where it has one, would train the cell.
+
+    Timed are a few steps of one micro-batch of random ids, so the optimizer's share is counted for each.
+    """
+    parts = cell.train.batch_size // cell.train.micro_batch_size
+    runtime = cell.runtime.model_copy(update={"device": "auto", "processes": 1})
+    train = cell.train.model_copy(update={"batch_size": cell.train.micro_batch_size})
+    cell = cell.model_copy(update={"runtime": runtime, "train": train})
+    device = chosen_device(runtime.device)
     run = start(cell, device)
-    shape = (cell.train.batch_size, cell.model.context_length + 1)
-    ids, seconds = torch.randint(cell.model.vocab_size, shape, device=device), []
+    shape = (train.batch_size, cell.model.context_length + 1)
+    ids, seconds = torch.randint(cell.model.vocab_size, shape), []
     for _ in range(MEASURED_STEPS + 1):
         began = time.perf_counter()
         take_step(run, ids, 1)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return median(seconds[1:]) * cell.train.steps / 3600
+    return median(seconds[1:]) * parts * train.steps / 3600
 
 
 @app.command()
