@@ -19,6 +19,7 @@ from ..files import require_room, sha256, write_json
 
 LIST = "shards.json"  # beside the shards' folder `data`: the facts of the Hub that every copy is checked against
 KEY = "data.hub_pretokenized"
+SECONDS_BETWEEN_LINES = 20  # of progress, which a job's log shows, too
 HUB_ERRORS = (OSError, HTTPError, EntryNotFoundError, ValueError)  # what huggingface_hub raises, network and names
 
 Item = TypeVar("Item")
@@ -175,8 +176,17 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], workers: 
     """``work`` on all ``items`` by ``workers`` threads, results in order; the first error leaves later items undone."""
     items = list(items)
     with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(work, items)
-        return list(tqdm(done, desc=description, total=len(items), unit=" shards", disable=None))
+        done = tqdm(
+            pool.map(work, items),
+            total=len(items),
+            desc=description,
+            unit=" shards",
+            mininterval=SECONDS_BETWEEN_LINES,
+            miniters=1,
+            delay=SECONDS_BETWEEN_LINES,
+            bar_format="{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left\n",
+        )
+        return list(done)
 
 
 def _first_line(error: Exception) -> str:
