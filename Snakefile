@@ -25,7 +25,6 @@ localrules:
     published_only,
     section_settings,
     cell_settings,
-    fetch,
     minimal_pairs,
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from relora_study import plan
+from relora_study.activations import activation_bytes, kept_bytes
 from relora_study.estimate import flops_per_token
 from relora_study.model.build import build_model
 from relora_study.model.loss import head_cross_entropy
@@ -40,10 +42,51 @@ def test_a_plan_holds_what_a_cell_trains_and_writes(make_cell):
     assert measured_hours(cell) > 0
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["full", "relora"])
+def test_activations_are_what_a_whole_micro_batch_keeps(make_cell, method, precision):
+    cell = make_cell(method)
+    cell = cell.model_copy(update={"runtime": cell.runtime.model_copy(update={"precision": precision})})
+    cell = cell.model_copy(update={"size": cell.size.model_copy(update={"num_hidden_layers": 3})})
+    cell = cell.model_copy(update={"train": cell.train.model_copy(update={"micro_batch_size": 4})})
+    whole = kept_bytes(cell, 3, 4, cell.model.context_length)
+    assert activation_bytes(cell) == pytest.approx(whole, rel=0.02)  # rows share tables of positions
+
+
+def test_kept_bytes_are_those_of_a_plain_sum(make_cell):
+    """Full rank in float32, counted by hand: what each operation of a layer needs again, a token."""
+    cell = make_cell("full")
+    width, hidden, heads, groups, padded = 24, 48, 3, 1, 16
+    norms = 2 * (width + 1)  # each its input and a number
+    inputs = 2 * width  # of q, k, v together, of gate and up together
+    attention = padded * (2 * heads + 2 * groups) + heads + width  # q, mixture, k, v, log-sum-exp, input of o
+    by_hand = 4 * (norms + inputs + attention + 2 * hidden)
+    a, b = (kept_bytes(cell, layers, 1, 64) for layers in (1, 2))
+    assert (b - a) / 64 == pytest.approx(by_hand, rel=0.01)
+
+
+def test_a_measured_step_is_one_micro_batch_on_the_machine_at_hand(make_cell, monkeypatch):
+    cell = make_cell("full", train={"micro_batch_size": 2})  # of a batch of 4, in 24 steps
+    cell = cell.model_copy(update={"runtime": cell.runtime.model_copy(update={"device": "cuda", "processes": 2})})
+    shapes, clock = [], iter(range(0, 1000, 10))  # a step takes ten seconds
+    monkeypatch.setattr(plan, "take_step", lambda run, ids, step: shapes.append(ids.shape))
+    monkeypatch.setattr(plan.time, "perf_counter", lambda: next(clock))
+    assert measured_hours(cell) == pytest.approx(10 * (4 / 2) * 24 / 3600)
+    assert set(shapes) == {(2, cell.model.context_length + 1)}
+
+
 def test_the_command_plans_presets(tmp_path):
     configs = ["config.yaml", "workflow/presets/audit.yaml"]
     found = CliRunner().invoke(app, [*configs, "--output", str(tmp_path / "plan.csv")])
     assert found.exit_code == 0, found.output
-    assert "paper_tiny-relora_zero2" in found.output and "one of 3 seeds" in found.output
+    assert "paper_tiny-relora_zero2" in found.output and "One of 3 seeds" in found.output
     header, *rows = (tmp_path / "plan.csv").read_text().splitlines()
     assert len(rows) == 4 and "published_gpu_hours" in header
+
+
+def test_a_plan_of_shards_says_what_the_corpus_takes(tmp_path):
+    configs = ["config.yaml", "workflow/presets/pilot.yaml"]
+    found = CliRunner().invoke(app, [*configs, "--output", str(tmp_path / "plan.csv")])
+    assert found.exit_code == 0, found.output
+    assert f"{51 * 20_480 * 2049 * 2 / 1e9:.1f} GB for token ids" in found.output
+    assert "11,282,784" in found.output

@@ -17,7 +17,7 @@ from relora_study.data.documents import split
 from relora_study.data.fetch import PINS, fetch_news
 from relora_study.data.sources import read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
-from relora_study.data.tokens import open_tokens, read_manifest, row, row_count, token_dtype
+from relora_study.data.tokens import open_tokens, read_manifest, row, row_count
 from relora_study.errors import UserError
 from relora_study.files import sha256
 from transformers import AutoTokenizer
@@ -138,8 +138,8 @@ def test_a_tokenizer_of_ones_own_is_taken_over_or_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("setting", "vocabulary", "dtype"), [("auto", 65536, "uint16"), ("auto", 65537, "uint32")])
-def test_the_smallest_type_that_fits(setting, vocabulary, dtype):
-    assert token_dtype(setting, vocabulary) == dtype
+def test_the_smallest_type_that_fits(data_settings, setting, vocabulary, dtype):
+    assert data_settings(token_dtype=setting).dtype(vocabulary) == dtype
 
 
 def test_a_truncated_token_file_is_refused(stage):
@@ -162,6 +162,14 @@ def test_bad_files_are_named(corpus, data_settings, tmp_path, name, content, mes
     with pytest.raises(UserError, match=message) as caught:
         read_files(data_settings(), tmp_path)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["007", "1e5", "2026-01-01", "true", "null", " x ", "a\u2028b"])
+def test_texts_that_look_like_something_else_stay_text(corpus, data_settings, tmp_path, text):
+    for file in corpus.rglob("*.*"):
+        file.unlink()
+    (corpus / "rows.jsonl").write_text("\n".join(json.dumps({"text": one, "date": one}) for one in (text, text)))
+    assert read_files(data_settings(), tmp_path).text.tolist() == [text, text]
 
 
 def test_an_empty_folder_is_named(data_settings, tmp_path):

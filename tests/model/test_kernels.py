@@ -104,3 +104,11 @@ def test_the_dropout_mask_keeps_its_share_independently():
     fields = keep[:4_000_000].view(-1, 4).double()
     assert (torch.corrcoef(fields.T) - torch.eye(4)).abs().max() < 5e-3
     assert not torch.equal(keep, _keep_mask(torch.empty(4_000_001), 0.1))
+
+
+def test_the_norm_sums_in_float32_under_autocast():
+    x = torch.randn(64, 96) * 3
+    norm = RMSNorm(torch.nn.Parameter(torch.rand(96)), 1e-6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        under = norm(x)
+    assert torch.equal(under, norm(x))

@@ -4,6 +4,8 @@ import torch
 from relora_study.config import Model, Size
 from relora_study.model.build import build_model
 from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state
+from relora_study.train.loop import mean_loss
+from relora_study.train.run import start
 
 PAPER = Model(vocab_size=50304, context_length=2048, rms_norm_eps=1e-6, rope_theta=1e4, initialization="pytorch")
 
@@ -98,3 +100,23 @@ def test_gradients_at_the_first_step(make_cell, method, dead):
         assert layer.weight.grad is None
         assert layer.A.grad.abs().max() == 0
         assert (layer.B.grad.abs().max() == 0) == dead
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+def test_bfloat16_gradients_are_those_of_float32_but_for_rounding(make_cell, method):
+    ids = torch.randint(300, (4, 17), generator=torch.Generator().manual_seed(0))
+    found = []
+    for precision in ("float32", "bfloat16"):
+        cell = make_cell(method, **({"dropout": 0.0} if method == "relora" else {}))
+        cell = cell.model_copy(update={"runtime": cell.runtime.model_copy(update={"precision": precision})})
+        torch.manual_seed(0)
+        run = start(cell, torch.device("cpu"))
+        for layer in adapters(run.model).values():
+            torch.nn.init.normal_(layer.B, std=0.1)
+        mean_loss(run, ids).backward()
+        found.append({name: weight.grad for name, weight in run.model.named_parameters() if weight.requires_grad})
+    exact, rounded = found
+    for name, gradient in exact.items():
+        assert rounded[name].dtype == torch.float32
+        assert torch.cosine_similarity(gradient.flatten(), rounded[name].flatten(), dim=0) > 0.99, name
+    assert any((exact[name] != rounded[name]).any() for name in exact)

@@ -1,6 +1,7 @@
 """The trainer as a process: killed, told to stop, out of time, started twice, short of disk."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare):
 def test_too_little_disk_is_said_before_the_first_step(prepare, monkeypatch, make_cell):
     folder, _ = prepare("cell")
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda _: usage(0, 0, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1000))
     with pytest.raises(UserError, match="make room first"):
         command._check_disk(make_cell("relora"), folder)
 

@@ -52,6 +52,34 @@ class Files(Section):
     text_column: str
 
 
+class HubPretokenized(Section):
+    """Which parquet shards of token ids `source: hub_pretokenized` reads, and from where."""
+
+    path: str | None
+    repository: str
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    column: str
+    shards_in_all: Annotated[int, Field(gt=0, le=99_999)]
+    rows_per_shard: PositiveInt
+    first_shard: NonNegativeInt
+    shards: PositiveInt
+    held_out_shard: NonNegativeInt
+
+    @property
+    def training_shards(self) -> range:
+        """The numbers of the shards that train, in the order in which they are read."""
+        return range(self.first_shard, self.first_shard + self.shards)
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        last = max(self.training_shards[-1], self.held_out_shard)
+        if last >= self.shards_in_all:
+            raise ValueError(f"shard {last} is not one of the shards_in_all {self.shards_in_all}, numbered from 0")
+        if self.held_out_shard in self.training_shards:
+            raise ValueError(f"held_out_shard {self.held_out_shard} is among the shards that train")
+        return self
+
+
 class Tokenizer(Section):
     """Where the tokenizer comes from."""
 
@@ -68,8 +96,9 @@ class Tokenizer(Section):
 class Data(Section):
     """From a corpus to token ids."""
 
-    source: Literal["pypi_news", "files"]
+    source: Literal["pypi_news", "files", "hub_pretokenized"]
     files: Files
+    hub_pretokenized: HubPretokenized
     held_out_fraction: Annotated[Number, Field(gt=0, lt=1)]
     held_out_tokens_per_domain: PositiveInt
     token_dtype: Literal["auto", "uint16", "uint32"]
@@ -79,7 +108,15 @@ class Data(Section):
     def _placed(self) -> Self:
         if self.source == "files" and not self.files.path:
             raise ValueError("files.path must name a folder when source is files")
+        if self.source == "hub_pretokenized" and self.tokenizer.source == "train":
+            raise ValueError("tokenizer.source must be path or hub when source is hub_pretokenized: it has no texts")
         return self
+
+    def dtype(self, vocab_size: int) -> Literal["uint16", "uint32"]:
+        """The integer type of the ids on disk: the configured one, or the smallest that holds ``vocab_size`` ids."""
+        if self.token_dtype != "auto":
+            return self.token_dtype
+        return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
 class Model(Section):
@@ -287,19 +324,47 @@ class Study(Section):
         return self
 
     @model_validator(mode="after")
+    def _has_texts(self) -> Self:
+        """Ids alone leave no texts to score or to make pairs from, and are read once."""
+        if self.data.source != "hub_pretokenized":
+            return self
+        if self.evaluation.perplexity.source == "held_out":
+            raise ValueError(
+                "evaluation.perplexity.source must be path or hub when data.source is hub_pretokenized: it has no texts"
+            )
+        if self.evaluation.minimal_pairs.source == "templated":
+            raise ValueError(
+                "evaluation.minimal_pairs.source must be path, url or hub when data.source is hub_pretokenized:"
+                " it has no texts"
+            )
+        shards, needed = self.data.hub_pretokenized, self.train.steps * self.train.batch_size
+        if (rows := shards.shards * shards.rows_per_shard) < needed:
+            raise ValueError(
+                f"data.hub_pretokenized.shards {shards.shards} hold {rows} rows, and train.steps times"
+                f" train.batch_size are {needed}: raise shards"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _fits(self) -> Self:
         limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)
         if self.model.vocab_size > limit:
             raise ValueError(
                 f"model.vocab_size {self.model.vocab_size} is too big for data.token_dtype: at most {limit}"
             )
-        if self.data.held_out_tokens_per_domain < self.model.context_length + 1:
+        scores_held_out = self.evaluation.perplexity.source == "held_out"
+        if scores_held_out and self.data.held_out_tokens_per_domain < self.model.context_length + 1:
             raise ValueError("data.held_out_tokens_per_domain must hold one sequence: above model.context_length")
         if self.train.batch_size % self.runtime.processes:
             raise ValueError(f"train.batch_size must be a multiple of runtime.processes {self.runtime.processes}")
         if (self.evaluation.perplexity.stride or 0) > self.model.context_length:
             raise ValueError("evaluation.perplexity.stride must be at most model.context_length: texts would have gaps")
         for method in self.study.methods:
+            period, offset = self.methods[method].reset_period, self.train.checkpoint_offset
+            if period is not None and offset >= period:
+                raise ValueError(
+                    f"train.checkpoint_offset {offset} must be below methods.{method}.reset_period {period}"
+                )
             for size in self.study.sizes:
                 rank, most = self.methods[method].rank, self.sizes[size].smallest_dimension
                 if rank > most:

@@ -4,6 +4,7 @@ from .config import Cell, Study, cells
 
 # Operations a second that two CPU cores reach together in these small models (README, "Time and memory").
 NOMINAL_FLOPS_PER_SECOND = 1.2e11
+SHARD_BYTES_PER_ID = 1.86  # of the published parquet shards: 77.8 MB hold 20,480 rows of 2,049 ids
 OVERHEAD = 1.6  # evaluation, spectra and report, as a multiple of training
 
 
@@ -44,6 +45,17 @@ def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:
 def training_flops(cell: Cell) -> int:
     """Operations of a cell's whole training."""
     return flops_per_token(cell) * cell.train.steps * cell.train.batch_size * cell.model.context_length
+
+
+def data_bytes(study: Study) -> tuple[float, int]:
+    """About what the study's shards of token ids take on disk, and exactly what the ids do that are made from them.
+
+    The shards' ids are counted as one more than ``model.context_length`` a row, as the published ones have it.
+    """
+    settings = study.data.hub_pretokenized
+    ids = (settings.shards + 1) * settings.rows_per_shard * (study.model.context_length + 1)
+    width = {"uint16": 2, "uint32": 4}[study.data.dtype(study.model.vocab_size)]
+    return ids * SHARD_BYTES_PER_ID, ids * width
 
 
 def estimated_minutes(study: Study) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,16 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_room(folder: Path, needed: int, purpose: str) -> None:
+    """Raise :class:`UserError` where the disk of ``folder`` has not ``needed`` bytes free for ``purpose``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"{folder} needs {needed / 1e9:.1f} GB for {purpose}, and {free / 1e9:.1f} GB are free; make room first"
+        )
 
 
 def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Path], None]) -> Path:

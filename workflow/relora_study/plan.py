@@ -1,6 +1,7 @@
 """`python -m relora_study.plan`: what every cell of a configuration will cost, before anything is spent."""
 
 import time
+from math import isnan
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -10,9 +11,10 @@ import torch
 import typer
 from snakemake.utils import update_config  # type: ignore[import-untyped]
 
-from .config import Cell, cells, check
+from .activations import activation_bytes
+from .config import Cell, Study, cells, check
 from .errors import command_line
-from .estimate import training_flops
+from .estimate import data_bytes, training_flops
 from .files import read_yaml, write_csv
 from .model.build import build_model
 from .model.relora import add_adapters
@@ -40,10 +42,10 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 
 
 def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
-    """One row of the plan: hours are at ``share`` of a GPU's peak; memory is what one GPU holds throughout.
+    """One row of the plan: hours are of one GPU, at ``share`` of its peak.
 
-    That is float32 weights, gradients and Adam's two moments. Activations come on top: they depend on
-    ``train.micro_batch_size`` and the attention kernel.
+    ``memory_GiB`` is what each GPU holds throughout: float32 weights, gradients and Adam's two moments. On top come
+    ``activations_GiB``, what a micro-batch keeps for its backward pass. ``disk_GB`` is the cell's own.
     """
     total, trainable = count_parameters(cell)
     tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
@@ -54,13 +56,19 @@ def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
         "trainable": trainable,
         "tokens": tokens,
         "flops_per_token": flops / tokens,
-        "flops": flops,
+        "flops": float(flops),
         "memory_GiB": (4 * total + 12 * trainable) / 2**30,
+        "activations_GiB": activation_bytes(cell) / 2**30,
         "disk_GB": bytes_needed(cell, total, trainable) / 1e9,
-        "checkpoints": sum(is_due(cell.train, step) for step in range(cell.train.steps + 1)),
-        **{f"hours_{name.replace(' ', '_')}": flops / (peak * share) / 3600 for name, peak in GPUS.items()},
+        "checkpoints": sum(is_due(cell, step) for step in range(cell.train.steps + 1)),
+        **{_hours(gpu): flops / (peak * share) / 3600 for gpu, peak in GPUS.items()},
         "published_gpu_hours": _published_hours(cell),
     }
+
+
+def _hours(gpu: str) -> str:
+    """The plan's column of a GPU."""
+    return f"hours_{gpu.replace(' ', '_')}"
 
 
 def _published_hours(cell: Cell) -> float:
@@ -71,18 +79,25 @@ def _published_hours(cell: Cell) -> float:
 
 
 def measured_hours(cell: Cell) -> float:
-    """Hours that the cell would train on this machine's device, from a few of its steps on random ids."""
-    device = chosen_device(cell.runtime.device)
+    """Hours that one device of this machine, a GPU where it has one, would train the cell.
+
+    Timed are a few steps of one micro-batch of random ids, so the optimizer's share is counted for each.
+    """
+    parts = cell.train.batch_size // cell.train.micro_batch_size
+    runtime = cell.runtime.model_copy(update={"device": "auto", "processes": 1})
+    train = cell.train.model_copy(update={"batch_size": cell.train.micro_batch_size})
+    cell = cell.model_copy(update={"runtime": runtime, "train": train})
+    device = chosen_device(runtime.device)
     run = start(cell, device)
-    shape = (cell.train.batch_size, cell.model.context_length + 1)
-    ids, seconds = torch.randint(cell.model.vocab_size, shape, device=device), []
+    shape = (train.batch_size, cell.model.context_length + 1)
+    ids, seconds = torch.randint(cell.model.vocab_size, shape), []
     for _ in range(MEASURED_STEPS + 1):
         began = time.perf_counter()
         take_step(run, ids, 1)
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - began)
-    return median(seconds[1:]) * cell.train.steps / 3600
+    return median(seconds[1:]) * parts * train.steps / 3600
 
 
 @app.command()
@@ -102,9 +117,24 @@ def plan(
     if measure:
         table["hours_here"] = [measured_hours(cell) for cell in chosen]
     write_csv(output, table)
-    print(table.set_index("cell").T.to_markdown(floatfmt=".4g"))
+    print(table.set_index("cell").map(_readable).T.to_markdown(disable_numparse=True, stralign="right"))
+    print(f"\n{_summary(study, table, share)} Written to {output}.")
+
+
+def _readable(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else "-" if isnan(value) else f"{value:.3g}"
+
+
+def _summary(study: Study, table: pd.DataFrame, share: float) -> str:
+    """What the table does not say: the whole study, and the corpus that its cells share."""
     seeds = len(study.study.seeds)
-    print(f"\nFor one of {seeds} seeds, at {share:.0%} of a GPU's peak. Written to {output}.")
+    hours = ", ".join(f"{seeds * table[_hours(gpu)].sum():.0f} on {gpu}" for gpu in GPUS)
+    text = f"One of {seeds} seeds, at {share:.0%} of a GPU's peak. GPU hours of all cells and seeds: {hours}."
+    text += f" Disk: {seeds * table.disk_GB.sum():.0f} GB for them"
+    if study.data.source != "hub_pretokenized":
+        return text + "."
+    shards, ids = data_bytes(study)
+    return f"{text}, {ids / 1e9:.1f} GB for token ids, and, until they are made, {shards / 1e9:.1f} GB for shards."
 
 
 if __name__ == "__main__":

@@ -59,8 +59,10 @@ def announce():
     """Say what a study will cost before it starts, and leave the terminal to the trainings' progress."""
     # No setting of Snakemake's silences its scheduler's "Select jobs" and "Execute n jobs" without its errors.
     logger.addFilter(lambda record: not str(record.msg).startswith(("Select jobs to execute", "Execute ")))
+    on_cpu = f"about {estimated_minutes(STUDY):.0f} minutes on 2 CPU cores, less where work is done"
+    cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu
     print(
-        f"{len(CELLS)} cells: about {estimated_minutes(STUDY):.0f} minutes on 2 CPU cores, less where work is done.\n"
+        f"{len(CELLS)} cells: {cost}.\n"
         "Each training says every 20 seconds how far it is; all else is in results/logs. Stop and go on at any time.",
         file=sys.stderr,
     )

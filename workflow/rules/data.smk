@@ -1,60 +1,17 @@
-rule fetch:
-    input:
-        settings="results/settings/data.yaml",
-    output:
-        directory("results/data/download"),
-    log:
-        "results/logs/data/fetch.log",
-    benchmark:
-        "results/benchmarks/jobs/fetch.tsv"
-    retries: 2
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
-    message:
-        "Fetching the corpus"
-    shell:
-        "python -m relora_study.data fetch --settings {input.settings:q} --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-rule documents:
-    input:
-        code("data"),
-        settings="results/settings/data.yaml",
-        download="results/data/download",
-    output:
-        directory("results/data/documents"),
-    log:
-        "results/logs/data/documents.log",
-    benchmark:
-        "results/benchmarks/jobs/documents.tsv"
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=60,
-    message:
-        "Splitting documents into train and held-out"
-    shell:
-        "python -m relora_study.data documents --settings {input.settings:q} --download {input.download:q}"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
-
-
+# A corpus of texts is fetched, split and packed; one of token ids is only fetched and packed. The tokenizer is either's.
 rule tokenizer:
     input:
         code("data"),
+        "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
         settings="results/settings/data.yaml",
-        documents="results/data/documents",
     output:
         directory("results/data/tokenizer"),
     log:
         "results/logs/data/tokenizer.log",
     benchmark:
         "results/benchmarks/jobs/tokenizer.tsv"
+    # From the Hub it needs the network, which a cluster's nodes may not have.
+    localrule: STUDY.data.tokenizer.source == "hub"
     conda:
         "../../envs/data.yaml"
     threads: 1
@@ -64,34 +21,16 @@ rule tokenizer:
     params:
         vocab_size=STUDY.model.vocab_size,
     message:
-        "Training the tokenizer"
+        "Making the tokenizer"
     shell:
-        "python -m relora_study.data tokenizer --settings {input.settings:q} --documents {input.documents:q}"
+        "python -m relora_study.data tokenizer --settings {input.settings:q} --documents results/data/documents"
         " --vocab-size {params.vocab_size} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
-rule tokens:
-    input:
-        code("data"),
-        settings="results/settings/data.yaml",
-        documents="results/data/documents",
-        tokenizer="results/data/tokenizer",
-    output:
-        directory("results/data/tokens"),
-    log:
-        "results/logs/data/tokens.log",
-    benchmark:
-        "results/benchmarks/jobs/tokens.tsv"
-    conda:
-        "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=60,
-    params:
-        context_length=STUDY.model.context_length,
-    message:
-        "Packing token ids"
-    shell:
-        "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
-        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> >(tee {log:q} >&2)"
+if STUDY.data.source == "hub_pretokenized":
+
+    include: "shards.smk"
+
+else:
+
+    include: "texts.smk"

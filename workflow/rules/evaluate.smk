@@ -1,8 +1,8 @@
 rule minimal_pairs:
     input:
         code("evaluate"),
+        "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
         settings="results/settings/evaluation.yaml",
-        documents="results/data/documents",
     output:
         directory("results/evaluation/minimal_pairs"),
     log:
@@ -18,21 +18,23 @@ rule minimal_pairs:
     message:
         "Collecting the minimal pairs"
     shell:
-        "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents {input.documents:q}"
+        "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents results/data/documents"
         " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule texts:
     input:
         code("evaluate"),
+        "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
         settings="results/settings/evaluation.yaml",
-        documents="results/data/documents",
     output:
         "results/evaluation/texts.parquet",
     log:
         "results/logs/evaluate/texts.log",
     benchmark:
         "results/benchmarks/jobs/texts.tsv"
+    # From the Hub they need the network, which a cluster's nodes may not have.
+    localrule: STUDY.evaluation.perplexity.source == "hub"
     conda:
         "../../envs/train.yaml"
     threads: 1
@@ -42,7 +44,7 @@ rule texts:
     message:
         "Collecting the texts for perplexity"
     shell:
-        "python -m relora_study.evaluate texts --settings {input.settings:q} --documents {input.documents:q}"
+        "python -m relora_study.evaluate texts --settings {input.settings:q} --documents results/data/documents"
         " --output {output:q} 2> >(tee {log:q} >&2)"
 
 

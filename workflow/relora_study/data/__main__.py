@@ -9,12 +9,14 @@ import typer
 
 from ..config import Data, read_section
 from ..errors import command_line
-from ..files import sha256, write_whole
+from ..files import sha256, write_json, write_whole
+from .convert import Rows, convert
 from .documents import split
 from .fetch import fetch_news
+from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
 from .sources import SOURCES
 from .tokenizer import load_tokenizer, open_tokenizer, train_tokenizer
-from .tokens import Manifest, pack, token_dtype, write_manifest, write_split
+from .tokens import Manifest, pack, write_manifest, write_split
 
 HELD_OUT_SEQUENCES = 64  # what held_out.bin holds at most: the fixed batch of loss and gradients comes from its start
 
@@ -57,7 +59,7 @@ def tokenizer(settings: Settings, documents: Folder, vocab_size: Count, output: 
 def tokens(settings: Settings, documents: Folder, tokenizer: Folder, context_length: Count, output: Output) -> None:
     """Encode and pack the documents, and write the manifest."""
     data, encoder = read_section(Data, settings), open_tokenizer(tokenizer)
-    dtype = token_dtype(data.token_dtype, len(encoder))
+    dtype = data.dtype(len(encoder))
     train, held_out = (pd.read_parquet(documents / f"{name}.parquet") for name in ("train", "held_out"))
     held_out = held_out[held_out.domain.isin(train.domain.unique())]
     most = HELD_OUT_SEQUENCES * (context_length + 1)
@@ -69,6 +71,53 @@ def tokens(settings: Settings, documents: Folder, tokenizer: Folder, context_len
         tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
         train=write_split(output / "train.bin", pack(train, encoder, dtype), train, context_length),
         held_out=write_split(output / "held_out.bin", pack(held_out, encoder, dtype)[:most], held_out, context_length),
+    )
+    write_manifest(output, manifest)
+
+
+def _rows(data: Data, context_length: int, vocab_size: int) -> Rows:
+    """The rows that a shard must hold."""
+    settings = data.hub_pretokenized
+    dtype = data.dtype(vocab_size)
+    return Rows(settings.column, settings.rows_per_shard, context_length + 1, vocab_size, dtype)
+
+
+@app.command()
+def shards(
+    settings: Settings, folder: Folder, context_length: Count, vocab_size: Count, threads: Count, output: Output
+) -> None:
+    """List the study's shards in OUTPUT: those of a local copy, or those that it downloads to FOLDER."""
+    data = read_section(Data, settings)
+    chosen = data.hub_pretokenized
+    token_bytes = _rows(data, context_length, vocab_size).bytes * chosen.shards
+    found = local_shards(chosen) if chosen.path else download_shards(chosen, folder, token_bytes, threads)
+    write_json(output, found.model_dump(mode="json"))
+
+
+@app.command("convert")
+def convert_shards(
+    settings: Settings,
+    shards: Folder,
+    tokenizer: Folder,
+    context_length: Count,
+    vocab_size: Count,
+    threads: Count,
+    output: Output,
+) -> None:
+    """Write the token files and the manifest from the SHARDS that `shards` listed."""
+    data, encoder = read_section(Data, settings), open_tokenizer(tokenizer)
+    rows, found = _rows(data, context_length, vocab_size), read_shards(shards)
+    (output / "manifest.json").unlink(missing_ok=True)  # it vouches for the files that are now replaced
+    train, held_out = training_names(data.hub_pretokenized), [held_out_name(data.hub_pretokenized)]
+    manifest = Manifest(
+        source=data.source,
+        revision=found.revision,
+        dtype=rows.dtype,
+        vocab_size=len(encoder),
+        end_of_text_id=encoder.eos_token_id,
+        tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
+        train=convert(found.take(train), rows, output / "train.bin", threads),
+        held_out=convert(found.take(held_out), rows, output / "held_out.bin", threads),
     )
     write_manifest(output, manifest)
 

@@ -73,7 +73,7 @@ def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFram
         if path.suffix == ".txt":
             table = pd.DataFrame({column: [path.read_text(encoding="utf-8", errors="replace")]})
         else:
-            table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_json(path, lines=True)
+            table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_lines(path)
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if column not in table:
@@ -82,6 +82,11 @@ def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFram
     ids = [f"{inside}-{number}" for number in range(len(table))]
     domain = inside.parts[0] if len(inside.parts) > 1 else "files"
     return pd.DataFrame({"id": ids, "domain": domain, "text": table[column]})
+
+
+def _read_lines(path: Path) -> pd.DataFrame:
+    """A .jsonl file; pandas must not guess types, which makes "007" a number."""
+    return pd.read_json(path, lines=True, dtype=False)
 
 
 SOURCES: dict[str, Callable[[Data, Path], pd.DataFrame]] = {"pypi_news": read_news, "files": read_files}

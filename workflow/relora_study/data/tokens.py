@@ -15,29 +15,25 @@ Ids = np.ndarray[Any, np.dtype[Any]]
 
 
 class Split(BaseModel):
-    """What a file of ids holds; ``bytes`` are of the texts, in UTF-8."""
+    """What a file of ids holds; ``bytes`` are of the texts, in UTF-8. Shards of ids do not tell documents and bytes."""
 
-    documents: int
+    documents: int | None = None
     tokens: int
-    bytes: int
+    bytes: int | None = None
     sha256: str
 
 
 class Manifest(BaseModel):
-    """What the token files hold and what made them."""
+    """What the token files hold and what made them; ``revision`` is the commit of shards from the Hub."""
 
     source: str
+    revision: str | None = None
     dtype: Annotated[str, Field(pattern="^uint(16|32)$")]
     vocab_size: int
     end_of_text_id: int
     tokenizer_sha256: str
     train: Split
     held_out: Split
-
-
-def token_dtype(setting: str, vocab_size: int) -> str:
-    """The integer type of the ids: the configured one, or the smallest that holds ``vocab_size`` ids."""
-    return setting if setting != "auto" else "uint16" if vocab_size <= 2**16 else "uint32"
 
 
 def pack(documents: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, dtype: str) -> Ids:

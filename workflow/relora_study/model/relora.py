@@ -54,6 +54,14 @@ def _thinned(x: Tensor, keep: Tensor | None) -> Tensor:
     return x if keep is None else x * keep.to(x.dtype)
 
 
+def _as_autocast(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """``tensors`` in autocast's type where it is on: it leaves alone what runs in place, as our products do."""
+    kind = tensors[0].device.type
+    if not torch.is_autocast_enabled(kind):
+        return tensors
+    return tuple(tensor.to(torch.get_autocast_dtype(kind)) for tensor in tensors)
+
+
 class ReLoRALinear(nn.Module):
     """A linear map ``x W^T + scale * dropout(x) A^T B^T``; W is frozen, A [rank, in] and B [out, rank] train.
 
@@ -81,7 +89,8 @@ class ReLoRALinear(nn.Module):
         dropout = self.dropout if self.training else 0.0
         keep = _keep_mask(x.flatten(0, -2), dropout) if dropout else None
         up = (self.B * (self.scale / (1.0 - dropout))).mT.contiguous()
-        mapped = _AdaptedLinear.apply(x.flatten(0, -2), self.weight, self.A, up, keep)  # type: ignore[no-untyped-call]
+        operands = _as_autocast((x.flatten(0, -2), self.weight, self.A, up))
+        mapped = _AdaptedLinear.apply(*operands, keep)  # type: ignore[no-untyped-call]
         return mapped.view(*x.shape[:-1], -1)  # type: ignore[no-any-return]
 
     @torch.no_grad()

@@ -13,7 +13,8 @@ class _Normalized(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """The normalised ``x`` [n, d], in its own type; the rest is computed at least in float32."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + eps).rsqrt_().unsqueeze(-1)
+        with torch.autocast(x.device.type, enabled=False):  # it would sum the squares in bfloat16
+            scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + eps).rsqrt_().unsqueeze(-1)
         ctx.save_for_backward(x, weight, scale)
         mapped: Tensor = (wide * scale).mul_(weight)
         return mapped.to(x.dtype)

@@ -102,7 +102,8 @@ def published_readings(results: Results, quantity: str, metric: str) -> pd.DataF
     rows = rows[(rows.quantity == quantity) & (rows.metric == metric)]
     kept = [rows[~rows.cell.isin(results.cells)]]  # the released curves, which are labelled so
     for name, cell in results.cells.items():
-        every, offset = cell.train.checkpoint_every, cell.train.checkpoint_offset if cell.method.rank else 0
+        period = cell.method.reset_period
+        every, offset = (period, cell.train.checkpoint_offset) if period else (cell.train.checkpoint_every, 0)
         own = rows[rows.cell == name]
         first = own.step == 0
         kept.append(own[first])

@@ -3,7 +3,6 @@
 import math
 import platform
 import resource
-import shutil
 import signal
 import sys
 import time
@@ -22,7 +21,7 @@ from torch import Tensor
 from ..config import Cell, read_section
 from ..data.tokens import open_tokens, row, row_count
 from ..errors import UserError, command_line
-from ..files import sha256, write_json
+from ..files import require_room, sha256, write_json
 from ..memory import release_freed_memory
 from ..model.build import build_model
 from ..model.relora import add_adapters
@@ -100,9 +99,7 @@ def _check_disk(settings: Cell, cell_dir: Path) -> None:
     trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     needed = bytes_needed(settings, sum(parameter.numel() for parameter in parameters), trainable)
     there = sum(file.stat().st_size for file in cell_dir.rglob("*.safetensors"))
-    free = shutil.disk_usage(cell_dir).free
-    if needed - there > free:
-        raise UserError(f"{cell_dir} needs {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free; make room first")
+    require_room(cell_dir, needed - there, "checkpoints and states")
     print(f"{settings.name}: needs {needed / 1e9:.2f} GB in {cell_dir}", file=sys.stderr)
 
 

@@ -32,11 +32,14 @@ class CheckpointMetadata:
     cell: str
 
 
-def is_due(train: Train, step: int) -> bool:
-    """Whether ``step`` leaves a checkpoint: the first, each multiple, ``offset`` after a multiple, the last."""
-    past_multiple = step % train.checkpoint_every
-    shifted = step > train.checkpoint_every and past_multiple == train.checkpoint_offset
-    return past_multiple == 0 or shifted or step == train.steps
+def is_due(cell: Cell, step: int) -> bool:
+    """Whether ``step`` leaves a checkpoint: the first, each multiple, ``checkpoint_offset`` after a reset's, the last.
+
+    The paper evaluates every 1,000 steps, and reads adapters 100 steps after each multiple of their period, 2,000.
+    """
+    train, period = cell.train, cell.method.reset_period
+    after_reset = period is not None and step > period and step % period == train.checkpoint_offset
+    return step % train.checkpoint_every == 0 or after_reset or step == train.steps
 
 
 def is_evaluated(train: Train, step: int) -> bool:
@@ -46,7 +49,7 @@ def is_evaluated(train: Train, step: int) -> bool:
 
 def bytes_needed(cell: Cell, parameters: int, trainable: int) -> int:
     """What a cell writes: float32 weights at each checkpoint, and the states kept with two moments for what trains."""
-    checkpoints = sum(is_due(cell.train, step) for step in range(cell.train.steps + 1))
+    checkpoints = sum(is_due(cell, step) for step in range(cell.train.steps + 1))
     return 4 * (checkpoints * parameters + (STATES_KEPT + 1) * (parameters + 2 * trainable))
 
 

@@ -111,12 +111,12 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
 
 
 def _leaves_files(cell: Cell, step: int) -> bool:
-    return is_due(cell.train, step) or step % cell.train.state_every == 0 or step == cell.train.steps
+    return is_due(cell, step) or step % cell.train.state_every == 0 or step == cell.train.steps
 
 
 def _after_step(run: Run, step: int, cell_dir: Path) -> None:
     cell = run.cell
-    if is_due(cell.train, step) and parallel.rank() == 0:
+    if is_due(cell, step) and parallel.rank() == 0:
         save_checkpoint(run.model, cell, step, cell_dir / "checkpoints")
     if is_reset(cell.method, step):
         reset(run.model, run.optimizer, cell.method, seed=cell.seed + step)

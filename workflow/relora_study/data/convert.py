@@ -1,0 +1,124 @@
+"""Shards of token ids to the project's flat, memory-mapped files: streaming, in parallel, in the published order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile
+
+from ..errors import UserError
+from ..files import require_room, sha256, write_csv, write_whole
+from .shards import Shards, in_parallel, verify
+from .tokens import Ids, Split
+
+ROWS_AT_A_TIME = 1024
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What every shard must hold: ``count`` rows in ``column``, of ``length`` ids or more, below ``vocab_size``."""
+
+    column: str
+    count: int
+    length: int
+    vocab_size: int
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        """What a shard's ids take on disk."""
+        return self.count * self.length * np.dtype(self.dtype).itemsize
+
+
+def convert(shards: Shards, rows: Rows, output: Path, workers: int) -> Split:
+    """Write the ids of all ``shards``, in their order, to ``output``; a table beside it, of the same name, lists them.
+
+    Each shard has its place in the file, so that workers need no order. Raises :class:`UserError`, which names shard
+    and row, where a hash, the schema or an id is wrong.
+    """
+    names, provenance = list(shards.files), []
+    require_room(output.parent, rows.bytes * len(names), "token ids")
+
+    def write(partial_file: Path) -> None:
+        with partial_file.open("wb") as stream:
+            stream.truncate(rows.bytes * len(names))
+        work = partial(_convert_one, shards, rows, partial_file)
+        provenance.extend(in_parallel(work, enumerate(names), workers, "converting shards"))
+
+    write_whole(output, write)
+    table = pd.DataFrame({"shard": names, "sha256": provenance, "rows": rows.count})
+    table["first_row"] = np.arange(len(names)) * rows.count
+    write_csv(output.with_suffix(".csv"), table)
+    return Split(tokens=len(names) * rows.count * rows.length, sha256=sha256(output))
+
+
+def _convert_one(shards: Shards, rows: Rows, output: Path, item: tuple[int, str]) -> str:
+    """Write shard ``item``, its place and name, into ``output``; its hash."""
+    place, name = item
+    found = verify(shards.folder / name, shards.files[name].sha256)
+    with output.open("r+b") as stream, (shards.folder / name).open("rb") as shard:
+        stream.seek(place * rows.bytes)
+        for ids in read_rows(shard, name, rows):
+            stream.write(ids.tobytes())
+    return found
+
+
+def read_rows(shard: BinaryIO, name: str, rows: Rows) -> Iterator[Ids]:
+    """The shard's rows, little-endian ids [some rows, length] at a time, checked.
+
+    Raises :class:`UserError` where there are more or fewer rows than ``rows`` says, too.
+    """
+    file = _open(shard, name, rows.column)
+    if file.metadata.num_rows != rows.count:
+        raise UserError(
+            f"shard {name} has {file.metadata.num_rows} rows, not data.hub_pretokenized.rows_per_shard {rows.count}"
+        )
+    done = 0
+    try:
+        for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[rows.column]):
+            yield _checked(batch.column(0), name, done, rows)
+            done += len(batch)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"shard {name} cannot be read after row {done}: {error}") from error
+
+
+def _open(shard: BinaryIO, name: str, column: str) -> ParquetFile:
+    """The Parquet file, whose ``column`` holds lists of integers."""
+    try:
+        file = ParquetFile(shard)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"shard {name} is no whole Parquet file ({error}); delete it and run again") from error
+    schema = file.schema_arrow
+    if column not in schema.names:
+        raise UserError(f"shard {name} has no column {column!r}; data.hub_pretokenized.column: {schema.names}")
+    kind = schema.field(column).type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    if not is_list or not pa.types.is_integer(kind.value_type):
+        raise UserError(f"shard {name}: column {column!r} holds {kind}, not lists of integers")
+    return file
+
+
+def _checked(lists: pa.Array, name: str, first: int, rows: Rows) -> Ids:
+    """The first ``rows.length`` ids of each list, the first of which is row ``first`` of shard ``name``."""
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    if (short := lengths < rows.length).any():
+        at = int(short.argmax())
+        raise UserError(
+            f"shard {name}, row {first + at}: {lengths[at]} ids, fewer than context_length + 1 = {rows.length}"
+        )
+    cut = pc.list_slice(lists, 0, rows.length, return_fixed_size_list=True).flatten()
+    ids = pc.fill_null(cut.cast(pa.int64()), -1).to_numpy(zero_copy_only=False).reshape(-1, rows.length)
+    if ids.min(initial=0) < 0 or ids.max(initial=0) >= rows.vocab_size:
+        at, where = np.argwhere((ids < 0) | (ids >= rows.vocab_size))[0]
+        raise UserError(
+            f"shard {name}, row {first + at}: id {ids[at, where]} at position {where} is not below model.vocab_size"
+            f" {rows.vocab_size} (missing ids read as -1)"
+        )
+    checked: Ids = ids.astype(np.dtype(rows.dtype).newbyteorder("<"))
+    return checked

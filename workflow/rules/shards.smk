@@ -1,0 +1,59 @@
+# Code is no input here: a comment must not cost the download, the conversion and all trainings. Force with `-R shards`.
+rule shards:
+    input:
+        settings="results/settings/data.yaml",
+    output:
+        "results/data/shards.json",
+    log:
+        "results/logs/data/shards.log",
+    benchmark:
+        "results/benchmarks/jobs/shards.tsv"
+    retries: 2
+    # On the machine that runs Snakemake: a cluster's nodes may have no network.
+    localrule: True
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=2000,
+        runtime=60 + STUDY.data.hub_pretokenized.shards,
+    # The shards themselves are no output: Snakemake would delete them before a rerun, which goes on from them.
+    params:
+        folder="results/data/shards",
+        context_length=STUDY.model.context_length,
+        vocab_size=STUDY.model.vocab_size,
+    message:
+        "Getting the shards"
+    shell:
+        "python -m relora_study.data shards --settings {input.settings:q} --folder {params.folder:q}"
+        " --context-length {params.context_length} --vocab-size {params.vocab_size} --threads {threads}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+rule convert:
+    input:
+        settings="results/settings/data.yaml",
+        shards="results/data/shards.json",
+        # The manifest quotes its hash; made again, it does not change the ids.
+        tokenizer=ancient("results/data/tokenizer"),
+    output:
+        directory("results/data/tokens"),
+    log:
+        "results/logs/data/convert.log",
+    benchmark:
+        "results/benchmarks/jobs/convert.tsv"
+    conda:
+        "../../envs/data.yaml"
+    threads: 8
+    resources:
+        mem_mb=4000,
+        runtime=60 + STUDY.data.hub_pretokenized.shards // 4,
+    params:
+        context_length=STUDY.model.context_length,
+        vocab_size=STUDY.model.vocab_size,
+    message:
+        "Converting the shards"
+    shell:
+        "python -m relora_study.data convert --settings {input.settings:q} --shards {input.shards:q}"
+        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --vocab-size {params.vocab_size}"
+        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
