@@ -43,7 +43,7 @@ bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory o
 
 BLIMP ?= ../shared/data/blimp.zip
 bench-eval: .venv-bench ## minimal pairs against lm_eval: same decisions, pairs/s (BLIMP=path/to/blimp.zip)
-	@PYTHONPATH=workflow MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=268435456 .venv-bench/bin/python benchmarks/evaluate.py --blimp $(BLIMP) # as in evaluate.smk
+	@PYTHONPATH=workflow .venv-bench/bin/python benchmarks/evaluate.py --blimp $(BLIMP)
 
 CONFIG ?=
 plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)

@@ -23,6 +23,7 @@ from relora_study.data.tokenizer import open_tokenizer, train_tokenizer
 from relora_study.evaluate.minimal_pairs import encode_pairs, judge
 from relora_study.evaluate.suite import read_suite
 from relora_study.files import read_yaml
+from relora_study.memory import keep_freed_memory
 from relora_study.model.build import llama_config, use_kernels
 from train import paper_or_default
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
@@ -119,6 +120,7 @@ def main(
 ) -> None:
     """Time, compare, write results/benchmarks/evaluate.csv."""
     torch.set_num_threads(threads)
+    keep_freed_memory()  # as the job does; for both sides
     suite = read_suite(blimp)
     chosen = suite[suite.UID.isin(suite.UID.unique()[:: suite.UID.nunique() // PARADIGMS][:PARADIGMS])]
     chosen = chosen.groupby("UID").head(PAIRS).reset_index(drop=True)

@@ -76,8 +76,7 @@ rule evaluate:
         held_out_tokens=STUDY.data.held_out_tokens_per_domain,
     message:
         "Evaluating {wildcards.cell}"
-    # Freed memory is kept: pages that each layer maps again cost a seventh of the time.
     shell:
-        "MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=268435456 python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
+        "python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
         " --cell {params.cell:q} --data results/data --pairs {input.pairs:q} --texts {input.texts:q}"
         " --held-out-tokens-per-domain {params.held_out_tokens} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
