@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-.PHONY: help run test drill bench bench-train bench-dynamics bench-eval plan check lock clean
+.PHONY: help run test test-slurm drill pack bench bench-train bench-dynamics bench-eval plan check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -24,6 +24,12 @@ run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and r
 
 test: .venv/test ## run the tests, the end-to-end one included
 	@python -m pytest
+
+test-slurm: .venv/test ## run a small study on a SLURM that this machine brings up (root and Debian's packages; docs/cluster.md)
+	@python -m pytest -m slurm -s tests/slurm
+
+pack: .venv/run ## pack results without checkpoints into results/archive.tar.gz (CONFIG=... as it was run)
+	@snakemake --cores all $(if $(CONFIG),--configfile $(CONFIG)) -- archive
 
 drill: .venv/test ## run the drills of docs/reliability.md that take minutes
 	@python -m pytest -m slow -s

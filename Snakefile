@@ -18,6 +18,7 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/dynamics.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/archive.smk"
 
 
 localrules:
@@ -25,6 +26,7 @@ localrules:
     published_only,
     section_settings,
     cell_settings,
+    whole_settings,
     minimal_pairs,
 
 

@@ -30,9 +30,7 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a study") / "with space"
+def copy_project(folder: Path) -> None:
     for name in ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml"):
         source, target = ROOT / name, folder / name
         if source.is_dir():
@@ -40,6 +38,12 @@ def study(tmp_path_factory):
         else:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(source, target)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("a study") / "with space"
+    copy_project(folder)
     corpus, words = folder / "corpus", random.Random(0)
     vocabulary = [
         "the",
@@ -120,3 +124,25 @@ def test_a_typo_stops_before_any_job(study):
     assert "error: train.stepz = 5: unknown key; see config.yaml" in done.stderr
     assert "(--config)" in done.stderr
     assert "Traceback" not in done.stderr and 'File "' not in done.stderr
+
+
+def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(study, tmp_path):
+    assert snakemake(study, "--", "archive").returncode == 0
+    shutil.copy(study / "results/archive.tar.gz", tmp_path)
+    clone = tmp_path / "clone"
+    copy_project(clone)
+    unpack = [sys.executable, "-m", "relora_study.archive", "unpack", tmp_path / "archive.tar.gz"]
+    subprocess.run(unpack, cwd=clone, env={"PYTHONPATH": "workflow"}, check=True)
+    shared = ("--configfile", "results/settings/whole.yaml")  # of itself: this clone knows no other
+    assert planned(clone, *shared) == {}, "nothing is trained, evaluated or read again"
+    again = (*shared, "--forcerun", "figure", "table", "paper")
+    assert set(planned(clone, *again)) <= LATE
+    made = [file for place in ("figures", "tables") for file in sorted((clone / "results" / place).iterdir())]
+    assert len(made) > 30
+    for file in made:
+        file.unlink()
+    done = snakemake(clone, *again)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in [*made, clone / "results/paper.pdf"]:
+        assert file.read_bytes() == (study / file.relative_to(clone)).read_bytes(), file.name
+    assert not list(clone.glob("results/cells/*/checkpoints"))

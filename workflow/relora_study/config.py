@@ -290,8 +290,20 @@ class Runtime(Section):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16"]
     processes: PositiveInt
+    nodes: PositiveInt
     compile: bool
     release_memory: bool
+
+    @property
+    def processes_per_node(self) -> int:
+        """How many of a training's processes run on each node."""
+        return self.processes // self.nodes
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"processes {self.processes} must be a multiple of nodes {self.nodes}")
+        return self
 
 
 class Study(Section):

@@ -19,11 +19,11 @@ def flops_per_token(cell: Cell) -> int:
     head = 6 * size.d_model * cell.model.vocab_size
     if method.adapters_only:
         head = 4 * size.d_model * cell.model.vocab_size
-    layer = sum(_linear_flops(cell, *shape) for shape in _linear_shapes(cell))
+    layer = sum(_linear_flops(cell, *shape) for shape in linear_shapes(cell))
     return size.num_hidden_layers * (layer + 12 * cell.model.context_length * size.d_model) + head
 
 
-def _linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
+def linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
     """Name, inputs and outputs of a layer's linear maps."""
     width, hidden = cell.size.d_model, cell.size.intermediate_size
     narrow = cell.size.num_key_value_heads * cell.size.head_dim

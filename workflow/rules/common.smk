@@ -16,6 +16,14 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin,
 from relora_study.config import cells, check
 from relora_study.errors import UserError
 from relora_study.estimate import estimated_minutes
+from relora_study.scheduling import (
+    launch_command,
+    node_resources,
+    pretrain_megabytes,
+    pretrain_minutes,
+    reading_megabytes,
+    reading_minutes,
+)
 
 try:
     STUDY = check(config, [*workflow.configfiles])
@@ -41,9 +49,9 @@ def as_yaml(settings):
     return yaml.safe_dump(settings.model_dump(), sort_keys=False)
 
 
-def launcher(processes):
-    """The command that starts a training's module: alone, or in several processes on this node."""
-    return "python -m" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m"
+def by_cell(amount, *arguments):
+    """What ``amount`` of relora_study.scheduling says of a job's cell, as a resource."""
+    return lambda wildcards: amount(CELLS[wildcards.cell], *arguments)
 
 
 def readings(wildcards):

@@ -14,8 +14,8 @@ rule dynamics:
         "../../envs/train.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=by_cell(reading_megabytes, STUDY.dynamics.batch_sequences * STUDY.model.context_length),
+        runtime=by_cell(reading_minutes),
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
         cell=subpath(input.manifest, parent=True),

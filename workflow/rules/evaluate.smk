@@ -68,8 +68,8 @@ rule evaluate:
         "../../envs/train.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
+        runtime=by_cell(reading_minutes),
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
         cell=subpath(input.manifest, parent=True),

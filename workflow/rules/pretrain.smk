@@ -9,21 +9,25 @@ rule pretrain:
     benchmark:
         "results/benchmarks/jobs/pretrain-{cell}.tsv"
     priority: 10
-    # A run that stops itself at train.time_limit exits with code 75; the next try goes on from its state.
-    retries: 20 if STUDY.train.time_limit else 0
+    # A run that stops itself at train.time_limit exits with code 75, and the next try goes on from its state. How often
+    # it is tried is the profile's to say: Snakemake would follow a rule's own `retries` inside one SLURM job
+    # (snakemake-executor-plugin-slurm, issue 284).
     conda:
         "../../envs/train.yaml"
-    threads: STUDY.runtime.processes
+    threads: STUDY.runtime.processes_per_node
     resources:
-        mem_mb=2000,
-        runtime=240,
+        **node_resources(STUDY.runtime),
+        mem_mb=by_cell(pretrain_megabytes),
+        runtime=by_cell(pretrain_minutes),
         gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
     # The code is not an input: a comment must not cost GPU days. Force a cell with `-R pretrain` after changing it.
     # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
     params:
-        launch=launcher(STUDY.runtime.processes),
+        launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),
     message:
         "Pretraining {wildcards.cell}"
+    # A scheduler and Ctrl-C signal every process of a job. So no shell stays that would die of it and take the training
+    # along while it finishes its step, and the log's end stays open until the training has closed its own.
     shell:
-        "{params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"
-        " 2> >(tee {log:q} >&2)"
+        "exec {params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q}"
+        " --threads {threads} 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"

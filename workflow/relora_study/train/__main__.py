@@ -49,7 +49,7 @@ def cell(
 ) -> None:
     """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
     settings, began = read_section(Cell, config), time.perf_counter()
-    torch.set_num_threads(max(1, threads // settings.runtime.processes))
+    torch.set_num_threads(max(1, threads // settings.runtime.processes_per_node))
     if settings.runtime.release_memory:
         release_freed_memory()
     limit = 60 * (settings.train.time_limit or math.inf)

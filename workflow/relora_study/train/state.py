@@ -20,7 +20,8 @@ from .checkpoints import STATES_KEPT
 
 def fingerprint(cell: Cell) -> str:
     """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last."""
-    without = {"train": {"state_every", "time_limit"}, "runtime": {"device", "processes", "compile", "release_memory"}}
+    machine = {"device", "processes", "nodes", "compile", "release_memory"}
+    without = {"train": {"state_every", "time_limit"}, "runtime": machine}
     return hashlib.sha256(cell.model_dump_json(exclude=without).encode()).hexdigest()
 
 

@@ -1,0 +1,118 @@
+"""Packing results for others: what is in it, the same bytes each time, and nothing taken from a damaged one."""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from relora_study.archive import HASHES, _packed, _sha256, pack, unpack
+from relora_study.errors import UserError
+from relora_study.files import write_text, write_yaml
+
+CELL = "cells/tiny-full-s1"
+SHARED = ["settings/study.yaml", "settings/whole.yaml", "tables/final.csv", "figures/f.pdf", "paper.pdf"]
+OWN = [
+    "config.yaml",
+    "log.csv",
+    "timing.csv",
+    "manifest.json",
+    "evaluation.csv",
+    "evaluation/step-000020-pairs.parquet",
+]
+LEFT = [
+    "checkpoints/step-000020/model.safetensors",
+    "state/step-000020/state.json",
+    "evaluation/step-000008-pairs.parquet",
+]
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    folder = tmp_path / "results"
+    for name in [
+        *SHARED,
+        *(f"{CELL}/{name}" for name in OWN + LEFT),
+        "cells/other-full-s1/log.csv",
+        "data/tokens/train.bin",
+    ]:
+        write_text(folder / name, f"what {name} holds")
+    write_text(folder / "data/tokens/manifest.json", "{}")
+    write_text(folder / "logs/pretrain/tiny-full-s1.log", "said")
+    write_yaml(folder / "settings/study.yaml", {"sizes": ["tiny"], "methods": ["full"], "seeds": [1]})
+    return folder
+
+
+def packed(results: Path) -> Path:
+    output = results.parent / "archive.tar.gz"
+    pack(results, results / "settings/study.yaml", output)
+    return output
+
+
+def test_an_archive_holds_what_the_report_needs_and_nothing_large_or_foreign(results):
+    with tarfile.open(packed(results)) as archive:
+        names = archive.getnames()
+        environment = archive.extractfile("archive/environment.txt").read().decode()
+    extra = ["logs/pretrain/tiny-full-s1.log", "archive/environment.txt", "archive/corpus.json", HASHES]
+    assert sorted(names) == sorted([*SHARED, *(f"{CELL}/{name}" for name in OWN), *extra])
+    assert "torch==" in environment and "# Python 3" in environment
+
+
+def test_the_same_results_give_the_same_bytes(results):
+    first = packed(results).read_bytes()
+    for file in results.rglob("*"):
+        os.utime(file, (1, 1))
+        file.chmod(0o700)
+    assert packed(results).read_bytes() == first
+
+
+def test_what_is_unpacked_is_what_was_packed_and_its_hashes_are_those_of_sha256sum(results, tmp_path):
+    clone = tmp_path / "clone" / "results"
+    unpack(packed(results), clone)
+    for name in (*SHARED, *(f"{CELL}/{name}" for name in OWN)):
+        assert (clone / name).read_bytes() == (results / name).read_bytes()
+    assert subprocess.run(["sha256sum", "--check", "--quiet", HASHES], cwd=clone).returncode == 0
+    assert len({file.stat().st_mtime_ns for file in clone.rglob("*") if file.is_file()}) == 1
+    with pytest.raises(UserError, match="holds cells; unpack into a fresh clone"):
+        unpack(packed(results), clone)
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    with tarfile.open(archive) as opened:
+        return {name: opened.extractfile(name).read() for name in opened.getnames()}
+
+
+def outside(found: dict[str, bytes]) -> None:
+    found["../evil"] = b"x"
+    found[HASHES] += f"{_sha256(b'x')}  ../evil\n".encode()
+
+
+DAMAGE = {
+    "changed": lambda found: found.update({"tables/final.csv": b"better numbers"}),
+    "added": lambda found: found.update({"tables/more.csv": b"x"}),
+    "missing": lambda found: found.pop("tables/final.csv"),
+    "outside": outside,
+    "without hashes": lambda found: found.pop(HASHES),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_nothing_is_taken_from_an_archive_that_is_not_as_it_was(results, tmp_path, damage):
+    archive = packed(results)
+    found = contents(archive)
+    DAMAGE[damage](found)
+    archive.write_bytes(_packed(found))
+    clone = tmp_path / "clone" / "results"
+    with pytest.raises(UserError, match="fetch it again"):
+        unpack(archive, clone)
+    assert not clone.exists() and not (tmp_path / "clone" / "evil").exists()
+
+
+def test_half_a_download_is_one_line(results, tmp_path):
+    archive = packed(results)
+    archive.write_bytes(archive.read_bytes()[:300])
+    environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow")}
+    command = [sys.executable, "-m", "relora_study.archive", "unpack", archive, "--results", tmp_path / "clone"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a whole archive" in done.stderr

@@ -1,0 +1,160 @@
+"""`python -m relora_study.publish`: a cell's checkpoints on the Hugging Face Hub, with a card. Never part of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+from huggingface_hub import EvalResult, HfApi, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from .config import Cell, read_section
+from .errors import UserError, command_line
+from .files import read_yaml
+from .train.checkpoints import list_checkpoints
+
+SHOWN = [  # suite, item, metric of evaluation.csv, and what the card calls it
+    ("perplexity", "overall", "token_perplexity", "Perplexity a token"),
+    ("perplexity", "overall", "mean_text_perplexity", "Mean over texts of a text's perplexity"),
+    ("perplexity", "overall", "bits_per_byte", "Bits a byte"),
+    ("held_out", "fixed_batch", "loss", "Held-out loss, nats a token"),
+    ("minimal_pairs", "overall", "accuracy", "Minimal-pair accuracy"),
+]
+CARD = """---
+{metadata}
+---
+# {name}
+
+A Llama-style language model of {parameters:,} parameters ({trainable:,} trained), {how}.
+It saw {tokens:,} tokens in {steps:,} steps. It is one cell of a replication of
+[Weiss et al. 2025](https://arxiv.org/abs/2509.12960), which asks what ReLoRA does to the learning dynamics of small
+language models: a subject of study, not a model to use for anything else.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("{repository}")
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+```
+{revisions}
+## Measured at step {step:,}
+{results}
+
+## Provenance
+- SHA-256 of the final `model.safetensors`: `{digest}`
+- Trained with {versions}, on {device}, {processes} process(es), in {hours:.2f} hours.
+- `adapters.safetensors`, where there is one, holds the live factors A and B; the weights have them folded in.
+
+All that decided this run:
+```yaml
+{settings}```
+"""
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def publish(
+    cell: Annotated[Path, typer.Argument(help="the cell's folder, results/cells/<cell>")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hub; made, private, where there is none")],
+    tokenizer: Annotated[Path, typer.Option(help="the tokenizer's folder")] = Path("results/data/tokenizer"),
+    licence: Annotated[str, typer.Option(help="the Hub's name of the weights' licence; yours to choose")] = "other",
+    public: Annotated[bool, typer.Option(help="make a new repository public")] = False,
+    all_steps: Annotated[bool, typer.Option(help="each earlier checkpoint, too, as a branch step-NNNNNN")] = False,
+    card_only: Annotated[bool, typer.Option(help="print the card and send nothing")] = False,
+) -> None:
+    """Upload CELL's last checkpoint, the tokenizer and a generated card to REPOSITORY; `hf auth login` first."""
+    card = model_card(cell, repository, licence, all_steps)
+    if card_only:
+        print(card)
+        return
+    try:
+        upload(HfApi(), cell, repository, tokenizer, card, private=not public, all_steps=all_steps)
+    except (HfHubHTTPError, OSError) as error:  # no network, no login, no such owner
+        raise UserError(f"the Hub refused {repository}: {error}; `hf auth login`, or check the owner's name") from error
+    print(f"https://huggingface.co/{repository}")
+
+
+def upload(
+    api: HfApi, cell: Path, repository: str, tokenizer: Path, card: str, *, private: bool, all_steps: bool
+) -> None:
+    """Send the last checkpoint to the repository's main branch, and with ``all_steps`` every other to its own."""
+    *earlier, last = list_checkpoints(cell).values()
+    api.create_repo(repository, private=private, exist_ok=True)
+    for place in earlier if all_steps else []:
+        api.create_branch(repository, branch=place.name, exist_ok=True)
+        _upload_checkpoint(api, place, repository, tokenizer, card, place.name)
+    _upload_checkpoint(api, last, repository, tokenizer, card, "main")
+
+
+def _upload_checkpoint(api: HfApi, place: Path, repository: str, tokenizer: Path, card: str, revision: str) -> None:
+    """One commit a folder: the tokenizer, then the weights, then the card that speaks of both."""
+    api.upload_folder(repo_id=repository, folder_path=tokenizer, revision=revision, commit_message="Tokenizer")
+    api.upload_folder(repo_id=repository, folder_path=place, revision=revision, commit_message=place.name)
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repository, revision=revision)
+
+
+def model_card(cell: Path, repository: str, licence: str, all_steps: bool) -> str:
+    """The card: what the cell's manifest, settings and evaluation.csv say. Raises :class:`UserError` before its end."""
+    settings, manifest = read_section(Cell, cell / "config.yaml"), read_yaml(cell / "manifest.json")
+    found = _results(cell / "evaluation.csv", settings.train.steps)
+    steps = [place.name for place in list_checkpoints(cell).values()][:-1]
+    revisions = f"\nEarlier checkpoints are branches, for `revision=`: {', '.join(steps)}.\n" if all_steps else ""
+    return CARD.format(
+        metadata=_metadata(settings.name, licence, found),
+        name=settings.name,
+        parameters=manifest["parameters"],
+        trainable=manifest["trainable_parameters"],
+        how=_how(settings),
+        tokens=manifest["tokens"],
+        steps=manifest["steps"],
+        step=settings.train.steps,
+        repository=repository,
+        revisions=revisions,
+        results=found[["what", "value"]].to_markdown(index=False, floatfmt=".4f"),
+        digest=manifest["final_sha256"],
+        versions=", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items())),
+        device=manifest["device"],
+        processes=manifest["processes"],
+        hours=manifest["seconds"] / 3600,
+        settings=(cell / "config.yaml").read_text(encoding="utf-8"),
+    )
+
+
+def _results(file: Path, step: int) -> pd.DataFrame:
+    """The rows of evaluation.csv at ``step`` that the card shows: suite, metric, value, what."""
+    try:
+        table = pd.read_csv(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {file}: {error}; run snakemake {file}") from error
+    wanted = pd.DataFrame(SHOWN, columns=["suite", "item", "metric", "what"])
+    return wanted.merge(table[table.step == step], on=["suite", "item", "metric"])
+
+
+def _metadata(name: str, licence: str, found: pd.DataFrame) -> str:
+    """The card's YAML head, in the Hub's own terms."""
+    results = [
+        EvalResult("text-generation", row.suite, row.suite, row.metric, float(row.value), metric_name=row.what)
+        for row in found.itertuples()
+    ]
+    data = ModelCardData(
+        model_name=name,
+        license=licence,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["relora", "llama", "replication"],
+        eval_results=results,
+    )
+    return str(data.to_yaml())
+
+
+def _how(settings: Cell) -> str:
+    method = settings.method
+    if not method.rank:
+        return "trained at full rank"
+    merged = f"merged every {method.reset_period} steps" if method.reset_period else "never merged"
+    return f"trained by the method `{settings.method_name}`: adapters of rank {method.rank}, {merged}"
+
+
+if __name__ == "__main__":
+    command_line(app)

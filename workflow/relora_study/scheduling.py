@@ -1,0 +1,94 @@
+"""What a cell's jobs ask of a scheduler: memory, minutes, tries, and the command that starts a training."""
+
+import math
+
+from .config import Cell, Runtime
+from .estimate import NOMINAL_FLOPS_PER_SECOND, OVERHEAD, linear_shapes, training_flops
+
+CORES_OF_NOMINAL = 2  # that reach the nominal speed together
+GPU_FLOPS_PER_SECOND = 0.1 * 312e12  # a tenth of an A100's peak: small models leave much of a GPU idle
+SAFETY = 3  # on estimated minutes and megabytes: a job that is cut off costs more than one that waits
+START_AND_SAVE = 15  # minutes that a job may take besides its time limit: imports from a busy disk, the last state
+LIBRARIES = {"cpu": 800, "cuda": 4000}  # megabytes of host memory that a process has before the model
+MEGABYTE = 2**20
+
+
+def parameter_count(cell: Cell) -> int:
+    """Parameters of the cell's model with its adapters, from the shapes alone."""
+    size, method = cell.size, cell.method
+    shapes = linear_shapes(cell)
+    layer = sum(inputs * outputs for _, inputs, outputs in shapes) + 2 * size.d_model
+    adapted = [inputs + outputs for name, inputs, outputs in shapes if name in method.targets]
+    scales = len(adapted) if method.trainable_scale else 0
+    layer += method.rank * sum(adapted) + scales
+    return size.num_hidden_layers * layer + (2 * cell.model.vocab_size + 1) * size.d_model
+
+
+def training_minutes(cell: Cell) -> float:
+    """Minutes that the training may take in all, on the GPUs or cores it asks for; generous."""
+    on_gpu = cell.runtime.device == "cuda"
+    speed = GPU_FLOPS_PER_SECOND if on_gpu else NOMINAL_FLOPS_PER_SECOND / CORES_OF_NOMINAL
+    return SAFETY * training_flops(cell) / (speed * cell.runtime.processes) / 60
+
+
+def pretrain_minutes(cell: Cell) -> int:
+    """Minutes that one job of the training asks for: its time limit with a margin, or all that it may take."""
+    limit = cell.train.time_limit
+    return math.ceil(limit) + START_AND_SAVE if limit else max(60, math.ceil(training_minutes(cell)))
+
+
+def reading_minutes(cell: Cell) -> int:
+    """Minutes that evaluating a cell's checkpoints, or taking their spectra, may take."""
+    return max(60, math.ceil((OVERHEAD - 1) * training_minutes(cell) * cell.runtime.processes))
+
+
+def pretrain_megabytes(cell: Cell) -> int:
+    """Host memory on each node: on the CPU the model, its gradients, moments and activations; with GPUs, a state."""
+    state = 16 * parameter_count(cell)  # float32 weights, gradients and two moments
+    on_gpu = cell.runtime.device == "cuda"
+    each = state if on_gpu else state + _activation_bytes(cell)
+    return cell.runtime.processes_per_node * (_libraries(cell) + math.ceil(SAFETY / 2 * each / MEGABYTE))
+
+
+def _activation_bytes(cell: Cell) -> int:
+    """Float32 numbers kept for the backward pass of a micro-batch."""
+    size = cell.size
+    a_layer = 16 * size.d_model + 6 * size.intermediate_size
+    tokens = cell.train.micro_batch_size * cell.model.context_length // cell.runtime.processes
+    return 4 * tokens * size.num_hidden_layers * a_layer
+
+
+def reading_megabytes(cell: Cell, tokens: int) -> int:
+    """Host memory of a job that reads checkpoints: a few models, and logits of ``tokens`` tokens."""
+    models, logits = 4 * parameter_count(cell), 4 * tokens * cell.model.vocab_size
+    return _libraries(cell) + math.ceil(SAFETY * (models + logits) / MEGABYTE)
+
+
+def _libraries(cell: Cell) -> int:
+    return LIBRARIES["cuda" if cell.runtime.device == "cuda" else "cpu"]
+
+
+def launch_command(runtime: Runtime, threads: int) -> str:
+    """What starts a training's module: alone, in several processes on this node, or on each node of a SLURM job.
+
+    On several nodes the shell that runs it is SLURM's batch step, on the job's first node: so its host name is
+    where the processes meet. (Snakemake's plugin keeps SLURM_JOB_ID and drops the list of nodes.)
+    """
+    if runtime.processes == 1:
+        return "python -m"
+    torchrun = f"torchrun --nproc-per-node={runtime.processes_per_node}"
+    if runtime.nodes == 1:
+        return f"{torchrun} --standalone -m"
+    srun = f"srun --nodes={runtime.nodes} --ntasks={runtime.nodes} --ntasks-per-node=1 --cpus-per-task={threads}"
+    meeting = "--rdzv-id=$SLURM_JOB_ID --rdzv-endpoint=$(hostname):$((20000 + SLURM_JOB_ID % 10000))"
+    return f"{srun} {torchrun} --nnodes={runtime.nodes} --rdzv-backend=c10d {meeting} -m"
+
+
+def node_resources(runtime: Runtime) -> dict[str, int | str]:
+    """What makes SLURM give a training several nodes, with a task on each, and Snakemake leave `srun` to the job.
+
+    ``tasks_per_gpu`` 0 keeps the plugin from asking for the tasks once more for each GPU.
+    """
+    if runtime.nodes == 1:
+        return {}
+    return {"mpi": "srun", "nodes": runtime.nodes, "tasks": runtime.nodes, "tasks_per_gpu": 0}

@@ -1,0 +1,40 @@
+rule whole_settings:
+    output:
+        "results/settings/whole.yaml",
+    log:
+        "results/logs/settings/whole.log",
+    conda:
+        "../../envs/data.yaml"
+    params:
+        yaml=as_yaml(STUDY),
+    message:
+        "Settings: all of them"
+    shell:
+        "printf %s {params.yaml:q} > {output:q} 2> {log:q}"
+
+
+# Never part of `all`: `snakemake archive`.
+rule archive:
+    input:
+        readings,
+        expand("results/figures/{name}.{format}", name=CAPTIONS["figures"], format=["pdf", "png"]),
+        expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
+        "results/paper.pdf",
+        "results/settings/whole.yaml",
+        tokens="results/data/tokens",
+        study="results/settings/study.yaml",
+    output:
+        "results/archive.tar.gz",
+    log:
+        "results/logs/archive.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Packing the results"
+    shell:
+        "python -m relora_study.archive pack --results results --study {input.study:q} --output {output:q}"
+        " 2> >(tee {log:q} >&2)"
