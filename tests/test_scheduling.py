@@ -42,9 +42,8 @@ def test_parameters_are_those_of_the_model(make_cell, method, switches):
 
 
 def runtime(**changes) -> Runtime:
-    return Runtime(
-        **{"device": "cuda", "precision": "bfloat16", "processes": 1, "nodes": 1, "compile": False} | changes
-    )
+    default = yaml.safe_load((ROOT / "config.yaml").read_text())["runtime"]
+    return Runtime(**(default | {"device": "cuda"} | changes))
 
 
 def test_the_launch_command_fits_the_processes_and_nodes():

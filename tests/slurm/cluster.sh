@@ -81,7 +81,10 @@ stop() { # by its own pid file, the process of that name and no other
     local pid name=$2
     pid=$(cat "$1" 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$name" ] || return 0
     kill "$pid"
-    for _ in $(seq 100); do [ -e "/proc/$pid" ] || return 0; sleep 0.1; done
+    for _ in $(seq 100); do # an ended process that nobody waited for has no command line left
+        grep -qs . "/proc/$pid/cmdline" || return 0
+        sleep 0.1
+    done
     kill -9 "$pid"
 }
 

@@ -20,10 +20,7 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")
 ABSENT = 69
 CELLS = ["tiny-full-s1", "tiny-relora_released-s1"]
-ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT / "workflow"),
-    "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
-}
+ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
 pytestmark = pytest.mark.slurm
 
 
@@ -97,7 +94,7 @@ def trained_alone(study: Path, cells: list[str]) -> tuple[list[str], float]:
         write_yaml(folder / "config.yaml", settings)
         places = ["--config", folder / "config.yaml", "--tokens", study / "results/data/tokens", "--threads", "1"]
         train = [sys.executable, "-m", "relora_study.train", "cell", *places]
-        processes.append(subprocess.Popen(train, env=ENVIRONMENT))
+        processes.append(subprocess.Popen(train, env=ENVIRONMENT | {"PYTHONPATH": str(study / "workflow")}))
     assert [process.wait(timeout=300) for process in processes] == [0] * len(cells)
     seconds = [json.loads((folder / "manifest.json").read_text())["seconds"] for folder in folders]
     return [final_hash(folder) for folder in folders], min(seconds)
