@@ -138,7 +138,7 @@ def test_a_requeued_training_saves_itself_and_ends_as_an_uncut_one(cluster, stud
     assert [final_hash(folder)] == trained_alone(study, [cell])[0]
 
 
-def wait_until(true, seconds: int = 90) -> None:
+def wait_until(true, seconds: int = 180) -> None:
     for _ in range(4 * seconds):
         if true():
             return
