@@ -3,11 +3,12 @@
 import math
 
 from .config import Cell, Runtime
-from .estimate import NOMINAL_FLOPS_PER_SECOND, OVERHEAD, linear_shapes, training_flops
+from .estimate import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, training_flops
 
 CORES_OF_NOMINAL = 2  # that reach the nominal speed together
 GPU_FLOPS_PER_SECOND = 0.1 * 312e12  # a tenth of an A100's peak: small models leave much of a GPU idle
 SAFETY = 3  # on estimated minutes and megabytes: a job that is cut off costs more than one that waits
+TOKENS_READ = 5_000_000  # of a checkpoint: BLiMP's 134,000 sentences and as much again of texts, rounded up
 START_AND_SAVE = 15  # minutes that a job may take besides its time limit: imports from a busy disk, the last state
 LIBRARIES = {"cpu": 800, "cuda": 4000}  # megabytes of host memory that a process has before the model
 MEGABYTE = 2**20
@@ -26,9 +27,14 @@ def parameter_count(cell: Cell) -> int:
 
 def training_minutes(cell: Cell) -> float:
     """Minutes that the training may take in all, on the GPUs or cores it asks for; generous."""
+    return _minutes(cell, training_flops(cell)) / cell.runtime.processes
+
+
+def _minutes(cell: Cell, flops: float) -> float:
+    """Generous minutes of one GPU, or one core, for ``flops``."""
     on_gpu = cell.runtime.device == "cuda"
     speed = GPU_FLOPS_PER_SECOND if on_gpu else NOMINAL_FLOPS_PER_SECOND / CORES_OF_NOMINAL
-    return SAFETY * training_flops(cell) / (speed * cell.runtime.processes) / 60
+    return SAFETY * flops / speed / 60
 
 
 def pretrain_minutes(cell: Cell) -> int:
@@ -39,7 +45,9 @@ def pretrain_minutes(cell: Cell) -> int:
 
 def reading_minutes(cell: Cell) -> int:
     """Minutes that evaluating a cell's checkpoints, or taking their spectra, may take."""
-    return max(60, math.ceil((OVERHEAD - 1) * training_minutes(cell) * cell.runtime.processes))
+    forward = flops_per_token(cell) / 3  # the backward pass is twice the forward one
+    checkpoints = 2 * (cell.train.steps // cell.train.checkpoint_every + 1)
+    return max(120, math.ceil(_minutes(cell, checkpoints * TOKENS_READ * forward)))
 
 
 def pretrain_megabytes(cell: Cell) -> int:
@@ -59,9 +67,9 @@ def _activation_bytes(cell: Cell) -> int:
 
 
 def reading_megabytes(cell: Cell, tokens: int) -> int:
-    """Host memory of a job that reads checkpoints: a few models, and logits of ``tokens`` tokens."""
-    models, logits = 4 * parameter_count(cell), 4 * tokens * cell.model.vocab_size
-    return _libraries(cell) + math.ceil(SAFETY * (models + logits) / MEGABYTE)
+    """Host memory of a job that reads checkpoints: a few models, and on a CPU the logits of ``tokens`` tokens."""
+    logits = 0 if cell.runtime.device == "cuda" else 4 * tokens * cell.model.vocab_size
+    return _libraries(cell) + math.ceil(SAFETY * (4 * parameter_count(cell) + logits) / MEGABYTE)
 
 
 def _libraries(cell: Cell) -> int:
