@@ -9,12 +9,13 @@ import pytest
 from matplotlib import pyplot
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
+from relora_study.report.captions import chapters
 from relora_study.report.figures import FIGURES
 from relora_study.report.load import published_readings
 from relora_study.report.paper import values
 from relora_study.report.significance import compare
 from relora_study.report.style import finish
-from relora_study.report.tables import TABLES, write_table
+from relora_study.report.tables import RELEASED_TABLES, TABLES, write_table
 from scipy import stats
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,8 @@ ROOT = Path(__file__).parents[2]
 def test_every_figure_is_drawn_with_every_method(results, tmp_path, name):
     figure = FIGURES[name](results)
     labels = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
-    assert labels >= {"relora", "relora_released"} | (
-        {"full"} if name not in ("adapter_pattern", "resets") else set()
-    )  # full rank has neither
+    adapted = {"ReLoRA", "ReLoRA as released"}
+    assert labels >= (adapted if name in ("adapter_pattern",) else adapted | {"full rank"})  # full rank has no adapters
     assert all(len(line.get_xdata()) for axes in figure.axes for line in axes.get_lines())
     pyplot.close(figure)
 
@@ -37,7 +37,7 @@ def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
     log["loss"] = 1.0 + 0.5 * log.step.isin(range(122, 601, 60)) + 9.0 * (log.step == 62)
     log.to_csv(path, index=False)
     figure = FIGURES["resets"](results)
-    (line,) = (line for line in figure.axes[0].get_lines() if line.get_label() == "relora")
+    (line,) = (line for line in figure.axes[0].get_lines() if line.get_label() == "ReLoRA")
     drawn = dict(zip(*line.get_data(), strict=True))
     assert drawn[1] == pytest.approx(0.5) and drawn[0] == pytest.approx(0.0) == drawn[2]
     pyplot.close(figure)
@@ -89,13 +89,6 @@ def test_holm_counts_only_paradigms_that_survive_it():
     assert found["difference_low"] < found["difference"] < found["difference_high"]
 
 
-def test_only_the_released_variant_is_called_dead(results):
-    dead = TABLES["dead_first_cycle"](results).set_index("cell").dead
-    assert dead.to_dict() == {
-        f"{size}-{m}-s42": m != "relora" for size in ("tiny", "small") for m in ("relora", "relora_released")
-    }
-
-
 def test_the_audits_verdicts_follow_the_readings(results):
     found = TABLES["audit"](results)
     verdict = found.set_index(["cell", "measure"]).verdict
@@ -119,6 +112,8 @@ def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
     captions = read_yaml(ROOT / "workflow/report/captions.yaml")
     assert list(captions["figures"]) == list(FIGURES)
     assert list(captions["tables"]) == list(TABLES)
+    assert list(captions["published"]["tables"]) == list(RELEASED_TABLES)
+    assert sorted(chapters()) == sorted(FIGURES)
 
 
 def test_a_missing_reading_names_the_file(results):
