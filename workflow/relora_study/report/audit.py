@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell
-from .around_resets import around_resets
+from .around_resets import around_resets, over_full_rank
 from .load import Results, published_readings, regular_readings
 from .pattern import adapter_pattern
 from .published import flat_start
@@ -45,7 +45,7 @@ def audit(results: Results) -> pd.DataFrame:
 
 
 def _evidence(results: Results, cell: Cell, pattern: pd.Series) -> Evidence:
-    log, regular = results.own_table("log.csv"), regular_readings(results)
+    log, regular = over_full_rank(results.own_table("log.csv")), regular_readings(results)
     after = pd.concat(
         published_readings(results, quantity, metric).assign(quantity=quantity, metric=metric)
         for quantity, metric in (("weights", "per"), ("updates", "per"), ("updates", "frobenius_norm"))
@@ -107,7 +107,7 @@ def _spike(evidence: Evidence) -> Finding:
     clear = jumps.mean() > 2 * jumps.sem()
     verdict = "spikes, as the published loss does" if clear else "no spike, unlike the published loss"
     return evidence.row(
-        "unscaled merge", "jump of the training loss 2 to 4 steps after resets (nats/token)", jumps.mean(), verdict
+        "unscaled merge", "jump of the training loss, over full rank's, 2 to 4 steps after resets (nats/token)", jumps.mean(), verdict
     )
 
 
@@ -173,12 +173,20 @@ def _after_over_before(evidence: Evidence, metric: str) -> float:
 
 
 def _adam(evidence: Evidence) -> Finding:
-    """The reset keeps Adam's step count, so its bias correction does not know that the moments are new."""
+    """The reset keeps Adam's step count and a thousandth of each moment, drawn apart.
+
+    So bias correction does not know that the moments are new; and A, which has no gradient until B has moved, steps by
+    its first moment over epsilon where that survived and the second did not.
+    """
     log = evidence.log.set_index("step")
     per_rate = (log.update_norm / log.learning_rate).where(log.learning_rate > 0)
     after = [_next(per_rate, at) / per_rate.loc[at - 10 : at - 1].mean() for at in log.index[log.reset == 1][1:]]
     ratio = float(np.nanmedian(after)) if after else np.nan
-    verdict = "larger than before: the re-warm-up is needed" if ratio > 1 else "no larger than before"
+    verdict = "no larger than before"
+    if ratio > 10:
+        verdict = "far larger: where only the first moment survives, Adam divides by its epsilon"
+    elif ratio > 1:
+        verdict = "larger: Adam's bias correction takes the new moments for old ones"
     return evidence.row(
         "Adam's state", "first update after resets, over the ten before, per unit of rate", ratio, verdict
     )

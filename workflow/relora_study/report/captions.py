@@ -32,8 +32,8 @@ def captions(cells: Mapping[str, Cell], published: Shown, suite: str) -> dict[st
     seeds = len({cell.seed for cell in cells.values()})
     words = {
         "pairs": "BLiMP" if published == "only" else suite,
-        "seeds": f" Means over {seeds} seeds; bands: 95 % intervals." if seeds > 1 else "",
-        "layers": "" if published == "only" else " Bands: 95 % intervals over layers" + " and seeds" * (seeds > 1) + ".",
+        "seeds": f" Means over {seeds} seeds; bands: 95 % bootstrap intervals." if seeds > 1 else "",
+        "layers": "" if published == "only" else " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
         "overlay": OVERLAY if published == "overlay" else "",
     }
     texts = yaml.safe_load(FILE.read_text(encoding="utf-8"))

@@ -69,8 +69,8 @@ def plain(value: Any) -> str:
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"
     if not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.1e}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:

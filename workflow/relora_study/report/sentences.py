@@ -34,10 +34,10 @@ def _headline(results: Results, final: pd.DataFrame) -> str:
     if gaps.empty:
         return ""
     better, spread = int((gaps > 0).sum()), _spread(gaps.abs(), 3)
-    if better == len(gaps):
-        return f"Full rank reaches a lower held-out loss than ReLoRA in all {len(gaps)} comparisons, by {spread} nats a token."
-    if better == 0:
-        return f"ReLoRA reaches a lower held-out loss than full rank in all {len(gaps)} comparisons, by {spread} nats a token."
+    if better in (0, len(gaps)):
+        lower, higher = ("full rank", "ReLoRA") if better else ("ReLoRA", "full rank")
+        every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
+        return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {spread} nats a token."
     return (
         f"Full rank reaches a lower held-out loss than ReLoRA in {better} of {len(gaps)} comparisons; the differences are"
         f" {spread} nats a token."
@@ -80,7 +80,7 @@ def released() -> list[str]:
         verdicts = found[found.finding == finding].groupby("size").verdict.agg(" ".join)
         if verdicts.str.contains(word).all():
             said.append(text)
-    return [f"The released curves show {_listed(said)}." if said else "The released curves show none of the faults we tested."]
+    return [f"The released curves show {'; '.join(said)}." if said else "The released curves show none of the faults we tested."]
 
 
 def comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:

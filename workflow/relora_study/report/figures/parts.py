@@ -5,22 +5,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.special import stdtrit
 
 from ..load import Results, regular_readings
 from ..style import look, panels
 
+RESAMPLES = 400
+
 
 def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
-    """Mean of ``value`` by step, with Student's 95 % interval of the mean over ``over`` where there are several."""
+    """Mean of ``value`` by step, with its 95 % bootstrap interval where there are several of ``over``."""
     by_step = rows.dropna(subset="value").groupby("step").value
     means = by_step.mean()
     if means.empty:
         return
     axes.plot(means.index, means, **drawn)
     if rows[over].nunique() > 1:
-        error = by_step.sem() * stdtrit((by_step.count() - 1).clip(lower=1), 0.975)
-        axes.fill_between(means.index, means - error, means + error, color=drawn["color"], alpha=0.15, linewidth=0)
+        low, high = zip(*(_interval(values.to_numpy()) for _, values in by_step), strict=True)
+        axes.fill_between(means.index, low, high, color=drawn["color"], alpha=0.15, linewidth=0)
+
+
+def _interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean: within the values, as PER and condition numbers must be."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def grid_of(results: Results, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:

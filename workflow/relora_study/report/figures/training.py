@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..around_resets import around_resets
+from ..around_resets import around_resets, over_full_rank
 from ..cost import device_hours, device_unit
 from ..load import Results, measured
 from ..published import NAMES, hours_a_step, loss_around_resets
@@ -79,9 +79,11 @@ def resets(results: Results) -> Figure:
     """Loss and update norm around a merge; a mean over all resets but the first, every method at the same steps."""
     if results.published == "only":
         return _released_resets(results)
-    titles = ["loss minus mean of\nten steps before", "update norm over\nmean of ten before"]
+    titles = ["loss over full rank's, minus\nmean of ten before", "update norm over\nmean of ten before"]
+    if "full" not in results.methods:
+        titles[0] = "loss minus\nmean of ten before"
     figure, grid = grid_of(results, titles, titles)
-    log = results.own_table("log.csv")
+    log = over_full_rank(results.own_table("log.csv"))
     for column, size in enumerate(results.sizes):
         here = log[log["size"] == size]
         at = sorted(here.step[here.reset == 1].unique())[1:]
@@ -92,6 +94,7 @@ def resets(results: Results) -> Figure:
                 mean_line(axes, around.rename(columns={name: "value"}), "reset_step", drawn)
         for axes in grid[:, column]:
             axes.axvline(0, color="grey", linewidth=0.6)
+        log_axis(grid[1, column])
         grid[-1, column].set_xlabel("steps after the merge")
     return figure
 
