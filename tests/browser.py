@@ -12,7 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
 # Without these a browser looks for updates, translations and accounts, which a closed network refuses one by one.
-QUIET = "quic background-networking component-update sync extensions default-apps translate".split()
+QUIET = ["quic", "background-networking", "component-update", "sync", "extensions", "default-apps", "translate"]
 SECONDS = 120
 
 # Decodes every image of the report, and gives those that do not come out: their paths.
@@ -55,7 +55,7 @@ def chromium() -> tuple[str, str]:
 
 
 def look_at(page: Path, profile: Path, screenshot: Path) -> Seen:
-    """Open ``page``, walk through every category by clicking, show a figure, and keep a ``screenshot`` of the first view."""
+    """Open ``page``, list every category, show a figure; ``screenshot`` keeps the first view, and the figure beside."""
     driver = _start(profile)
     try:
         driver.get(page.as_uri())
@@ -63,7 +63,9 @@ def look_at(page: Path, profile: Path, screenshot: Path) -> Seen:
         text = driver.find_element(By.ID, "app").text
         screenshot.parent.mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(screenshot))
-        listed = [title for name in driver.execute_script("return Object.keys(categories)") for title in _open(driver, name)]
+        listed = [
+            title for name in driver.execute_script("return Object.keys(categories)") for title in _open(driver, name)
+        ]
         captions = driver.execute_script(CAPTIONS)
         images, broken = driver.execute_async_script(BROKEN_IMAGES)
         _show_a_figure(driver)
@@ -78,7 +80,14 @@ def _start(profile: Path) -> webdriver.Chrome:
     browser, driver = chromium()
     options = webdriver.ChromeOptions()
     options.binary_location = browser
-    flags = ["headless", "no-sandbox", "disable-gpu", "no-first-run", "window-size=1500,1100", f"user-data-dir={profile}"]
+    flags = [
+        "headless",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "window-size=1500,1100",
+        f"user-data-dir={profile}",
+    ]
     for flag in [*flags, *(f"disable-{name}" for name in QUIET)]:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
@@ -95,7 +104,9 @@ def _open(driver: webdriver.Chrome, category: str) -> list[str]:
     for chapter in chapters:
         driver.execute_script("app.setView({navbarMode: 'menu'})")  # or the last list of results stays
         driver.execute_script(
-            "app.setView({navbarMode: 'subcategory', category: arguments[0], subcategory: arguments[1]})", category, chapter
+            "app.setView({navbarMode: 'subcategory', category: arguments[0], subcategory: arguments[1]})",
+            category,
+            chapter,
         )
         WebDriverWait(driver, SECONDS).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#app table tr td"))
         rows += [one.text for one in driver.find_elements(By.CSS_SELECTOR, "#app table tr")]

@@ -60,7 +60,9 @@ def judged_of(right: float) -> pd.DataFrame:
 def texts_of(perplexity: float) -> pd.DataFrame:
     """Twenty texts in two domains, around a perplexity."""
     nats = 50 * np.log(perplexity) * np.linspace(0.9, 1.1, 20)
-    return pd.DataFrame({"domain": ["a.com", "b.com"] * 10, "text": range(20), "tokens": 50, "bytes": 200, "nats": nats})
+    return pd.DataFrame(
+        {"domain": ["a.com", "b.com"] * 10, "text": range(20), "tokens": 50, "bytes": 200, "nats": nats}
+    )
 
 
 def dynamics_of(lost: float) -> pd.DataFrame:

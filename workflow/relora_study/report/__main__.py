@@ -1,7 +1,7 @@
 """`python -m relora_study.report`: figures, tables, the web report's first page and the paper.
 
-Every command reads a results folder; with `--published` it takes the released values alone and no run. What a command does
-not need it does not import: a figure is drawn in a few seconds, of which imports are most.
+Every command reads a results folder; with `--published` it takes the released values alone and no run. What a command
+does not need it does not import: a figure is drawn in a few seconds, of which imports are most.
 """
 
 from collections.abc import Mapping
@@ -41,8 +41,8 @@ def table(name: str, output: Place, results: Place = Path("results"), published:
 @app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
-    from .landing import page, released_page
     from ..files import write_text
+    from .landing import page, released_page
 
     write_text(output, released_page() if published else page(_open(results, False)))
 

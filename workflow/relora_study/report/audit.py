@@ -50,8 +50,8 @@ def _evidence(results: Results, cell: Cell, pattern: pd.Series) -> Evidence:
         published_readings(results, quantity, metric).assign(quantity=quantity, metric=metric)
         for quantity, metric in (("weights", "per"), ("updates", "per"), ("updates", "frobenius_norm"))
     )
-    own = (rows[rows.cell == cell.name] for rows in (log, regular, after))
-    return Evidence(cell, *own, pattern)
+    log, regular, after = (rows[rows.cell == cell.name] for rows in (log, regular, after))
+    return Evidence(cell, log, regular, after, pattern)
 
 
 def _findings(evidence: Evidence) -> Iterator[Finding]:
@@ -74,7 +74,9 @@ def _first_cycle(evidence: Evidence) -> Iterator[Finding]:
     )
     weights = evidence.after_resets.query("quantity == 'weights' and component == 'w2'")
     per = weights.groupby("step").value.mean()
-    moved = [abs(per.get((k + 1) * method.reset_period, np.nan) - per.get(k * method.reset_period, np.nan)) for k in (0, 1)]
+    moved = [
+        abs(per.get((k + 1) * method.reset_period, np.nan) - per.get(k * method.reset_period, np.nan)) for k in (0, 1)
+    ]
     share = moved[0] / moved[1]
     verdict = "flat, as the published curve is" if share < 0.01 else "moves, unlike the published curve"
     yield evidence.row(
@@ -95,9 +97,7 @@ def _merges(evidence: Evidence) -> Iterator[Finding]:
     yield evidence.row("unscaled merge", "median share of the update that a merge drops", lost, verdict)
     changes = "jumps" if jump > 0 else "falls"
     verdict = f"the loss {changes} by more than {LARGE_JUMP}" if abs(jump) > LARGE_JUMP else "no jump"
-    yield evidence.row(
-        "unscaled merge", "median jump of the held-out loss at a merge (nats/token)", jump, verdict
-    )
+    yield evidence.row("unscaled merge", "median jump of the held-out loss at a merge (nats/token)", jump, verdict)
 
 
 def _spike(evidence: Evidence) -> Finding:
@@ -107,7 +107,10 @@ def _spike(evidence: Evidence) -> Finding:
     clear = jumps.mean() > 2 * jumps.sem()
     verdict = "spikes, as the published loss does" if clear else "no spike, unlike the published loss"
     return evidence.row(
-        "unscaled merge", "jump of the training loss, over full rank's, 2 to 4 steps after resets (nats/token)", jumps.mean(), verdict
+        "unscaled merge",
+        "jump of the training loss, over full rank's, 2 to 4 steps after resets (nats/token)",
+        jumps.mean(),
+        verdict,
     )
 
 
@@ -149,7 +152,9 @@ def _restart(evidence: Evidence) -> Iterator[Finding]:
 def _readings(evidence: Evidence) -> Iterator[Finding]:
     share = _after_over_before(evidence, "per")
     verdict = "the cycle's end reads the same" if abs(share - 1) < 0.1 else "the cycle's end reads otherwise"
-    yield evidence.row("readings after resets", "PER of W2's B A shortly after resets, over that before", share, verdict)
+    yield evidence.row(
+        "readings after resets", "PER of W2's B A shortly after resets, over that before", share, verdict
+    )
     per = evidence.after_resets.query("quantity == 'updates' and metric == 'per' and component == 'w2'")
     share = per.groupby("step").value.mean().max() * evidence.cell.size.d_model / evidence.cell.method.rank
     verdict = "bounded by r / min(m, n), whatever is learnt" if share <= 1.001 else "above the bound"

@@ -33,14 +33,14 @@ def captions(cells: Mapping[str, Cell], published: Shown, suite: str) -> dict[st
     words = {
         "pairs": "BLiMP" if published == "only" else suite,
         "seeds": f" Means over {seeds} seeds; bands: 95 % bootstrap intervals." if seeds > 1 else "",
-        "layers": "" if published == "only" else " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
+        "layers": ""
+        if published == "only"
+        else " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
         "overlay": OVERLAY if published == "overlay" else "",
     }
     texts = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     chosen = texts["published"] if published == "only" else texts
-    return {
-        kind: {name: chosen[kind][name].format(**words) for name in chosen[kind]} for kind in ("figures", "tables")
-    }
+    return {kind: {name: chosen[kind][name].format(**words) for name in chosen[kind]} for kind in ("figures", "tables")}
 
 
 def chapters() -> dict[str, str]:

@@ -32,7 +32,5 @@ def device_hours(results: Results) -> dict[tuple[str, str], pd.Series]:
     times = times.assign(hours=times.seconds * many / 3600)
     spent = {}
     for (size, method), own in times.groupby(["size", "method"]):
-        spent[str(size), str(method)] = pd.concat(
-            [pd.Series({0: 0.0}), own.groupby("step").hours.mean().cumsum()]
-        )
+        spent[str(size), str(method)] = pd.concat([pd.Series({0: 0.0}), own.groupby("step").hours.mean().cumsum()])
     return spent

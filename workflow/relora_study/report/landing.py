@@ -27,8 +27,8 @@ def page(results: Results) -> str:
         duration(results, manifests),
         _grid(readable(cost(results)[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
         _heading("The headline"),
-        "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper, in the"
-        " menu) says what these numbers do and do not show.",
+        "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
+        " in the menu) says what these numbers do and do not show.",
         _grid(readable(final[shown])),
     ]
     return "\n\n".join(parts) + "\n"
@@ -39,8 +39,8 @@ def released_page() -> str:
     hours = final_values().gpu_hours.sum()
     parts = [
         _heading("What this is"),
-        "Figures, tables and an audit made from the values that the paper's authors released. Nothing was trained here; the"
-        f" published runs took {hours:,.0f} A100 GPU-hours.",
+        "Figures, tables and an audit made from the values that the paper's authors released. Nothing was trained here;"
+        f" the published runs took {hours:,.0f} A100 GPU-hours.",
         _heading("The headline"),
         _grid(readable(released_results())),
     ]
@@ -65,6 +65,7 @@ def _recipe(results: Results) -> str:
 
 
 def places(manifests: list[dict[str, Any]]) -> list[str]:
+    """Sentences of what trained the cells, each once."""
     each = [
         f"{devices(one)} {'GPU' if on_gpu(one) else 'CPU core'}{'s' * (devices(one) > 1)} a cell, on"
         f" {one.get('platform', 'a system that was not recorded')}."
@@ -74,11 +75,13 @@ def places(manifests: list[dict[str, Any]]) -> list[str]:
 
 
 def versions(manifests: list[dict[str, Any]]) -> list[str]:
+    """Sentences of the versions that trained the cells, each once."""
     each = [", ".join(f"{name} {version}" for name, version in sorted(one["versions"].items())) for one in manifests]
     return [f"Versions: {one}." for one in dict.fromkeys(each)]
 
 
 def duration(results: Results, manifests: list[dict[str, Any]]) -> str:
+    """How long training took, in a sentence."""
     hours = cost(results).device_hours.sum()
     longest = max(one["seconds"] for one in manifests) / 60
     return f"Training took {hours:.2f} {device_unit(results)} in all, the longest cell {longest:.1f} minutes."
@@ -94,4 +97,4 @@ def _list(lines: list[str]) -> str:
 
 def _grid(words: pd.DataFrame) -> str:
     """A table in reStructuredText's grid syntax."""
-    return words.to_markdown(index=False, tablefmt="grid", disable_numparse=True)
+    return str(words.to_markdown(index=False, tablefmt="grid", disable_numparse=True))

@@ -61,7 +61,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value by itself: integers whole, other numbers to four significant digits, very small or large ones as powers."""
+    """A value by itself: integers whole, other numbers to four digits, very small or large ones as powers."""
     if isinstance(value, str | bool):
         return value if isinstance(value, str) else "yes" if value else "no"
     if value is None or not math.isfinite(value):
@@ -81,7 +81,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         if name in ("cell", "against"):
             shown[name] = cell_labels(table[name]).tolist()
         elif name in ("method", "size"):
-            shown[name] = [method_label(value) if name == "method" else value.replace("_", " ") for value in table[name]]
+            shown[name] = [
+                method_label(value) if name == "method" else value.replace("_", " ") for value in table[name]
+            ]
         elif f"{name}_low" in table:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             shown[name] = [with_interval(*one) for one in ranges]

@@ -45,9 +45,7 @@ def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> 
 
 def values(results: Results, title: str) -> dict[str, Any]:
     """Every number, table and sentence of the paper that depends on the data."""
-    final, tests, found, patterns = (
-        make(results) for make in (final_results, significance, audit, adapter_pattern)
-    )
+    final, tests, found, patterns = (make(results) for make in (final_results, significance, audit, adapter_pattern))
     manifests = [results.manifest(cell) for cell in results.cells.values()]
     return {
         "title": title,
@@ -58,7 +56,9 @@ def values(results: Results, title: str) -> dict[str, Any]:
         "methods": _methods(results),
         "models": _rows(models(results)),
         "final": _rows(_without(final, ["mean_text_perplexity"])),
-        "significance": _rows(tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]),
+        "significance": _rows(
+            tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
+        ),
         "published": _rows(released_results()),
         "audit": _by_method(found),
         "audited": sentences.verdicts(found),

@@ -184,7 +184,9 @@ def _ceiling(size: str) -> Iterator[Row]:
     rounded = random_product(WIDTHS[size], 4 * WIDTHS[size], RANK, "bfloat16")[1]
     near = abs(share / rounded - 1) < 0.05
     verdict = "what a level spectrum gives in bfloat16" if near else "not bfloat16's rounding of a level spectrum"
-    yield _row("rank ceiling", size, "PER over r / min(m, n) of a random product of rank 16 in bfloat16", rounded, verdict)
+    yield _row(
+        "rank ceiling", size, "PER over r / min(m, n) of a random product of rank 16 in bfloat16", rounded, verdict
+    )
 
 
 def _round_off(size: str) -> Iterator[Row]:

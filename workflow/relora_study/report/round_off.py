@@ -20,7 +20,7 @@ def to_bfloat16(matrix: np.ndarray) -> np.ndarray:
 
 @cache
 def random_product(width: int, columns: int, rank: int, precision: str) -> tuple[float, float]:
-    """Condition number of a Gaussian product [width, columns] of ``rank`` held in ``precision``; its PER over rank / width.
+    """Condition number of a Gaussian product [width, columns] of ``rank`` in ``precision``; its PER over rank / width.
 
     Without rounding the first would be infinite and the second at most 1.
     """

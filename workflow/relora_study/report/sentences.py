@@ -1,4 +1,4 @@
-"""The paper's sentences that depend on the data: each is chosen by the numbers, so that none is false for other ones."""
+"""The paper's sentences that depend on the data: each is chosen by the numbers, so none is false for others."""
 
 from collections.abc import Iterable
 
@@ -6,8 +6,8 @@ import pandas as pd
 
 from .load import Results, published_readings, regular_readings
 from .numbers import cell_label, method_label, plain
-from .published import NAMES, published_audit, published_ceiling
-from .shapes import CONTEXT_LENGTH, RESET_PERIOD, STEPS, WIDTHS
+from .published import NAMES, published_audit
+from .shapes import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from .significance import LEVEL
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
@@ -39,8 +39,8 @@ def _headline(results: Results, final: pd.DataFrame) -> str:
         every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
         return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {spread} nats a token."
     return (
-        f"Full rank reaches a lower held-out loss than ReLoRA in {better} of {len(gaps)} comparisons; the differences are"
-        f" {spread} nats a token."
+        f"Full rank reaches a lower held-out loss than ReLoRA in {better} of {len(gaps)} comparisons; the differences"
+        f" are {spread} nats a token."
     )
 
 
@@ -62,8 +62,8 @@ def _best_pattern(found: pd.DataFrame) -> str:
     best = str(means.idxmax())
     strength = "follow" if means.max() > 0.5 else "come nearest to, without following,"
     return (
-        f"Among our variants, the adapters of {method_label(best)} {strength} the published ones in how their rank changes over"
-        f" cycles (mean correlation {means.max():.2f})."
+        f"Among our variants, the adapters of {method_label(best)} {strength} the published ones in how their"
+        f" rank changes over cycles (mean correlation {means.max():.2f})."
     )
 
 
@@ -74,13 +74,21 @@ def released() -> list[str]:
     for finding, word, text in (
         ("dead first cycle", "flat", "weights whose spectrum does not move in the first cycle"),
         ("unscaled merge", "a spike at every", "a loss that spikes at every later reset, where the rate is 0"),
-        ("no restart", "not started again", "adapters whose rank grows from cycle to cycle, though each reading follows a reset"),
+        (
+            "no restart",
+            "not started again",
+            "adapters whose rank grows from cycle to cycle, though each reading follows a reset",
+        ),
         ("round-off", "bfloat16", "condition numbers of updates that are bfloat16's rounding"),
     ):
         verdicts = found[found.finding == finding].groupby("size").verdict.agg(" ".join)
         if verdicts.str.contains(word).all():
             said.append(text)
-    return [f"The released curves show {'; '.join(said)}." if said else "The released curves show none of the faults we tested."]
+    return [
+        f"The released curves show {'; '.join(said)}."
+        if said
+        else "The released curves show none of the faults we tested."
+    ]
 
 
 def comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
@@ -95,8 +103,8 @@ def comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> l
         clear = "is" if shown == len(own) else "is not" if shown == 0 else f"is, in {shown} of {len(own)} seeds,"
         said.append(
             f"{label}: held-out loss {_spread(here.held_out_loss, 3)}, {_spread(gap.abs(), 3)} nats {side} full rank;"
-            f" accuracy {_spread(here.accuracy, 3)} against {_spread(full.accuracy, 3)}. That full rank is better on the pairs"
-            f" {clear} shown at the 5 % level (one-sided p {_spread_of(own.p)})."
+            f" accuracy {_spread(here.accuracy, 3)} against {_spread(full.accuracy, 3)}. That full rank is better on"
+            f" the pairs {clear} shown at the 5 % level (one-sided p {_spread_of(own.p)})."
         )
     return said
 
@@ -129,8 +137,8 @@ def like_for_like(results: Results) -> list[str]:
         cells = own.cell.unique()
         reached = last[last.cell.isin(cells)].value.mean()
         said.append(
-            f"{label}: {own.value.mean():.0%} of the leading input directions of a cycle's update are those of the cycle before;"
-            f" the whole update since step 0 has effective rank {plain(float(reached))}."
+            f"{label}: {own.value.mean():.0%} of the leading input directions of a cycle's update are those of the"
+            f" cycle before; the whole update since step 0 has effective rank {plain(float(reached))}."
         )
     return said
 
@@ -161,8 +169,8 @@ def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     for size, own in table.groupby("published_size", sort=False):
         first, growth = own.published_first.iloc[0], own.published_growth.iloc[0]
         each = [
-            f"{method_label(str(method))}: distance {_spread(part.distance)}, correlation {_spread(part.correlation)}, first"
-            f" cycle {_spread(part['first'])}, growth {_spread(part.growth)}-fold"
+            f"{method_label(str(method))}: distance {_spread(part.distance)}, correlation {_spread(part.correlation)},"
+            f" first cycle {_spread(part['first'])}, growth {_spread(part.growth)}-fold"
             for method, part in own.groupby("method", sort=False)
         ]
         said.append(
@@ -203,9 +211,9 @@ def scale(results: Results) -> list[str]:
     if periods and (min(periods) < RESET_PERIOD or tokens < PAPERS_TOKENS_A_STEP):
         said.append(
             f"The published cycles have {RESET_PERIOD:,} steps of {PAPERS_TOKENS_A_STEP:,} tokens; ours have"
-            f" {_listed([f'{period:,}' for period in periods])} of {tokens:,}. How far adapters fill their rank depends on how long and"
-            " how fast they train, so the level of their rank, and its growth, do not carry over; a gradient of exactly zero and"
-            " a merge that drops a share of the update do."
+            f" {_listed([f'{period:,}' for period in periods])} of {tokens:,}. How far adapters fill their"
+            " rank depends on how long and how fast they train, so the level of their rank, and its growth, do not"
+            " carry over; a gradient of exactly zero and a merge that drops a share of the update do."
         )
     if cell.runtime.precision != "bfloat16":
         said.append("The runs are in float32, so nothing in them shows what bfloat16 did to the published readings.")

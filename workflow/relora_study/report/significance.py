@@ -7,7 +7,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint, proportions_ztest
 
-from .published import BLIMP_PAIRS, STEPS, released_paradigms
+from .published import BLIMP_PAIRS, released_paradigms
+from .shapes import STEPS
 
 LEVEL = 0.05
 RESAMPLES = 2000
@@ -42,7 +43,7 @@ def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
 
 
 def published_test(size: str) -> dict[str, float]:
-    """The published test on the released accuracies of ``size`` at the last step; as :func:`compare`, as far as it goes.
+    """The published test on the released accuracies of ``size`` at the last step, like :func:`compare`.
 
     Which pairs were right was not released, so there is no paired test.
     """

@@ -98,8 +98,12 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
     """Write ``table`` as CSV (full precision) and, for readers, as Markdown and LaTeX (rounded, in words)."""
     write_csv(output.with_suffix(".csv"), table)
     words = readable(table)
-    aligned = ["right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)]
-    write_text(output.with_suffix(".md"), words.to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n")
+    aligned = [
+        "right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)
+    ]
+    write_text(
+        output.with_suffix(".md"), words.to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n"
+    )
     columns = "".join(side[0] for side in aligned)
     write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))
 

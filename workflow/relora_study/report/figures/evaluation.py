@@ -8,7 +8,6 @@ from ..load import Results
 from ..style import POINTS, log_axis, look, panels
 from .parts import accuracy_label, mean_line
 
-
 PHENOMENON = "phenomenon/"
 
 
