@@ -82,7 +82,7 @@ def released() -> list[str]:
         ("round-off", "bfloat16", "condition numbers of updates that are bfloat16's rounding"),
     ):
         verdicts = found[found.finding == finding].groupby("size").verdict.agg(" ".join)
-        if verdicts.str.contains(word).all():
+        if len(verdicts) and verdicts.str.contains(word).all():
             said.append(text)
     return [
         f"The released curves show {'; '.join(said)}."
