@@ -35,14 +35,17 @@ rule all:
     input:
         readings,  # named, so that a cell somebody deleted is trained again
         "results/paper.pdf",
+        "results/landing.rst",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
 
 
 rule published_only:
     input:
-        expand("results/published/figures/{name}.pdf", name=CAPTIONS["published_figures"]),
-        "results/published/tables/audit.csv",
+        "results/published/paper.pdf",
+        "results/published/landing.rst",
+        expand("results/published/figures/{name}.pdf", name=RELEASED["figures"]),
+        expand("results/published/tables/{name}.csv", name=RELEASED["tables"]),
 
 
 onstart:

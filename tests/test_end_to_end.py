@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from pypdf import PdfReader
 
+from .browser import look_at
+
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.end_to_end
 
@@ -83,7 +85,16 @@ def test_everything_is_there(study):
         assert figure.stat().st_size > 5_000
 
 
-LATE = {"figure", "table", "paper", "all", "total"}
+def test_the_web_report_opens_in_a_browser(study, tmp_path):
+    seen = look_at(study / "results/report.html", tmp_path / "profile", ROOT / "results/tests/report.png")
+    assert seen.complaints == [] and seen.broken == []
+    assert seen.images == len(list((study / "results/figures").glob("*.png"))) > 15
+    assert all(len(caption) > 30 for caption in seen.captions.values())
+    assert "2 cells: sizes tiny; methods full rank, ReLoRA as released" in seen.text and "Versions: python" in seen.text
+    assert {"training_curves", "final_results", "paper"} <= set(" ".join(seen.listed).split())
+
+
+LATE = {"figure", "table", "paper", "landing", "all", "total"}
 
 
 def test_a_second_run_does_nothing(study):

@@ -8,6 +8,18 @@ from relora_study.files import read_yaml, write_csv, write_json, write_yaml
 from relora_study.report.load import open_results
 
 STEPS = range(0, 601, 60)
+MANIFEST = {
+    "parameters": 100,
+    "trainable_parameters": 40,
+    "tokens": 614400,
+    "device": "cpu",
+    "threads": 2,
+    "processes": 1,
+    "platform": "Linux on a test",
+    "versions": {"python": "3.11", "torch": "2.13.0"},
+    "seconds": 70.0,
+    "peak_memory_bytes": 2**30,
+}
 
 
 def log_of(cell) -> pd.DataFrame:
@@ -21,7 +33,9 @@ def log_of(cell) -> pd.DataFrame:
         "gradient_norm": 1.0,
     }
     resets = np.isin(steps, range(61, 601, 60))
-    return pd.DataFrame(table | {"adapter_gradient_norm": norm if adapted else None, "reset": adapted * resets})
+    after = np.isin(steps, range(62, 601, 60))  # an update three times as large follows each reset
+    table |= {"adapter_gradient_norm": norm if adapted else None, "reset": adapted * resets}
+    return pd.DataFrame(table | {"update_norm": np.where(after & adapted, 3.0, 1.0)})
 
 
 def evaluation_of(right: float) -> pd.DataFrame:
@@ -43,6 +57,14 @@ def judged_of(right: float) -> pd.DataFrame:
     return pd.DataFrame({"UID": [f"p{number % 5}" for number in range(100)], "good": good, "bad": 0.0})
 
 
+def texts_of(perplexity: float) -> pd.DataFrame:
+    """Twenty texts in two domains, around a perplexity."""
+    nats = 50 * np.log(perplexity) * np.linspace(0.9, 1.1, 20)
+    return pd.DataFrame(
+        {"domain": ["a.com", "b.com"] * 10, "text": range(20), "tokens": 50, "bytes": 200, "nats": nats}
+    )
+
+
 def dynamics_of(lost: float) -> pd.DataFrame:
     steps = [*STEPS, *(step + 3 for step in STEPS if 0 < step < 600)]
     rows = [
@@ -51,7 +73,7 @@ def dynamics_of(lost: float) -> pd.DataFrame:
         for component in ("w2", "ov_authors", "v", "o")
         for layer in range(4)
         for quantity in ("weights", "updates")
-        for metric in ("per", "condition_number")
+        for metric in ("per", "condition_number", "frobenius_norm")
     ]
     later = {
         "net_update": ["effective_rank", "overlap_left", "overlap_right"],
@@ -75,7 +97,8 @@ def dynamics_of(lost: float) -> pd.DataFrame:
 @pytest.fixture
 def results(raw, tmp_path, opened):
     study = check(raw, [])
-    write_yaml(tmp_path / "settings/study.yaml", study.study.model_dump())
+    for section in ("study", "report", "evaluation"):
+        write_yaml(tmp_path / f"settings/{section}.yaml", getattr(study, section).model_dump())
     for right, (name, cell) in zip((0.8, 0.5, 0.6) * 2, cells(study).items(), strict=True):
         folder = tmp_path / "cells" / name
         write_yaml(folder / "config.yaml", cell.model_dump())
@@ -85,9 +108,8 @@ def results(raw, tmp_path, opened):
         write_csv(folder / "dynamics.csv", dynamics_of(0.5 if cell.method.merge == "unscaled" else 0.0))
         (folder / "evaluation").mkdir()
         judged_of(right).to_parquet(folder / "evaluation/step-000600-0-pairs.parquet")
-        manifest = {"parameters": 100, "trainable_parameters": 40, "tokens": 614400, "device": "cpu", "threads": 1}
-        write_json(folder / "manifest.json", manifest | {"peak_memory_bytes": 2**30})
-    write_yaml(tmp_path / "settings/report.yaml", study.report.model_dump())
+        texts_of(300).to_parquet(folder / "evaluation/step-000600-0-texts.parquet")
+        write_json(folder / "manifest.json", MANIFEST)
     return opened()
 
 
@@ -98,6 +120,6 @@ def opened(tmp_path):
     def opened(published="auto"):
         settings = tmp_path / "settings/report.yaml"
         write_yaml(settings, read_yaml(settings) | {"published": published})
-        return open_results(tmp_path / "settings/study.yaml", tmp_path / "cells", settings)
+        return open_results(tmp_path)
 
     return opened

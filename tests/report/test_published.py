@@ -17,9 +17,10 @@ from relora_study.report.load import Results
 from relora_study.report.pattern import adapter_pattern
 from relora_study.report.published import FOLDER, NAMES, adapter_per, published_audit, published_table
 from relora_study.report.replicated import published_vs_replicated
+from relora_study.report.shapes import SHAPE, has_papers_shape
 from relora_study.report.tables import TABLES
 
-ALONE = read_yaml(Path(__file__).parents[2] / "workflow/report/captions.yaml")["published_figures"]
+ALONE = list(read_yaml(Path(__file__).parents[2] / "workflow/report/captions.yaml")["published"]["figures"])
 
 
 def test_the_released_adapters_are_dead_spike_at_merges_and_grow():
@@ -58,14 +59,14 @@ def test_other_curves_would_get_other_verdicts(monkeypatch, tmp_path):
 
 def test_the_published_sizes_are_those_that_are_built(raw):
     raw = deepcopy(raw)
-    raw["sizes"]["tiny"] = {"d_model": 96, "intermediate_size": 384, **published.SHAPE}
+    raw["sizes"]["tiny"] = {"d_model": 96, "intermediate_size": 384, **SHAPE}
     raw["model"] |= {"vocab_size": 50304, "context_length": 2048}
     raw["data"]["held_out_tokens_per_domain"] = 4096
     raw["methods"]["relora"] |= {"rank": 16, "alpha": 32}
     raw["study"] |= {"sizes": ["tiny"], "methods": ["full", "relora"]}
     final = pd.read_csv(FOLDER / "final.csv", comment="#").set_index(["size", "method"])
     for cell in cells(check(raw, [])).values():
-        assert published.has_papers_shape(cell)
+        assert has_papers_shape(cell)
         model = build_model(cell.size, cell.model, 0)
         if cell.method.rank:
             add_adapters(model, cell.method)

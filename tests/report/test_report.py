@@ -1,20 +1,21 @@
 """The report: figures, tables and the paper from hand-made readings, so that a wrong column or cell would show."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
+from matplotlib.transforms import Bbox
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
+from relora_study.report.captions import chapters
 from relora_study.report.figures import FIGURES
+from relora_study.report.figures.parts import _interval
 from relora_study.report.load import published_readings
-from relora_study.report.paper import values
 from relora_study.report.significance import compare
 from relora_study.report.style import finish
-from relora_study.report.tables import TABLES, write_table
+from relora_study.report.tables import RELEASED_TABLES, TABLES, write_table
 from scipy import stats
 
 ROOT = Path(__file__).parents[2]
@@ -24,9 +25,8 @@ ROOT = Path(__file__).parents[2]
 def test_every_figure_is_drawn_with_every_method(results, tmp_path, name):
     figure = FIGURES[name](results)
     labels = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
-    assert labels >= {"relora", "relora_released"} | (
-        {"full"} if name not in ("adapter_pattern", "resets") else set()
-    )  # full rank has neither
+    adapted = {"ReLoRA", "ReLoRA as released"}
+    assert labels >= (adapted if name in ("adapter_pattern",) else adapted | {"full rank"})  # full rank has no adapters
     assert all(len(line.get_xdata()) for axes in figure.axes for line in axes.get_lines())
     pyplot.close(figure)
 
@@ -34,13 +34,60 @@ def test_every_figure_is_drawn_with_every_method(results, tmp_path, name):
 def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
     path = results.folder / "tiny-relora-s42/log.csv"
     log = pd.read_csv(path)
-    log["loss"] = 1.0 + 0.5 * log.step.isin(range(122, 601, 60)) + 9.0 * (log.step == 62)
+    log["loss"] += 0.5 * log.step.isin(range(122, 601, 60)) + 9.0 * (log.step == 62)
     log.to_csv(path, index=False)
     figure = FIGURES["resets"](results)
-    (line,) = (line for line in figure.axes[0].get_lines() if line.get_label() == "relora")
+    (line,) = (line for line in figure.axes[0].get_lines() if line.get_label() == "ReLoRA")
     drawn = dict(zip(*line.get_data(), strict=True))
-    assert drawn[1] == pytest.approx(0.5) and drawn[0] == pytest.approx(0.0) == drawn[2]
+    assert drawn[1] == pytest.approx(0.5), "full rank's loss falls as fast, so only the spike is left"
+    assert drawn[0] == pytest.approx(0.0) == drawn[2]
+    norms = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in figure.axes[2].get_lines()}
+    assert (norms["ReLoRA"][1], norms["full rank"][1], norms["ReLoRA"][2]) == pytest.approx((3.0, 1.0, 1.0))
     pyplot.close(figure)
+
+
+def test_cost_is_drawn_by_the_hours_of_all_cores(results):
+    figure = FIGURES["training_cost"](results)
+    for axes in figure.axes:
+        (line,) = (line for line in axes.get_lines() if line.get_label() == "full rank")
+        assert line.get_xdata()[-1] == pytest.approx(600 * 0.1 * 2 / 3600)
+    assert figure.axes[-1].get_xlabel() == "CPU core-hours"
+    pyplot.close(figure)
+
+
+def test_a_band_is_an_interval_of_the_mean_within_the_values(results):
+    values = np.random.default_rng(1).lognormal(size=36)
+    low, high = _interval(values)
+    margin = 1.96 * values.std(ddof=1) / 6
+    assert low == pytest.approx(values.mean() - margin, rel=0.2) and high == pytest.approx(
+        values.mean() + margin, rel=0.2
+    )
+    few = _interval(np.array([1.0, 2.0]))
+    assert min(few) >= 1.0 and max(few) <= 2.0
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_of_a_figure_overlaps_another(results, tmp_path, name):
+    figure = FIGURES[name](results)
+    finish(figure, tmp_path / name)
+    figure.draw_without_rendering()  # places the labels for the measuring below
+    boxes = [(text.get_text(), box) for text, box in drawn_texts(figure)]
+    assert len(boxes) > 5
+    for number, (text, box) in enumerate(boxes):
+        for other, its in boxes[:number]:
+            inside = Bbox.intersection(box, its)
+            assert inside is None or min(inside.width, inside.height) < 1, f"{text!r} over {other!r}"
+        assert box.x0 >= -1 and box.x1 <= figure.bbox.width + 1, f"{text!r} leaves the page"
+
+
+def drawn_texts(figure):
+    """Every text that is drawn, with its box in pixels."""
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in (axes for axes in figure.axes if axes.axison):
+        texts.append(axes.title)
+        for axis in (axes.xaxis, axes.yaxis):
+            texts += [axis.label, *(tick.label1 for tick in axis._update_ticks() if tick.label1.get_visible())]
+    return [(text, text.get_window_extent()) for text in texts if text.get_text().strip()]
 
 
 def test_the_same_figure_is_the_same_bytes(results, tmp_path):
@@ -55,7 +102,8 @@ def test_every_table_is_written_three_ways(results, tmp_path, name):
     write_table(TABLES[name](results), tmp_path / name)
     rows = pd.read_csv(tmp_path / f"{name}.csv")
     assert len(rows) > 0
-    assert (tmp_path / f"{name}.md").read_text().count("\n") == len(rows) + 2
+    markdown = (tmp_path / f"{name}.md").read_text()
+    assert markdown.count("\n") == len(rows) + 2 and "nan" not in markdown and "relora_released" not in markdown
     assert r"\toprule" in (tmp_path / f"{name}.tex").read_text()
 
 
@@ -89,13 +137,6 @@ def test_holm_counts_only_paradigms_that_survive_it():
     assert found["difference_low"] < found["difference"] < found["difference_high"]
 
 
-def test_only_the_released_variant_is_called_dead(results):
-    dead = TABLES["dead_first_cycle"](results).set_index("cell").dead
-    assert dead.to_dict() == {
-        f"{size}-{m}-s42": m != "relora" for size in ("tiny", "small") for m in ("relora", "relora_released")
-    }
-
-
 def test_the_audits_verdicts_follow_the_readings(results):
     found = TABLES["audit"](results)
     verdict = found.set_index(["cell", "measure"]).verdict
@@ -104,21 +145,18 @@ def test_the_audits_verdicts_follow_the_readings(results):
         own = " / ".join(verdict[name])
         assert ("dead:" in own, "50% of each update is lost" in own) == (dead, lost)
         assert ("the loss jumps" in own) == lost
-        assert "the published reading is round-off" not in own or found.value.max() > 100
-
-
-def test_the_papers_sentences_follow_the_numbers(results):
-    found = " ".join(values(results, "T")["findings"])
-    assert "relora_released-s42: the adapters' gradient norm is exactly zero" in found
-    assert "small-relora-s42: the adapters receive gradients" in found
-    assert "minimal pairs 0.500 against 0.800" in found and "is shown at the 5 % level" in found
-    json.dumps(values(results, "T"))
+        assert "the reading is round-off" not in own or found.value.max() > 100
+        assert "larger: Adam's bias correction" in own
+    adam = found[found.finding == "Adam's state"]
+    assert adam.value.tolist() == pytest.approx([3.0] * 4)
 
 
 def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
     captions = read_yaml(ROOT / "workflow/report/captions.yaml")
     assert list(captions["figures"]) == list(FIGURES)
     assert list(captions["tables"]) == list(TABLES)
+    assert list(captions["published"]["tables"]) == list(RELEASED_TABLES)
+    assert sorted(chapters()) == sorted(FIGURES)
 
 
 def test_a_missing_reading_names_the_file(results):

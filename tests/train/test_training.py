@@ -75,6 +75,17 @@ def test_full_rank_steps_equal_plain_adamw(make_cell):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("method", ["full", "relora", "relora_zero2"])
+def test_the_update_norm_is_what_the_step_moved_in_the_layers(make_cell, method):
+    run = start(make_cell(method), CPU)
+    take_step(run, batch_of(1), 1)
+    before = {name: value.clone() for name, value in run.model.model.layers.state_dict().items()}
+    row = take_step(run, batch_of(2), 2)
+    after = run.model.model.layers.state_dict()
+    moved = [(after[name] - before[name]).pow(2).sum().item() for name in before if "master" not in name]
+    assert row["update_norm"].item() == pytest.approx(sum(moved) ** 0.5) != 0
+
+
 def test_a_reset_forgets_the_moments_and_keeps_adams_step(make_cell):
     cell = make_cell("relora", moment_reset_fraction=0.9)
     run = start(cell, CPU)

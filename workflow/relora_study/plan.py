@@ -18,7 +18,8 @@ from .estimate import data_bytes, training_flops
 from .files import read_yaml, write_csv
 from .model.build import build_model
 from .model.relora import add_adapters
-from .report.published import FOLDER, has_papers_shape
+from .report.published import FOLDER
+from .report.shapes import has_papers_shape
 from .train.checkpoints import bytes_needed, is_due
 from .train.loop import take_step
 from .train.parallel import chosen_device

@@ -16,6 +16,7 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin,
 from relora_study.config import cells, check
 from relora_study.errors import UserError
 from relora_study.estimate import estimated_minutes
+from relora_study.report.captions import captions, chapters, shown, suite_name
 from relora_study.scheduling import (
     launch_command,
     node_resources,
@@ -31,7 +32,9 @@ except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
 CELLS = cells(STUDY)
-CAPTIONS = yaml.safe_load((PACKAGE.parent / "report" / "captions.yaml").read_text(encoding="utf-8"))
+CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation))
+RELEASED = captions({}, "only", "BLiMP")
+CHAPTERS = chapters()
 
 
 wildcard_constraints:
@@ -61,6 +64,23 @@ def readings(wildcards):
         cell=CELLS,
         file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"],
     )
+
+
+def report_inputs(wildcards):
+    """All that a part of the report is made from: readings, settings and the code that reports."""
+    settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
+    return [*readings(wildcards), *settings, *released_inputs(wildcards)]
+
+
+def released_inputs(wildcards):
+    """The released values and the code that reports; what is made from them alone needs no run."""
+    tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
+    return [*code("report"), *expand("resources/published/{name}.csv", name=tables)]
+
+
+def parent_of_output(wildcards, output):
+    """The folder of a job's outputs."""
+    return str(Path(output[0]).parent)
 
 
 def announce():

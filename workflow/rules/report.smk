@@ -1,20 +1,19 @@
 rule figure:
     input:
-        readings,
-        code("report"),
-        study="results/settings/study.yaml",
-        settings="results/settings/report.yaml",
+        report_inputs,
     output:
         report(
             "results/figures/{name}.pdf",
             caption="../report/caption.rst",
             category="Figures",
+            subcategory=lambda wildcards: CHAPTERS[wildcards.name],
             labels={"figure": "{name}", "format": "PDF"},
         ),
         report(
             "results/figures/{name}.png",
             caption="../report/caption.rst",
             category="Figures",
+            subcategory=lambda wildcards: CHAPTERS[wildcards.name],
             labels={"figure": "{name}", "format": "PNG"},
         ),
     log:
@@ -31,19 +30,48 @@ rule figure:
         runtime=10,
     params:
         caption=lambda wildcards: CAPTIONS["figures"][wildcards.name],
+        place=parent_of_output,
+        source="",
     message:
         "Figure {wildcards.name}"
     shell:
-        "python -m relora_study.report figure {wildcards.name} --study {input.study:q}"
-        " --cells results/cells --settings {input.settings:q} --output results/figures/{wildcards.name} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report figure {wildcards.name} {params.source}"
+        " --output {params.place:q}/{wildcards.name} 2> >(tee {log:q} >&2)"
+
+
+use rule figure as released_figure with:
+    input:
+        released_inputs,
+    output:
+        report(
+            "results/published/figures/{name}.pdf",
+            caption="../report/caption.rst",
+            category="Released curves",
+            labels={"figure": "{name}", "format": "PDF"},
+        ),
+        report(
+            "results/published/figures/{name}.png",
+            caption="../report/caption.rst",
+            category="Released curves",
+            labels={"figure": "{name}", "format": "PNG"},
+        ),
+    log:
+        "results/logs/report/released-figure-{name}.log",
+    benchmark:
+        "results/benchmarks/jobs/released-figure-{name}.tsv"
+    wildcard_constraints:
+        name="|".join(RELEASED["figures"]),
+    params:
+        caption=lambda wildcards: RELEASED["figures"][wildcards.name],
+        place=parent_of_output,
+        source="--published",
+    message:
+        "Figure {wildcards.name}, from the released values"
 
 
 rule table:
     input:
-        readings,
-        code("report"),
-        study="results/settings/study.yaml",
-        settings="results/settings/report.yaml",
+        report_inputs,
     output:
         report(
             "results/tables/{name}.csv",
@@ -67,25 +95,49 @@ rule table:
         runtime=10,
     params:
         caption=lambda wildcards: CAPTIONS["tables"][wildcards.name],
+        place=parent_of_output,
+        source="",
     message:
         "Table {wildcards.name}"
     shell:
-        "python -m relora_study.report table {wildcards.name} --study {input.study:q}"
-        " --cells results/cells --settings {input.settings:q} --output results/tables/{wildcards.name} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report table {wildcards.name} {params.source}"
+        " --output {params.place:q}/{wildcards.name} 2> >(tee {log:q} >&2)"
+
+
+use rule table as released_table with:
+    input:
+        released_inputs,
+    output:
+        report(
+            "results/published/tables/{name}.csv",
+            caption="../report/caption.rst",
+            category="Released values",
+            labels={"table": "{name}"},
+        ),
+        "results/published/tables/{name}.md",
+        "results/published/tables/{name}.tex",
+    log:
+        "results/logs/report/released-table-{name}.log",
+    benchmark:
+        "results/benchmarks/jobs/released-table-{name}.tsv"
+    wildcard_constraints:
+        name="|".join(RELEASED["tables"]),
+    params:
+        caption=lambda wildcards: RELEASED["tables"][wildcards.name],
+        place=parent_of_output,
+        source="--published",
+    message:
+        "Table {wildcards.name}, from the released values"
 
 
 rule paper:
     input:
-        readings,
-        code("report"),
-        "resources/published/final.csv",
-        expand("results/figures/{name}.{format}", name=CAPTIONS["figures"], format=["pdf", "png"]),
-        expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
-        settings="results/settings/report.yaml",
-        study="results/settings/study.yaml",
+        report_inputs,
+        expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
         source="paper/paper.typ",
+        parts=["paper/style.typ", "paper/references.bib"],
     output:
-        report("results/paper.pdf", caption="../report/paper.rst", category="Paper"),
+        report("results/paper.pdf", caption="../report/paper.rst", category="Paper", labels={"document": "paper"}),
     log:
         "results/logs/report/paper.log",
     benchmark:
@@ -96,58 +148,71 @@ rule paper:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        source="",
     message:
         "Typesetting the paper"
     shell:
-        "python -m relora_study.report paper --settings {input.settings:q} --study {input.study:q}"
-        " --source {input.source:q} --results results --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report paper --source {input.source:q} {params.source} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
-rule published_figure:
+use rule paper as released_paper with:
     input:
-        code("report"),
-        expand("resources/published/{file}_curves.csv", file=["training", "dynamics"]),
-        "resources/published/blimp_by_paradigm.csv",
+        released_inputs,
+        expand("results/published/figures/{name}.pdf", name=RELEASED["figures"]),
+        source="paper/released.typ",
+        parts=["paper/style.typ", "paper/references.bib"],
     output:
-        "results/published/figures/{name}.pdf",
-        "results/published/figures/{name}.png",
+        report(
+            "results/published/paper.pdf",
+            caption="../report/released.rst",
+            category="Paper",
+            labels={"document": "released values"},
+        ),
     log:
-        "results/logs/report/published-figure-{name}.log",
+        "results/logs/report/released-paper.log",
     benchmark:
-        "results/benchmarks/jobs/published-figure-{name}.tsv"
-    wildcard_constraints:
-        name="|".join(CAPTIONS["published_figures"]),
+        "results/benchmarks/jobs/released-paper.tsv"
+    params:
+        source="--published",
+    message:
+        "Typesetting what the released values show"
+
+
+# The first page of the web report; workflow/report/workflow.rst includes it.
+rule landing:
+    input:
+        report_inputs,
+    output:
+        "results/landing.rst",
+    log:
+        "results/logs/report/landing.log",
+    benchmark:
+        "results/benchmarks/jobs/landing.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        source="",
     message:
-        "Figure {wildcards.name}, from the released curves"
+        "The web report's first page"
     shell:
-        "python -m relora_study.report published-figure {wildcards.name}"
-        " --output results/published/figures/{wildcards.name} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report landing {params.source} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
-rule published_audit:
+use rule landing as released_landing with:
     input:
-        code("report"),
-        expand("resources/published/{file}_curves.csv", file=["training", "dynamics"]),
+        released_inputs,
     output:
-        multiext("results/published/tables/audit", ".csv", ".md", ".tex"),
+        "results/published/landing.rst",
     log:
-        "results/logs/report/published-audit.log",
+        "results/logs/report/released-landing.log",
     benchmark:
-        "results/benchmarks/jobs/published-audit.tsv"
-    conda:
-        "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
+        "results/benchmarks/jobs/released-landing.tsv"
+    params:
+        source="--published",
     message:
-        "What the released curves show by themselves"
-    shell:
-        "python -m relora_study.report published-audit-table"
-        " --output results/published/tables/audit 2> >(tee {log:q} >&2)"
+        "The web report's first page, of the released values"

@@ -1,20 +1,37 @@
 """The steps of a training log around its resets, set against the steps before."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
+FULL = "full"
+MEASURED = ["loss", "gradient_norm", "update_norm"]
 
-def around_resets(log: pd.DataFrame, before: int = 10, after: int = 20) -> pd.DataFrame:
-    """Loss (difference) and gradient norm (ratio) against their means of ``before`` steps, by step after each reset.
 
-    The first reset merges nothing that every method has learnt, and is left out.
+def over_full_rank(log: pd.DataFrame) -> pd.DataFrame:
+    """``log`` with its losses over those of full rank of the same size and seed, which saw the same batches.
+
+    What is common to a batch cancels, and with it most of the noise. Cells without such a partner keep their losses.
     """
-    parts = [pd.DataFrame(columns=["step", "reset_step", "loss", "gradient_norm"])]
+    keys = ["size", "seed", "step"]
+    full = log[log.method == FULL][[*keys, "loss"]].rename(columns={"loss": "of_full"})
+    both = log.merge(full, on=keys, how="left")
+    return both.assign(loss=both.loss - both.of_full.fillna(0.0)).drop(columns="of_full")
+
+
+def around_resets(log: pd.DataFrame, resets: Iterable[int] = (), before: int = 10, after: int = 20) -> pd.DataFrame:
+    """Loss (difference) and norms (ratio) against their means of ``before`` steps, by step after each reset.
+
+    Columns step (after the reset), reset_step and the measured ones. A cell's own first reset merges nothing that every
+    method has learnt, and is left out; a cell without any is read around the steps ``resets``.
+    """
+    parts = [pd.DataFrame(columns=["step", "reset_step", *MEASURED])]
     for _, cell in log.groupby("cell"):
-        by_step = cell.set_index("step")
-        for at in by_step.index[by_step.reset == 1][1:]:
-            usual = by_step.loc[at - before + 1 : at].mean(numeric_only=True)
+        by_step = cell.set_index("step")[[*MEASURED, "reset"]]
+        for at in by_step.index[by_step.reset == 1][1:] if by_step.reset.any() else resets:
+            usual = by_step.loc[at - before + 1 : at].mean()
             near = by_step.loc[at - before + 1 : at + after]
-            change = {"loss": near.loss - usual.loss, "gradient_norm": near.gradient_norm / usual.gradient_norm}
+            change = {name: near[name] / usual[name] for name in MEASURED} | {"loss": near.loss - usual.loss}
             parts.append(pd.DataFrame(change).reset_index().assign(reset_step=at))
             parts[-1]["step"] -= at
     return pd.concat([part for part in parts if len(part)] or parts)

@@ -1,15 +1,19 @@
 """One reader for all that the cells measured: long tables with the cell's name, size and method beside each row."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 
-from ..config import Cell, Report, Selection, read_section
+from ..config import Cell, Evaluation, Report, Selection, read_section
 from ..errors import UserError
 from ..files import read_yaml
-from .published import NAMES, WIDTHS, has_papers_shape, published_table
+from .captions import Shown, shown, suite_name
+from .published import NAMES, published_table
+from .shapes import WIDTHS
+
+LATER_COLUMNS = {"log.csv": "update_norm"}  # what runs of an earlier version did not write
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,9 @@ class Results:
 
     folder: Path
     cells: dict[str, Cell]
-    published: Literal["off", "overlay", "only"] = "off"
+    published: Shown = "off"
+    suite: str = "BLiMP"
+    _read_already: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def sizes(self) -> list[str]:
@@ -42,7 +48,10 @@ class Results:
 
     def own_table(self, file: str) -> pd.DataFrame:
         """The same without the released curves."""
-        return pd.concat([self._read(cell, file) for cell in self.cells.values()], ignore_index=True)
+        if file not in self._read_already:
+            parts = [self._read(cell, file) for cell in self.cells.values()]
+            self._read_already[file] = pd.concat(parts, ignore_index=True)
+        return self._read_already[file]
 
     def manifest(self, cell: Cell) -> dict[str, Any]:
         """What ``cell`` wrote of its run when it ended."""
@@ -50,9 +59,16 @@ class Results:
 
     def judged_pairs(self, cell: Cell) -> pd.DataFrame:
         """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.judge)."""
-        files = sorted((self.folder / cell.name / "evaluation").glob("step-*-pairs.parquet"))
+        return self._last_evaluated(cell, "pairs")
+
+    def scored_texts(self, cell: Cell) -> pd.DataFrame:
+        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.perplexity.score_texts)."""
+        return self._last_evaluated(cell, "texts")
+
+    def _last_evaluated(self, cell: Cell, kind: str) -> pd.DataFrame:
+        files = sorted((self.folder / cell.name / "evaluation").glob(f"step-*-{kind}.parquet"))
         if not files:
-            raise UserError(f"{self.folder / cell.name}/evaluation holds no judged pairs; delete its evaluation.csv")
+            raise UserError(f"{self.folder / cell.name}/evaluation holds no {kind}; delete its evaluation.csv")
         return pd.read_parquet(files[-1])
 
     def _read(self, cell: Cell, file: str) -> pd.DataFrame:
@@ -61,17 +77,19 @@ class Results:
             rows = pd.read_csv(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
+        if (column := LATER_COLUMNS.get(file, "step")) not in rows:
+            raise UserError(f"{path} has no column {column}: an earlier version wrote it; delete the cell's folder")
         return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
 
 
-def open_results(study: Path, folder: Path, report: Path) -> Results:
-    """The results in ``folder`` of the cells that the study settings select, with what the report settings ask for."""
-    chosen = read_section(Selection, study)
+def open_results(results: Path) -> Results:
+    """What the results folder holds of the cells that its settings select, with what its report settings ask for."""
+    settings, folder = results / "settings", results / "cells"
+    chosen = read_section(Selection, settings / "study.yaml")
     names = [f"{size}-{method}-s{seed}" for size in chosen.sizes for method in chosen.methods for seed in chosen.seeds]
     cells = {name: read_section(Cell, folder / name / "config.yaml") for name in names}
-    asked = read_section(Report, report).published
-    shown = asked == "overlay" or (asked == "auto" and all(map(has_papers_shape, cells.values())))
-    return Results(folder, cells, "overlay" if shown else "off")
+    suite = suite_name(read_section(Evaluation, settings / "evaluation.yaml"))
+    return Results(folder, cells, shown(read_section(Report, settings / "report.yaml"), cells), suite)
 
 
 def rank_ceiling(cell: Cell, component: str) -> float:

@@ -7,133 +7,152 @@ import pandas as pd
 import typst
 
 from ..files import write_json, write_whole
+from . import sentences
 from .audit import audit
-from .load import Results, regular_readings
+from .captions import captions
+from .landing import duration, places, versions
+from .load import Results
+from .numbers import cell_label, method_label, plain, readable
 from .pattern import adapter_pattern
 from .published import published_audit
-from .tables import dead_first_cycle, final_results, models, significance
+from .shapes import WIDTHS
+from .significance import published_test
+from .tables import final_results, models, released_models, released_results, released_significance, significance
 
-PUBLISHED = Path(__file__).parents[3] / "resources" / "published" / "final.csv"
+Rows = list[list[str]]
+METHOD_COLUMNS = {
+    "method": "method",
+    "rank": "r",
+    "alpha": "α",
+    "adapter_initialization": "first A",
+    "merge": "merge",
+    "restart": "restart",
+    "reset_period": "cycle",
+    "schedule": "schedule",
+    "warmup_steps": "warm-up",
+    "rewarmup_steps": "re-warm-up",
+}
 
 
-def typeset(source: Path, results: Results, folder: Path, title: str, output: Path) -> None:
-    """Compile ``source``, which finds figures, tables and ``paper/values.json`` below the results' ``folder``."""
-    write_json(folder / "paper" / "values.json", values(results, title))
-    root = Path.cwd()
+def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> None:
+    """Compile ``source``, which finds figures and ``paper/values.json``, written from ``found``, in ``folder``."""
+    write_json(folder / "paper" / "values.json", found)
+    inputs = {"results": f"/{folder.as_posix()}"}
     write_whole(
-        output,
-        lambda path: path.write_bytes(
-            typst.compile(str(source), root=str(root), sys_inputs={"results": f"/{folder.as_posix()}"})
-        ),
+        output, lambda path: path.write_bytes(typst.compile(str(source), root=str(Path.cwd()), sys_inputs=inputs))
     )
 
 
 def values(results: Results, title: str) -> dict[str, Any]:
     """Every number, table and sentence of the paper that depends on the data."""
-    final, dead, tests = final_results(results), dead_first_cycle(results), significance(results)
-    cell = next(iter(results.cells.values()))
-    shown = ["cell", "train_loss", "held_out_loss", "perplexity", "bits_per_byte", "minimal_pairs"]
+    final, tests, found, patterns = (make(results) for make in (final_results, significance, audit, adapter_pattern))
+    manifests = [results.manifest(cell) for cell in results.cells.values()]
     return {
         "title": title,
-        "cells": len(results.cells),
-        "steps": cell.train.steps,
-        "tokens": f"{cell.train.steps * cell.train.batch_size * cell.model.context_length:,}",
-        "context_length": cell.model.context_length,
-        "vocab_size": cell.model.vocab_size,
-        "seeds": len({cell.seed for cell in results.cells.values()}),
+        "study": _study(results),
+        "sizes": results.sizes,
+        "captions": captions(results.cells, results.published, results.suite)["figures"],
         "shapes": _shapes(results),
+        "methods": _methods(results),
         "models": _rows(models(results)),
-        "final": _rows(final[shown]),
-        "published": _rows(pd.read_csv(PUBLISHED, comment="#")),
-        "significance": _rows(tests),
-        "dead": _rows(dead),
-        "audit": _rows(_by_cell(audit(results))),
-        "published_audit": _rows(published_audit()),
-        "patterns": _patterns(adapter_pattern(results)),
-        "findings": [*_comparisons(results, final, tests), *_cycles(dead), *_overlaps(results)],
+        "final": _rows(_without(final, ["mean_text_perplexity"])),
+        "significance": _rows(
+            tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
+        ),
+        "published": _rows(released_results()),
+        "audit": _by_method(found),
+        "audited": sentences.verdicts(found),
+        "released": _by_size(published_audit()),
+        "abstract": sentences.abstract(results, final, found),
+        "results": sentences.comparisons(results, final, tests),
+        "spectra": sentences.spectra(results),
+        "like": sentences.like_for_like(results),
+        "patterns": sentences.patterns(patterns, found),
+        "scale": sentences.scale(results),
+        "limits": sentences.limits(results),
+        "run": [duration(results, manifests), *places(manifests), *versions(manifests)],
     }
 
 
-def _by_cell(found: pd.DataFrame) -> pd.DataFrame:
-    """The audit's values, a row a measure and a column a size and method, in their order; means over seeds."""
-    found = found.assign(cell=found.cell.str.replace(r"-s\d+$", "", regex=True))
-    table = found.pivot_table(index="measure", columns="cell", values="value", dropna=False)
-    return table.loc[found.measure.unique(), found.cell.unique()].reset_index()
+def released_values() -> dict[str, Any]:
+    """The same of the released values alone."""
+    return {
+        "sizes": list(WIDTHS),
+        "captions": captions({}, "only", "BLiMP")["figures"],
+        "models": _rows(released_models()),
+        "final": _rows(released_results()),
+        "significance": _rows(released_significance()),
+        "tests": sentences.released_tests({size: published_test(size) for size in WIDTHS}),
+        "released": _by_size(published_audit()),
+        "abstract": sentences.released(),
+    }
 
 
-def _shapes(results: Results) -> list[list[str]]:
+def _study(results: Results) -> dict[str, str]:
+    cell = next(iter(results.cells.values()))
+    recipe = cell.train
+    return {
+        "cells": str(len(results.cells)),
+        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in results.cells.values()))),
+        "steps": f"{recipe.steps:,}",
+        "batch": str(recipe.batch_size),
+        "context": f"{cell.model.context_length:,}",
+        "vocabulary": f"{cell.model.vocab_size:,}",
+        "tokens": f"{recipe.steps * recipe.batch_size * cell.model.context_length:,}",
+        "rate": f"{recipe.learning_rate:g}",
+        "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
+        "decay": f"{recipe.weight_decay:g}",
+        "suite": results.suite,
+    }
+
+
+def _shapes(results: Results) -> Rows:
     sizes = {cell.size_name: cell.size for cell in results.cells.values()}
     header = ["size", "width", "FFN", "layers", "heads", "KV heads"]
-    return [header] + [[name, *(str(value) for value in size.model_dump().values())] for name, size in sizes.items()]
-
-
-def _rows(table: pd.DataFrame) -> list[list[str]]:
-    return [list(table.columns.str.replace("_", " "))] + [[_text(value) for value in row] for row in table.to_numpy()]
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and value != int(value) else str(value)
-
-
-def _comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """A sentence for each adapter cell: what the numbers say of it against full rank at the same size and seed."""
-    by_cell, sentences = final.set_index("cell"), []
-    for test in tests.itertuples():
-        here, full = by_cell.loc[test.cell], by_cell.loc[test.against]
-        gap = here.held_out_loss - full.held_out_loss
-        side = "above" if gap > 0 else "below"
-        clear = "is" if test.p < 0.05 else "is not"
-        sentences.append(
-            f"{test.cell}: held-out loss {here.held_out_loss:.3f}, {abs(gap):.3f} nats {side} full rank; minimal pairs"
-            f" {here.minimal_pairs:.3f} against {full.minimal_pairs:.3f}. That full rank is better on the pairs {clear}"
-            f" shown at the 5 % level (one-sided p = {test.p:.2g})."
-        )
-    return sentences
-
-
-def _cycles(dead: pd.DataFrame) -> list[str]:
-    return [
-        f"{row.cell}: the adapters' gradient norm is exactly zero until the first reset, so its first cycle is dead."
-        if row.dead
-        else f"{row.cell}: the adapters receive gradients in the first cycle (norm up to"
-        f" {row.largest_gradient_first_cycle:.2g})."
-        for row in dead.itertuples()
+    return [header] + [
+        [name.replace("_", " "), *(plain(value) for value in size.model_dump().values())]
+        for name, size in sizes.items()
     ]
 
 
-def _overlaps(results: Results) -> list[str]:
-    """A sentence for each cell: how much of one cycle's update of W2 lies in the directions of the cycle before."""
-    rows = regular_readings(results)
-    rows = rows[(rows.quantity == "net_update") & (rows.component == "w2") & (rows.metric == "overlap_right")]
-    means = rows.groupby("cell").value.mean()
-    return [
-        f"{name}: on average {means[name]:.0%} of the leading input directions of W2's update in one cycle are those of"
-        " the cycle before."
-        for name in results.cells
-        if name in means
-    ]
+def _methods(results: Results) -> Rows:
+    methods = {cell.method_name: cell.method for cell in results.cells.values()}
+    rows = []
+    for name, method in methods.items():
+        settings = method.model_dump() | {"method": method_label(name)}
+        if not method.rank:
+            settings |= dict.fromkeys(list(METHOD_COLUMNS)[1:7], None) | {"rewarmup_steps": None}
+        rows.append([plain(settings[key]).replace("_", " ") for key in METHOD_COLUMNS])
+    return [list(METHOD_COLUMNS.values()), *rows]
 
 
-def _patterns(table: pd.DataFrame) -> list[str]:
-    """Which method's adapters are nearest to the published ones: a sentence for each published size."""
-    sentences = []
-    for size, own in table.groupby("published_size", sort=False):
-        by_method = own.groupby("method", sort=False)
-        each = "; ".join(
-            f"{method}: distance {_spread(part.distance)}, correlation {_spread(part.correlation)}, first cycle"
-            f" {_spread(part['first'])}, growth {_spread(part.growth)}-fold"
-            for method, part in by_method
-        )
-        means, first = by_method[["distance", "correlation", "first"]].mean(), own.published_first.iloc[0]
-        growth, off = own.published_growth.iloc[0], (means["first"] - first).abs()
-        sentences.append(
-            f"Against the released curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
-            f" {each}. Nearest in level over all cycles: {means.distance.idxmin()};"
-            f" in shape: {means.correlation.fillna(-1).idxmax()}; in the first cycle: {off.idxmin()}."
-        )
-    return sentences
+def _by_method(found: pd.DataFrame) -> Rows:
+    """The audit's values: a row a measure; for each size the released value and a column a method, means over seeds."""
+    found = found.assign(label=found.cell.map(lambda cell: cell_label(cell, seed=False)))
+    found = found.assign(size=found.label.str.split(", ").str[0])
+    columns = {}
+    for size, own in found.groupby("size", sort=False):
+        by_measure = own.groupby("measure", sort=False)
+        columns[f"{size}, published"] = by_measure.published.first()
+        for label, cells in own.groupby("label", sort=False):
+            columns[label] = cells.groupby("measure", sort=False).value.mean()
+    table = pd.DataFrame(columns).loc[found.measure.unique()]
+    header = ["", *table.columns]
+    return [header] + [[str(name), *map(plain, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
 
 
-def _spread(values: pd.Series) -> str:
-    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
-    return low if low == high else f"{low} to {high}"
+def _by_size(found: pd.DataFrame) -> Rows:
+    """The audit of the released curves: a row a measure, a column a size, and the verdicts where they are the same."""
+    rows = [["", *(str(size) for size in found["size"].unique()), "verdict"]]
+    for (_, measure), own in found.groupby(["finding", "measure"], sort=False):
+        rows.append([str(measure), *map(plain, own.value), "; ".join(own.verdict.unique())])
+    return rows
+
+
+def _without(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    return table.drop(columns=names)
+
+
+def _rows(table: pd.DataFrame) -> Rows:
+    words = readable(table)
+    return [list(words.columns), *words.to_numpy().tolist()]

@@ -4,7 +4,8 @@ import pandas as pd
 
 from ..config import Cell
 from .load import Results, published_readings, rank_ceiling
-from .published import RANK, WIDTHS, adapter_per
+from .published import adapter_per
+from .shapes import RANK, WIDTHS
 
 COLUMNS = ["cell", "method", "published_size", "cycles", "distance", "correlation", "first", "published_first"]
 COLUMNS += ["growth", "published_growth"]

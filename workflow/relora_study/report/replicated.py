@@ -8,7 +8,8 @@ import pandas as pd
 from ..config import Cell
 from .load import Results, published_readings
 from .pattern import nearest_size
-from .published import STEPS, WIDTHS, has_papers_shape, published_values
+from .published import published_values
+from .shapes import STEPS, WIDTHS, has_papers_shape
 
 # Relative tolerances. Losses and accuracies are those of another seed; spectra at step 0 depend on shape and first
 # weights alone. Hours depend on the device.

@@ -1,13 +1,16 @@
 """How every figure looks: colours that the colour-blind can tell, and marks that survive grey print."""
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from ..files import write_whole
+from .numbers import method_label
 from .published import NAMES
 
 # Okabe and Ito's palette, with a line and a mark of its own for each method.
@@ -31,10 +34,34 @@ matplotlib.rcParams.update(
 )
 
 
+POINTS = {NAMES["full"]: "x", NAMES["relora"]: "+"}  # the marks of the released values where there are no lines
+
+
 def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
     """The colour, line and mark of ``method``; the same in all figures."""
     own = {**LOOKS[methods.index(method) % len(LOOKS)], "linewidth": 1.2}
-    return {**PUBLISHED.get(method, own), "label": method, **changes}
+    return {**PUBLISHED.get(method, own), "label": method_label(method), **changes}
+
+
+class PlainLog(LogFormatter):
+    """Ticks of a log axis as numbers: 6, not 6 x 10^0; powers of ten from 10^5 on, and what lies between them bare."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of a tick at ``x``; empty where the axis is too long for it."""
+        power = round(math.log10(x), 6) if x > 0 else 0.5
+        if not super().__call__(x, pos):
+            return ""
+        if 1e-3 <= x < 1e5:
+            return f"{x:,.5g}"
+        return f"$10^{{{power:.0f}}}$" if power.is_integer() else ""
+
+
+def log_axis(axes: Any, which: Literal["x", "y"] = "y") -> None:
+    """Make an axis of ``axes`` logarithmic, with labels that read as numbers; the fewer, the more decades it spans."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_formatter(PlainLog())
+    axis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1.2, 0.4)))
 
 
 def panels(rows: int, columns: int) -> tuple[Figure, Any]:

@@ -7,10 +7,13 @@ import pandas as pd
 
 from ..files import write_csv, write_text
 from .audit import audit
-from .load import Results, measured, published_readings
+from .cost import devices, on_gpu
+from .load import Results, measured
+from .numbers import readable
 from .pattern import adapter_pattern
+from .published import BLIMP_PAIRS, final_values, published_audit
 from .replicated import published_vs_replicated
-from .significance import chance_p, compare
+from .significance import accuracy_interval, chance_p, compare, perplexity_interval, published_test
 
 LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
 
@@ -40,31 +43,41 @@ def _final(results: Results, suite: str, item: str, metric: str) -> pd.Series:
 
 
 def final_results(results: Results) -> pd.DataFrame:
-    """Losses, perplexities and minimal-pair accuracy (Wilson's 95 % interval) at the last step."""
-    log = results.table("log.csv")
+    """Losses, perplexities and minimal-pair accuracy at the last step, with 95 % intervals where there is a sample."""
+    last = results.own_table("log.csv").groupby("cell").tail(LAST_STEPS).groupby("cell").loss
+    texts = {name: perplexity_interval(results.scored_texts(cell)) for name, cell in results.cells.items()}
     columns = {
-        "train_loss": log.groupby("cell").loss.apply(lambda losses: losses.tail(LAST_STEPS).mean()),
+        "train_loss": last.mean(),
+        "train_loss_low": last.mean() - 1.96 * last.sem(),
+        "train_loss_high": last.mean() + 1.96 * last.sem(),
         "held_out_loss": _final(results, "held_out", "fixed_batch", "loss"),
         "perplexity": _final(results, "perplexity", "macro_average", "token_perplexity"),
-        "mean_text_perplexity": _final(results, "perplexity", "macro_average", "mean_text_perplexity"),
+        "perplexity_low": pd.Series({name: low for name, (low, _) in texts.items()}),
+        "perplexity_high": pd.Series({name: high for name, (_, high) in texts.items()}),
+        "mean_text_perplexity": _final(results, "perplexity", "overall", "mean_text_perplexity"),
         "bits_per_byte": _final(results, "perplexity", "macro_average", "bits_per_byte"),
-        "minimal_pairs": _final(results, "minimal_pairs", "overall", "accuracy"),
-        "minimal_pairs_low": _final(results, "minimal_pairs", "overall", "accuracy_low"),
-        "minimal_pairs_high": _final(results, "minimal_pairs", "overall", "accuracy_high"),
+        "accuracy": _final(results, "minimal_pairs", "overall", "accuracy"),
+        "accuracy_low": _final(results, "minimal_pairs", "overall", "accuracy_low"),
+        "accuracy_high": _final(results, "minimal_pairs", "overall", "accuracy_high"),
     }
     return pd.DataFrame(columns).loc[list(results.cells)].rename_axis("cell").reset_index()
 
 
 def cost(results: Results) -> pd.DataFrame:
     """Time and memory of training; the one table that differs between runs."""
-    rows = []
+    rows, times = [], results.own_table("timing.csv")
     for cell in results.cells.values():
-        manifest, timing = results.manifest(cell), pd.read_csv(results.folder / cell.name / "timing.csv")
-        seconds = timing.seconds.sum()
-        speed, memory = manifest["tokens"] / seconds, manifest["peak_memory_bytes"] / 2**20
-        place = f"{manifest['device']} x {manifest['threads']}"
+        manifest, seconds = results.manifest(cell), times.seconds[times.cell == cell.name].sum()
+        many, kind = devices(manifest), "GPU" if on_gpu(manifest) else "CPU core"
         rows.append(
-            {"cell": cell.name, "seconds": seconds, "tokens_per_second": speed, "peak_MiB": memory, "device": place}
+            {
+                "cell": cell.name,
+                "minutes": seconds / 60,
+                "device_hours": many * seconds / 3600,
+                "tokens_per_second": manifest["tokens"] / seconds,
+                "peak_MiB": manifest["peak_memory_bytes"] / 2**20,
+                "devices": f"{many} {kind}{'s' * (many > 1)}",
+            }
         )
     return pd.DataFrame(rows)
 
@@ -81,36 +94,50 @@ def significance(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def dead_first_cycle(results: Results) -> pd.DataFrame:
-    """Do the adapters learn before the first reset? Their largest gradient norm, and how far PER of W2 moves."""
-    log, per = results.table("log.csv"), published_readings(results, "weights", "per")
-    rows = []
-    for name, cell in results.cells.items():
-        if not cell.method.rank or cell.method.reset_period is None:
-            continue
-        own = log[log.cell == name]
-        first = own.step <= cell.method.reset_period + cell.method.reset_offset
-        norms = own.adapter_gradient_norm
-        mean = per[(per.cell == name) & (per.component == "w2")].groupby("step").value.mean()
-        rows.append(
-            {
-                "cell": name,
-                "largest_gradient_first_cycle": norms[first].max(),
-                "largest_gradient_later": norms[~first].max(),
-                "PER_start": mean.iloc[0],
-                "PER_end": mean.iloc[-1],
-                "dead": bool(norms[first].max() == 0),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def write_table(table: pd.DataFrame, output: Path) -> None:
-    """Write ``table`` as CSV (full precision), Markdown and LaTeX (four digits)."""
+    """Write ``table`` as CSV (full precision) and, for readers, as Markdown and LaTeX (rounded, in words)."""
     write_csv(output.with_suffix(".csv"), table)
-    write_text(output.with_suffix(".md"), table.to_markdown(index=False, floatfmt=".4g") + "\n")
-    latex = table.to_latex(index=False, float_format="%.4g", escape=True)
-    write_text(output.with_suffix(".tex"), latex)
+    words = readable(table)
+    aligned = [
+        "right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)
+    ]
+    write_text(
+        output.with_suffix(".md"), words.to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n"
+    )
+    columns = "".join(side[0] for side in aligned)
+    write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))
+
+
+def _shown(name: str, table: pd.DataFrame) -> bool:
+    """Whether a column stands by itself, and is not the end of another's interval."""
+    return name.removesuffix("_low").removesuffix("_high") == name or name.rsplit("_", 1)[0] not in table
+
+
+def _released(columns: list[str]) -> pd.DataFrame:
+    return final_values()[columns].reset_index()
+
+
+def released_models() -> pd.DataFrame:
+    """Parameters of the paper's models, and those that train."""
+    table = _released(["parameters", "trainable"])
+    return table.assign(share=table.trainable / table.parameters)
+
+
+def released_results() -> pd.DataFrame:
+    """The paper's results at step 20,000; Wilson's interval over BLiMP's pairs."""
+    table = _released(["train_loss", "paloma_perplexity", "blimp_accuracy"])
+    low, high = accuracy_interval(table.blimp_accuracy * BLIMP_PAIRS, BLIMP_PAIRS)
+    return table.assign(blimp_accuracy_low=low, blimp_accuracy_high=high)
+
+
+def released_cost() -> pd.DataFrame:
+    """A100 GPU-hours to step 20,000."""
+    return _released(["gpu_hours"])
+
+
+def released_significance() -> pd.DataFrame:
+    """Is the paper's full rank better than its ReLoRA on BLiMP?"""
+    return pd.DataFrame([{"size": size} | published_test(size) for size in final_values().index.unique("size")])
 
 
 TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
@@ -121,9 +148,15 @@ TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
         final_results,
         cost,
         significance,
-        dead_first_cycle,
         audit,
         adapter_pattern,
         published_vs_replicated,
     )
+}
+RELEASED_TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "models": released_models,
+    "final_results": released_results,
+    "cost": released_cost,
+    "significance": released_significance,
+    "audit": published_audit,
 }

@@ -130,6 +130,7 @@ def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[st
         "device": str(run.device),
         "threads": threads,
         "processes": world_size(),
+        "platform": platform.platform(),
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,

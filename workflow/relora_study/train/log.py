@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..files import write_text
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
+LOG_COLUMNS += ["update_norm"]
 TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
 
 Row = dict[str, Any]  # a column's number, None, or a 0-dimensional tensor that may still be on its way

@@ -89,12 +89,24 @@ def take_step(run: Run, batch: Tensor, step: int) -> Row:
         "gradient_norm": torch.nn.utils.get_total_norm(gradients),
         "adapter_gradient_norm": _adapter_gradient_norm(run.model),
     }
+    norms["update_norm"] = _optimizer_step(run)
+    return {"step": step, "loss": loss, "learning_rate": rate, **norms, "reset": int(is_reset(cell.method, step))}
+
+
+def _optimizer_step(run: Run) -> Tensor:
+    """Let the optimizer step; the norm of what that moved in the decoder's layers: adapters, or the whole weights.
+
+    Embeddings and head are left out: they train alike in every method, and would drown what a reset does.
+    """
     if run.masters:
         run.masters.before_step()
+    moving = [parameter.detach() for parameter in run.model.model.layers.parameters() if parameter.requires_grad]
+    before = [parameter.clone() for parameter in moving]  # the activations are gone by now: no higher peak of memory
     run.optimizer.step()
+    moved = torch.nn.utils.get_total_norm([now - then for now, then in zip(moving, before, strict=True)])
     if run.masters:
         run.masters.after_step()
-    return {"step": step, "loss": loss, "learning_rate": rate, **norms, "reset": int(is_reset(cell.method, step))}
+    return moved
 
 
 def mean_loss(run: Run, rows: Tensor) -> Tensor:

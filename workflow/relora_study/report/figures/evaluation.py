@@ -5,30 +5,45 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..load import Results
-from ..style import look, panels
-from .parts import mean_line
+from ..style import POINTS, log_axis, look, panels
+from .parts import accuracy_label, mean_line
+
+PHENOMENON = "phenomenon/"
 
 
-def minimal_pairs_over_training(results: Results) -> Figure:
-    """Minimal-pair accuracy of each phenomenon by step."""
-    rows = results.table("evaluation.csv")
-    rows = rows[rows["item"].str.startswith("phenomenon/") & (rows.metric == "accuracy")]
-    items = sorted(rows["item"].unique())
-    columns, each = min(4, len(items)), -(-len(items) // 4)
-    figure, grid = panels(each * len(results.sizes), columns)
+def blimp_over_training(results: Results) -> Figure:
+    """Minimal-pair accuracy of each phenomenon by step, its sizes side by side."""
+    rows, items = _phenomena(results)
+    places = [(item, size) for item in items for size in results.sizes]
+    columns = len(results.sizes) * min(len(items), max(1, 4 // len(results.sizes)))
+    figure, grid = panels(-(-len(places) // columns), columns)
     for number, axes in enumerate(grid.flat):
-        size, place = results.sizes[number // (each * columns)], number % (each * columns)
-        if place >= len(items):
+        if number >= len(places):
             axes.set_axis_off()
             continue
-        axes.set_title(f"{size}: {items[place].removeprefix('phenomenon/').replace('_', ' ')}", fontsize=7)
+        item, size = places[number]
+        axes.set_title(f"{_words(item)}, {size.replace('_', ' ')}", fontsize=7)
         axes.axhline(0.5, color="grey", linewidth=0.6)
-        here = rows[(rows["size"] == size) & (rows["item"] == items[place])]
+        here = rows[(rows["size"] == size) & (rows["item"] == item)]
         for method in results.methods:
             mean_line(axes, here[here.method == method], "seed", look(results.methods, method, marker=""))
+        if number + columns >= len(places):  # nothing below it
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("optimizer step")
     for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy")
+        axes.set_ylabel(accuracy_label(results))
     return figure
+
+
+def _phenomena(results: Results) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of accuracy by phenomenon, and the phenomena in order."""
+    rows = results.table("evaluation.csv")
+    rows = rows[rows["item"].str.startswith(PHENOMENON) & (rows.metric == "accuracy")]
+    return rows, sorted(rows["item"].unique())
+
+
+def _words(item: str) -> str:
+    return item.removeprefix(PHENOMENON).replace("_", " ").replace("npi", "NPI")
 
 
 def _final_bars(results: Results, rows: pd.DataFrame, label: str) -> Figure:
@@ -42,19 +57,17 @@ def _final_bars(results: Results, rows: pd.DataFrame, label: str) -> Figure:
             chosen = rows[(rows["size"] == size) & (rows.method == method)].groupby("item").value.mean().reindex(items)
             shift = 0.18 * (place - (len(results.methods) - 1) / 2)
             drawn = look(results.methods, method, linestyle="")
-            axes.plot(chosen, np.arange(len(items)) + shift, **{**drawn, "marker": drawn["marker"] or "x"})
-        axes.set(title=size, xlabel=label, yticks=range(len(items)), yticklabels=[])
+            drawn["marker"] = drawn["marker"] or POINTS[method]
+            axes.plot(chosen, np.arange(len(items)) + shift, **drawn)
+        axes.set(title=size.replace("_", " "), xlabel=label, yticks=range(len(items)), yticklabels=[])
         axes.grid(axis="y", linewidth=0.3)
-    grid[0, 0].set_yticklabels([item.removeprefix("phenomenon/").replace("_", " ") for item in items])
+    grid[0, 0].set_yticklabels([_words(item) for item in items])
     return figure
 
 
-def minimal_pairs_by_phenomenon(results: Results) -> Figure:
+def blimp_by_phenomenon(results: Results) -> Figure:
     """Minimal-pair accuracy of each phenomenon at the last step."""
-    rows = results.table("evaluation.csv")
-    figure = _final_bars(
-        results, rows[rows["item"].str.startswith("phenomenon/") & (rows.metric == "accuracy")], "accuracy"
-    )
+    figure = _final_bars(results, _phenomena(results)[0], accuracy_label(results).replace("\n", " "))
     for axes in figure.axes:
         axes.axvline(0.5, color="grey", linewidth=0.6)
     return figure
@@ -67,5 +80,5 @@ def perplexity_by_domain(results: Results) -> Figure:
     rows = rows[(rows.metric == "token_perplexity") & ~rows["item"].isin(averages)]
     figure = _final_bars(results, rows, "token perplexity")
     for axes in figure.axes:
-        axes.set_xscale("log")
+        log_axis(axes, "x")
     return figure

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from ...train.schedule import is_reset
 from ..load import Results, published_readings, rank_ceiling
 from ..pattern import adapter_shares
-from ..published import NAMES, WIDTHS, adapter_per, published_ceiling
-from ..style import PUBLISHED, look
+from ..published import NAMES, adapter_per, published_ceiling
+from ..shapes import WIDTHS
+from ..style import PUBLISHED, log_axis, look
 from .parts import by_step, grid_of, mean_line
 
 CEILING: dict[str, Any] = {"color": "grey", "linestyle": ":", "linewidth": 0.8}
@@ -25,7 +26,7 @@ def _spectra(results: Results, quantity: str, metric: str, components: list[str]
         for method in results.methods:
             mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
         if metric == "condition_number":
-            axes.set_yscale("log")
+            log_axis(axes)
     return figure
 
 
@@ -149,7 +150,7 @@ def gradient_conditions(results: Results) -> Figure:
     titles = [f"condition number\n{COMPONENTS[component]}" for _, component, _ in readings]
     figure, grid = by_step(results, readings, titles)
     for axes in grid.flat:
-        axes.set_yscale("log")
+        log_axis(axes)
     return figure
 
 
@@ -159,7 +160,7 @@ def ov_circuits(results: Results) -> Figure:
     titles = ["PER\nOV (authors')", "PER over rank\nOV circuit", "condition number\nOV circuit"]
     figure, grid = by_step(results, [("effective_weights", *reading) for reading in readings], titles)
     for axes in grid[2]:
-        axes.set_yscale("log")
+        log_axis(axes)
     return figure
 
 

@@ -1,48 +1,57 @@
 """Figures of the training logs: loss, cost, learning rate, and what resets do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from ..around_resets import around_resets
+from ..around_resets import around_resets, over_full_rank
+from ..cost import device_hours, device_unit
 from ..load import Results, measured
-from ..style import look
-from .parts import grid_of, mean_line, smooth_loss
+from ..published import NAMES, hours_a_step, loss_around_resets
+from ..style import log_axis, look
+from .parts import accuracy_label, grid_of, mean_line, smooth_loss
 
 
 def training_curves(results: Results) -> Figure:
     """Training loss, held-out perplexity and minimal-pair accuracy by step."""
-    figure, grid = grid_of(results, ["loss", "ppl", "pairs"], ["train loss (nats/token)", "perplexity", "accuracy"])
-    log = results.table("log.csv")
-    perplexity = measured(results, "perplexity", "overall", "mean_text_perplexity")
-    accuracy = measured(results, "minimal_pairs", "overall", "accuracy")
-    for column, size in enumerate(results.sizes):
-        for method in results.methods:
-            drawn = look(results.methods, method)
-            for axes, rows in zip(grid[:, column], (log, perplexity, accuracy), strict=True):
-                own = rows[(rows["size"] == size) & (rows.method == method)]
-                if rows is log:
-                    smooth = smooth_loss(own)
-                    axes.plot(smooth.index, smooth, **{**drawn, "marker": ""})
-                else:
-                    mean_line(axes, own, "seed", drawn)
-        grid[1, column].set_yscale("log")
-        grid[2, column].axhline(0.5, color="grey", linewidth=0.6)
-    return figure
+    return _curves(results, lambda size, method, steps: steps, "optimizer step")
 
 
 def training_cost(results: Results) -> Figure:
-    """Training loss by the hours that training took, on the device of the run."""
-    figure, grid = grid_of(results, ["loss"], ["train loss (nats/token)"])
-    logs, times = results.table("log.csv"), results.own_table("timing.csv")
-    for axes, size in zip(grid[0], results.sizes, strict=True):
-        axes.set_xlabel("minutes of training")
-        for method in logs[logs.seed >= 0].method.unique():
-            own, spent = (rows[(rows["size"] == size) & (rows.method == method)] for rows in (logs, times))
-            smooth = smooth_loss(own)
-            minutes = spent.groupby("step").seconds.mean().cumsum() / 60
-            axes.plot(minutes, smooth, **look(results.methods, method, marker=""))
+    """The same by hours of the device that trained."""
+    spent = device_hours(results)
+
+    def hours(size: str, method: str, steps: pd.Series) -> pd.Series:
+        if method in NAMES.values():
+            return steps * hours_a_step(size, method)
+        return steps.map(spent[size, method])
+
+    return _curves(results, hours, device_unit(results))
+
+
+def _curves(results: Results, place: Callable[[str, str, pd.Series], pd.Series], label: str) -> Figure:
+    """Loss, perplexity and accuracy of every method, by what ``place`` makes of the steps of a size and method."""
+    titles = ["train loss (nats/token)", "perplexity", accuracy_label(results)]
+    figure, grid = grid_of(results, titles, titles)
+    parts = (
+        results.table("log.csv"),
+        measured(results, "perplexity", "overall", "mean_text_perplexity"),
+        measured(results, "minimal_pairs", "overall", "accuracy"),
+    )
+    for (row, column), axes in np.ndenumerate(grid):
+        size = results.sizes[column]
+        for method in results.methods:
+            own = parts[row][(parts[row]["size"] == size) & (parts[row].method == method)]
+            own = own if row else smooth_loss(own)
+            drawn = look(results.methods, method, **({} if row else {"marker": ""}))
+            mean_line(axes, own.assign(step=place(size, method, own.step)), "seed", drawn)
+    for column in range(len(results.sizes)):
+        grid[-1, column].set_xlabel(label)
+        log_axis(grid[1, column])
+        grid[2, column].axhline(0.5, color="grey", linewidth=0.6)
     return figure
 
 
@@ -67,19 +76,38 @@ def adapter_gradients(results: Results) -> Figure:
 
 
 def resets(results: Results) -> Figure:
-    """What a reset does to the loss and to the gradient around it; a mean over all resets but the first."""
-    titles = ["loss minus mean of\nten steps before", "gradient norm over\nmean of ten before"]
+    """Loss and update norm around a merge; a mean over all resets but the first, every method at the same steps."""
+    if results.published == "only":
+        return _released_resets(results)
+    titles = ["loss over full rank's, minus\nmean of ten before", "update norm over\nmean of ten before"]
+    if "full" not in results.methods:
+        titles[0] = "loss minus\nmean of ten before"
     figure, grid = grid_of(results, titles, titles)
-    log = results.own_table("log.csv")
+    log = over_full_rank(results.own_table("log.csv"))
     for column, size in enumerate(results.sizes):
-        for method in results.methods:
-            around = around_resets(log[(log["size"] == size) & (log.method == method)])
-            for axes, name in zip(grid[:, column], ("loss", "gradient_norm"), strict=True):
+        here = log[log["size"] == size]
+        at = sorted(here.step[here.reset == 1].unique())[1:]
+        for method in here.method.unique():
+            around = around_resets(here[here.method == method], at)
+            for axes, name in zip(grid[:, column], ("loss", "update_norm"), strict=True):
                 drawn = look(results.methods, method, marker="")
                 mean_line(axes, around.rename(columns={name: "value"}), "reset_step", drawn)
         for axes in grid[:, column]:
             axes.axvline(0, color="grey", linewidth=0.6)
-        grid[-1, column].set_xlabel("steps after the reset")
+        log_axis(grid[1, column])
+        grid[-1, column].set_xlabel("steps after the merge")
+    return figure
+
+
+def _released_resets(results: Results) -> Figure:
+    figure, grid = grid_of(results, ["loss"], ["loss minus mean of\nfifty steps before"])
+    for axes, size in zip(grid[0], results.sizes, strict=True):
+        around = loss_around_resets(size).rename(columns={"loss": "value"})
+        # Steps differ from reset to reset by a few, so that a mean needs bins: of ten steps, by their middle.
+        around["step"] = (around.step // 10) * 10 + 5
+        mean_line(axes, around, "reset_step", look(results.methods, NAMES["relora"]))
+        axes.axvline(0, color="grey", linewidth=0.6)
+        axes.set_xlabel("steps after the reset")
     return figure
 
 

@@ -1,0 +1,160 @@
+"""Numbers, captions and sentences: what a reader sees follows the data."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from docutils.core import publish_parts
+from relora_study.config import Evaluation, cells, check
+from relora_study.report.audit import audit
+from relora_study.report.captions import captions, suite_name
+from relora_study.report.figures import FIGURES
+from relora_study.report.landing import page, released_page
+from relora_study.report.numbers import cell_labels, plain, readable, with_interval
+from relora_study.report.paper import released_values, typeset, values
+from relora_study.report.round_off import random_product, to_bfloat16
+from relora_study.report.sentences import abstract, released
+from relora_study.report.significance import perplexity_interval, published_test
+from relora_study.report.style import finish
+from relora_study.report.tables import TABLES, released_results
+from statsmodels.stats.proportion import proportion_confint
+
+from .test_report import ROOT
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "words"),
+    [
+        (5.69612, 5.62345, 5.76879, "5.696 [5.623, 5.769]"),
+        (381.2, 366.0, 399.0, "381 [366, 399]"),
+        (0.65043, 0.6468, 0.6540, "0.6504 [0.6468, 0.6540]"),
+        (2.0, 2.0, 2.0, "2"),
+        (1234.5, float("nan"), 3.0, "1,234"),
+    ],
+)
+def test_a_value_is_rounded_to_two_digits_of_its_uncertainty(value, low, high, words):
+    assert with_interval(value, low, high) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (11282784, "11,282,784"),
+        (4.17, "4.170"),
+        (1.2e-24, "1.2e-24"),
+        (3.31e-5, "3.3e-5"),
+        (330000000.5, "3.3e8"),
+        (float("nan"), "–"),
+        (True, "yes"),
+    ],
+)
+def test_plain_numbers(value, words):
+    assert plain(value) == words
+
+
+def test_cells_and_intervals_are_read_in_words():
+    table = pd.DataFrame({"cell": ["paper_tiny-relora_zero2-s42"], "x": [1.5], "x_low": [1.0], "x_high": [2.0]})
+    assert readable(table).to_dict("list") == {"cell": ["paper tiny, ReLoRA under ZeRO-2"], "x": ["1.50 [1.00, 2.00]"]}
+    assert cell_labels(pd.Series(["a-my_own-s1", "a-my_own-s2"])).tolist() == ["a, my own, seed 1", "a, my own, seed 2"]
+
+
+def test_bfloat16_is_torchs_and_its_round_off_is_what_a_product_of_low_rank_shows():
+    matrix = np.random.default_rng(0).standard_normal((50, 60)) * 1e3
+    theirs = torch.from_numpy(matrix.astype(np.float32)).bfloat16().float().numpy()
+    assert (to_bfloat16(matrix) == theirs).all()
+    number, share = random_product(96, 384, 16, "bfloat16")
+    assert 1e3 < number < 1e4 < 1e7 < random_product(96, 384, 16, "float32")[0] and 0.9 < share < 1.1
+
+
+def test_the_published_test_gives_the_published_p_values():
+    assert [f"{published_test(size)['p']:.1e}" for size in ("tiny", "small")] == ["1.2e-24", "7.4e-166"]
+
+
+def test_intervals_are_the_textbooks():
+    table = released_results().set_index(["size", "method"]).loc[("small", "full")]
+    low, high = proportion_confint(0.7014 * 67000, 67000, method="wilson")
+    assert (table.blimp_accuracy_low, table.blimp_accuracy_high) == pytest.approx((low, high), abs=1e-6)
+    texts = pd.DataFrame({"domain": "a", "tokens": 100, "nats": np.random.default_rng(0).normal(500, 40, 400)})
+    low, high = perplexity_interval(texts)
+    error = 1.96 * texts.nats.std() / 100 / 20  # of the loss; all texts are equally long
+    assert np.log([low, high]) == pytest.approx(texts.nats.mean() / 100 + np.array([-error, error]), abs=0.003)
+
+
+def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
+    study = check(raw, [])
+    one = captions(cells(study), "off", suite_name(study.evaluation))["figures"]
+    assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
+    assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
+    assert "released curves of the paper" not in one["per_weights"]
+    several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
+    real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
+    many = captions(cells(several), "overlay", suite_name(Evaluation.model_validate(real)))["figures"]
+    assert "Accuracy on BLiMP by" in many["blimp_by_phenomenon"] and "Means over 3 seeds" in many["training_curves"]
+    assert "layers and seeds" in many["per_weights"] and "released curves of the paper" in many["per_weights"]
+
+
+def test_the_abstract_follows_the_numbers(results):
+    final, found = TABLES["final_results"](results), audit(results)
+    said = " ".join(abstract(results, final.assign(held_out_loss=np.arange(6.0)), found))
+    assert "In all 4 comparisons, full rank reaches a lower held-out loss than ReLoRA, by 1.000 to 2.000" in said
+    assert "the adapters of ReLoRA as released receive no gradient" in said
+    turned = " ".join(abstract(results, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0]))
+    assert "In all 4 comparisons, ReLoRA reaches a lower held-out loss than full rank" in turned
+    assert "no gradient" not in turned
+    mixed = " ".join(abstract(results, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found))
+    assert "in 2 of 4 comparisons" in mixed
+
+
+def test_the_released_sentence_names_what_its_audit_finds(monkeypatch):
+    assert "bfloat16" in released()[0] and "grows from cycle to cycle" in released()[0]
+    clean = pd.DataFrame(
+        {"finding": ["round-off"], "size": ["tiny"], "verdict": ["nearest to the round-off of float32"]}
+    )
+    monkeypatch.setattr("relora_study.report.sentences.published_audit", lambda: clean)
+    assert released() == ["The released curves show none of the faults we tested."]
+
+
+def test_the_first_page_says_what_where_and_how_long(results):
+    text = page(results)
+    for said in (
+        "6 cells: sizes tiny, small; methods full rank, ReLoRA, ReLoRA as released; seeds 42.",
+        "614,400 tokens",
+    ):
+        assert said in text
+    for said in (
+        "2 CPU cores a cell, on Linux on a test.",
+        "Versions: python 3.11, torch 2.13.0.",
+        "0.20 CPU core-hours",
+    ):
+        assert said in text
+    for one in (text, released_page()):
+        html = publish_parts(one, writer_name="html")["html_body"]
+        assert "<table" in html and "system-message" not in html
+
+
+def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(results, tmp_path, monkeypatch):
+    for name in (
+        "training_curves",
+        "blimp_by_phenomenon",
+        "per_weights",
+        "per_updates",
+        "update_rank",
+        "cycle_overlap",
+    ):
+        finish(FIGURES[name](results), tmp_path / "figures" / name)
+    for name in ("resets", "adapter_pattern"):
+        finish(FIGURES[name](results), tmp_path / "figures" / name)
+    found = values(results, "A title")
+    json.dumps(found, allow_nan=False)
+    (tmp_path / "paper.d").mkdir()
+    for source in ("paper.typ", "style.typ", "references.bib"):
+        (tmp_path / "paper.d" / source).write_bytes((ROOT / "paper" / source).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        typeset(
+            tmp_path / "paper.d/paper.typ", found, (tmp_path / ".").relative_to(tmp_path), tmp_path / f"{number}.pdf"
+        )
+    assert (tmp_path / "1.pdf").read_bytes() == (tmp_path / "2.pdf").read_bytes()
+    assert "7.4e-166" in json.dumps(released_values())

@@ -1,0 +1,100 @@
+"""The first page of the web report: what was run, where, with which versions, how long, and the headline table."""
+
+from typing import Any
+
+import pandas as pd
+
+from .cost import device_unit, devices, on_gpu
+from .load import Results
+from .numbers import method_label, readable
+from .published import final_values
+from .tables import cost, final_results, released_results
+
+HEADLINE = ["cell", "train_loss", "perplexity", "accuracy"]
+
+
+def page(results: Results) -> str:
+    """The page of a study, in reStructuredText."""
+    manifests = [results.manifest(cell) for cell in results.cells.values()]
+    final = final_results(results)
+    shown = [name for name in final if name.removesuffix("_low").removesuffix("_high") in HEADLINE]
+    parts = [
+        _heading("What was run"),
+        _list([_cells(results), _recipe(results), f"Minimal pairs: {results.suite}."]),
+        _heading("Where, and with which versions"),
+        _list([*places(manifests), *versions(manifests)]),
+        _heading("How long it took"),
+        duration(results, manifests),
+        _grid(readable(cost(results)[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
+        _heading("The headline"),
+        "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
+        " in the menu) says what these numbers do and do not show.",
+        _grid(readable(final[shown])),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def released_page() -> str:
+    """The page of the released values alone."""
+    hours = final_values().gpu_hours.sum()
+    parts = [
+        _heading("What this is"),
+        "Figures, tables and an audit made from the values that the paper's authors released. Nothing was trained here;"
+        f" the published runs took {hours:,.0f} A100 GPU-hours.",
+        _heading("The headline"),
+        _grid(readable(released_results())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cells(results: Results) -> str:
+    cells = results.cells.values()
+    sizes = ", ".join(size.replace("_", " ") for size in results.sizes)
+    methods = ", ".join(method_label(name) for name in dict.fromkeys(cell.method_name for cell in cells))
+    seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
+    return f"{len(cells)} cells: sizes {sizes}; methods {methods}; seeds {seeds}."
+
+
+def _recipe(results: Results) -> str:
+    cell = next(iter(results.cells.values()))
+    tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
+    return (
+        f"Each trained for {cell.train.steps:,} optimizer steps of {cell.train.batch_size} sequences of"
+        f" {cell.model.context_length:,} tokens: {tokens:,} tokens, at a peak rate of {cell.train.learning_rate:g}."
+    )
+
+
+def places(manifests: list[dict[str, Any]]) -> list[str]:
+    """Sentences of what trained the cells, each once."""
+    each = [
+        f"{devices(one)} {'GPU' if on_gpu(one) else 'CPU core'}{'s' * (devices(one) > 1)} a cell, on"
+        f" {one.get('platform', 'a system that was not recorded')}."
+        for one in manifests
+    ]
+    return list(dict.fromkeys(each))
+
+
+def versions(manifests: list[dict[str, Any]]) -> list[str]:
+    """Sentences of the versions that trained the cells, each once."""
+    each = [", ".join(f"{name} {version}" for name, version in sorted(one["versions"].items())) for one in manifests]
+    return [f"Versions: {one}." for one in dict.fromkeys(each)]
+
+
+def duration(results: Results, manifests: list[dict[str, Any]]) -> str:
+    """How long training took, in a sentence."""
+    hours = cost(results).device_hours.sum()
+    longest = max(one["seconds"] for one in manifests) / 60
+    return f"Training took {hours:.2f} {device_unit(results)} in all, the longest cell {longest:.1f} minutes."
+
+
+def _heading(text: str) -> str:
+    return f"{text}\n{'-' * len(text)}"
+
+
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _grid(words: pd.DataFrame) -> str:
+    """A table in reStructuredText's grid syntax."""
+    return str(words.to_markdown(index=False, tablefmt="grid", disable_numparse=True))

@@ -1,0 +1,92 @@
+"""Numbers and names as a reader wants them: rounded to their uncertainty, cells and columns in words."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+METHODS = {
+    "full": "full rank",
+    "relora": "ReLoRA",
+    "relora_released": "ReLoRA as released",
+    "relora_zero2": "ReLoRA under ZeRO-2",
+}
+HEADERS = {
+    "train_loss": "train loss (nats/token)",
+    "held_out_loss": "held-out loss (nats/token)",
+    "mean_text_perplexity": "mean text perplexity",
+    "bits_per_byte": "bits/byte",
+    "tokens_per_second": "tokens/s",
+    "peak_MiB": "peak memory (MiB)",
+    "mcnemar_p": "McNemar p",
+    "chance_p": "chance p",
+    "device_hours": "device-hours",
+    "paloma_perplexity": "Paloma perplexity",
+    "blimp_accuracy": "BLiMP accuracy",
+    "gpu_hours": "A100 GPU-hours",
+    "published_value": "published",
+}
+MISSING = "–"
+
+
+def method_label(method: str) -> str:
+    """A method in words; one of the user's own by its name."""
+    return METHODS.get(method, method.replace("_", " "))
+
+
+def cell_label(cell: str, seed: bool = True) -> str:
+    """A cell's name, `{size}-{method}-s{seed}`, in words."""
+    size, method, number = cell.split("-")
+    return f"{size.replace('_', ' ')}, {method_label(method)}" + f", seed {number[1:]}" * seed
+
+
+def cell_labels(cells: pd.Series) -> pd.Series:
+    """The names of cells in words, without the seed where all have the same."""
+    several = cells.str.rsplit("-s", n=1).str[-1].nunique() > 1
+    return cells.map(lambda cell: cell_label(cell, seed=several))
+
+
+def decimals(uncertainty: float) -> int:
+    """Decimal places that keep two significant digits of ``uncertainty``, above 0."""
+    return max(0, 1 - math.floor(math.log10(uncertainty)))
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    """``value [low, high]``, rounded to two significant digits of the interval's half width; alone without one."""
+    half = (high - low) / 2
+    if not (math.isfinite(half) and half > 0):
+        return plain(value)
+    places = decimals(half)
+    return f"{value:,.{places}f} [{low:,.{places}f}, {high:,.{places}f}]"
+
+
+def plain(value: Any) -> str:
+    """A value by itself: integers whole, other numbers to four digits, very small or large ones as powers."""
+    if isinstance(value, str | bool):
+        return value if isinstance(value, str) else "yes" if value else "no"
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+
+
+def readable(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` as text: intervals (`x`, `x_low`, `x_high`) in one column, cells and headers in words."""
+    bounds = {f"{name}_{end}" for name in table for end in ("low", "high") if f"{name}_{end}" in table}
+    shown = {}
+    for name in [name for name in table if name not in bounds]:
+        if name in ("cell", "against"):
+            shown[name] = cell_labels(table[name]).tolist()
+        elif name in ("method", "size"):
+            shown[name] = [
+                method_label(value) if name == "method" else value.replace("_", " ") for value in table[name]
+            ]
+        elif f"{name}_low" in table:
+            ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
+            shown[name] = [with_interval(*one) for one in ranges]
+        else:
+            shown[name] = [plain(value) for value in table[name].tolist()]
+    return pd.DataFrame(shown).rename(columns=lambda name: HEADERS.get(name, str(name).replace("_", " ")))
