@@ -20,6 +20,7 @@ OWN = [
     "manifest.json",
     "evaluation.csv",
     "evaluation/step-000020-pairs.parquet",
+    "evaluation/step-000020-texts.parquet",
 ]
 LEFT = [
     "checkpoints/step-000020/model.safetensors",

@@ -52,7 +52,8 @@ def _chosen(results: Path, study: Path) -> Iterator[Path]:
         cell = results / "cells" / f"{size}-{method}-s{seed}"
         for pattern in CELL:
             yield from cell.glob(pattern)
-        yield from sorted(cell.glob("evaluation/step-*-pairs.parquet"))[-1:]  # the tests' last judged pairs
+        for kind in ("pairs", "texts"):  # the scores of the last step, which tests and tables read
+            yield from sorted(cell.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
 
 
 def _environment() -> str:
