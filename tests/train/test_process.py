@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -12,9 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.data.tokens import Manifest, Split, write_manifest
 from relora_study.errors import UserError
-from relora_study.files import sha256, write_yaml
 from relora_study.train import __main__ as command
 from relora_study.train.checkpoints import bytes_needed
 from relora_study.train.loop import train
@@ -22,26 +19,6 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).parents[2]
 FILES = ["log.csv", "checkpoints/step-000011/model.safetensors", "checkpoints/step-000300/adapters.safetensors"]
-
-
-@pytest.fixture
-def prepare(make_cell, tmp_path):
-    """A cell's folder, and the command that trains it."""
-    tokens = tmp_path / "tokens"
-    tokens.mkdir()
-    np.random.default_rng(0).integers(0, 300, 17 * 50).astype("<u2").tofile(tokens / "train.bin")
-    split = Split(documents=1, tokens=17 * 50, bytes=1, sha256=sha256(tokens / "train.bin"))
-    ids = dict(source="test", dtype="uint16", vocab_size=300, end_of_text_id=0, tokenizer_sha256="")
-    write_manifest(tokens, Manifest(**ids, train=split, held_out=split))
-
-    def make(name: str, **recipe) -> tuple[Path, list[str]]:
-        folder = tmp_path / name
-        cell = make_cell("relora", train={"steps": 300, "state_every": 40, **recipe})
-        write_yaml(folder / "config.yaml", cell.model_dump())
-        places = ["--config", str(folder / "config.yaml"), "--tokens", str(tokens), "--threads", "1"]
-        return folder, [sys.executable, "-m", "relora_study.train", "cell", *places]
-
-    return make
 
 
 def launch(arguments: list[str]) -> subprocess.Popen:

@@ -25,5 +25,5 @@ rule pretrain:
     message:
         "Pretraining {wildcards.cell}"
     shell:
-        "{params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads}"
+        "{params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q} --threads {threads} --wait"
         " 2> >(tee {log:q} >&2)"

@@ -54,6 +54,10 @@ def _read_csv(wheel: zipfile.ZipFile, member: str) -> pd.DataFrame:
 def read_files(settings: Data, download: Path) -> pd.DataFrame:
     """A folder of .txt (a document each), .jsonl and .parquet files; a sub-folder is a domain."""
     table = read_folder(Path(settings.files.path or ""), settings.files.text_column, "data.files")
+    other = table[table.text.notna() & ~table.text.map(lambda value: isinstance(value, str))]
+    if not other.empty:
+        first = other.iloc[0]
+        raise UserError(f"data.files.text_column: {first.id} holds {first.text!r:.40}, which is no text")
     return table.assign(text=table.text.fillna("").astype(str), held_out_only=False)
 
 
@@ -73,7 +77,7 @@ def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFram
         if path.suffix == ".txt":
             table = pd.DataFrame({column: [path.read_text(encoding="utf-8", errors="replace")]})
         else:
-            table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_json(path, lines=True)
+            table = pd.read_parquet(path) if path.suffix == ".parquet" else _read_jsonl(path)
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if column not in table:
@@ -82,6 +86,11 @@ def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFram
     ids = [f"{inside}-{number}" for number in range(len(table))]
     domain = inside.parts[0] if len(inside.parts) > 1 else "files"
     return pd.DataFrame({"id": ids, "domain": domain, "text": table[column]})
+
+
+def _read_jsonl(path: Path) -> pd.DataFrame:
+    """One object a line, as it is written: texts that look like numbers or dates stay texts."""
+    return pd.read_json(path, lines=True, dtype=False)
 
 
 SOURCES: dict[str, Callable[[Data, Path], pd.DataFrame]] = {"pypi_news": read_news, "files": read_files}

@@ -15,7 +15,7 @@ from ..data.tokenizer import open_tokenizer
 from ..data.tokens import open_tokens, row, row_count
 from ..errors import command_line
 from ..files import write_csv, write_text, write_whole
-from ..train.checkpoints import is_evaluated, list_checkpoints
+from ..train.checkpoints import due_steps, is_evaluated, list_checkpoints
 from ..train.parallel import chosen_device
 from .bench import Bench, measure_once
 from .domains import collect_texts
@@ -89,7 +89,8 @@ def cell(
         leading_space=policy.leading_space,
         device=chosen_device(trained.runtime.device),
     )
-    due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
+    found = list_checkpoints(cell, due_steps(trained.train))
+    due = {step: path for step, path in found.items() if is_evaluated(trained.train, step)}
     progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
     tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
     write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
