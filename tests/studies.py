@@ -35,7 +35,7 @@ def bare_environment() -> dict[str, str]:
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     options = {"cwd": folder, "capture_output": True, "text": True, "env": bare_environment()}
-    return subprocess.run(command(*arguments), timeout=1800, **options)
+    return subprocess.run(command(*arguments), timeout=7200, **options)
 
 
 def lay_out(folder: Path) -> Path:

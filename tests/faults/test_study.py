@@ -161,5 +161,6 @@ def test_the_default_study_twice_from_scratch_gives_the_same_bytes(tmp_path):
     for folder, cores in zip(folders, ("1", "4"), strict=True):
         (folder / "tests/tiny.yaml").write_text("{}")  # the overlay of every command here: the default study
         (folder / "workflow/sitecustomize.py").unlink()  # the corpus comes from the network
-        assert start(folder, "--cores", cores).wait(timeout=7200) == 0
+        done = snakemake(folder, "--cores", cores)
+        assert done.returncode == 0, done.stdout + done.stderr
     assert differing(folders[0] / "results", folders[1] / "results") == []

@@ -131,6 +131,34 @@ def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare):
     assert third.wait(timeout=60) == command.STOPPED
 
 
+def test_one_that_waits_goes_on_where_the_other_ended(prepare):
+    """What Snakemake starts waits: the job of a Snakemake that was killed may still train the cell."""
+    whole, arguments = prepare("whole")
+    finish(arguments)
+    cell, arguments = prepare("cell")
+    first = launch(arguments)
+    wait_for_step(cell, 3)
+    second = launch([*arguments, "--wait"])
+    assert "waiting for it to end" in second.stderr.readline()
+    first.kill()
+    first.wait()
+    assert second.wait(timeout=120) == 0, second.stderr.read()
+    for file in FILES:
+        assert (cell / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_one_that_waits_can_be_stopped(prepare):
+    folder, arguments = prepare("cell", steps=100_000)
+    first = launch(arguments)
+    wait_for_step(folder, 3)
+    second = launch([*arguments, "--wait"])
+    assert "waiting for it to end" in second.stderr.readline()
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=60) != 0
+    first.kill()
+    first.wait()
+
+
 def test_too_little_disk_is_said_before_the_first_step(prepare, monkeypatch, make_cell):
     folder, _ = prepare("cell")
     usage = namedtuple("usage", "total used free")

@@ -55,8 +55,8 @@ def cell(
     if settings.runtime.release_memory:
         release_freed_memory()
     limit = 60 * (settings.train.time_limit or math.inf)
-    asked = _stop_signals()
     with process_group(settings.runtime.device) as device, _sole_trainer(settings, config.parent, wait):
+        asked = _stop_signals()  # not before: who waits for the cell has nothing to save
         run = train(
             settings,
             device,
