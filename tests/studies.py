@@ -14,12 +14,14 @@ NO_NETWORK = """import socket
 from pathlib import Path
 
 def refuse(*arguments, **_):
-    if getattr(arguments[0], "family", None) != socket.AF_UNIX:
-        (Path(__file__).parents[1] / "network.txt").open("a").write(f"{arguments[1:]}\\n")
-        raise OSError("no network in this test")
+    (Path(__file__).parents[1] / "network.txt").open("a").write(f"{arguments}\\n")
+    raise OSError("no network in this test")
+
+def local_alone(method):
+    return lambda self, *rest: (method if self.family == socket.AF_UNIX else refuse)(self, *rest)
 
 for name in ("connect", "connect_ex", "sendto"):
-    setattr(socket.socket, name, refuse)
+    setattr(socket.socket, name, local_alone(getattr(socket.socket, name)))
 socket.getaddrinfo = refuse
 """
 
