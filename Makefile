@@ -44,8 +44,9 @@ bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory o
 
 .venv-bench: requirements.txt requirements-bench.txt
 	@$(PYTHON) -m venv $@
-	@$@/bin/python $(LOCKED) requirements.txt --requirement requirements-bench.txt
+	@$@/bin/python $(LOCKED) requirements.txt
 	@$@/bin/python $(PIP) $(TORCH)
+	@$@/bin/python $(PIP) --requirement requirements-bench.txt
 	@touch $@
 
 BLIMP ?= ../shared/data/blimp.zip
