@@ -138,6 +138,7 @@ def test_one_that_waits_goes_on_where_the_other_ended(prepare):
     cell, arguments = prepare("cell")
     first = launch(arguments)
     wait_for_step(cell, 3)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
     second = launch([*arguments, "--wait"])
     assert "waiting for it to end" in second.stderr.readline()
     first.kill()
