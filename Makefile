@@ -2,7 +2,12 @@
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
-.PHONY: help run test test-slurm drill pack bench bench-train bench-dynamics bench-eval plan check lock clean
+# Every package is installed from the hash in its lock; torch alone from its version, because PyPI's and a site's builds
+# of it (CPU, CUDA) share that and nothing else. It comes last: all it needs is there but the NVIDIA libraries of its build.
+PIP := -m pip install --quiet --disable-pip-version-check
+LOCKED := $(PIP) --require-hashes --no-deps --requirement
+TORCH := $(shell grep '^torch==' requirements.in)
+.PHONY: audit help run test test-slurm drill pack bench bench-train bench-dynamics bench-eval plan check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -12,11 +17,12 @@ help: ## show the targets
 	@echo "Making .venv (about a minute with warm mirrors; torch is the large one)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@.venv/bin/python $(LOCKED) requirements.txt
+	@.venv/bin/python $(PIP) $(TORCH)
 	@touch $@
 
 .venv/test: .venv/run requirements-dev.txt
-	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements-dev.txt
+	@.venv/bin/python $(LOCKED) requirements-dev.txt
 	@touch $@
 
 run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and results/report.html
@@ -44,7 +50,9 @@ bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory o
 
 .venv-bench: requirements.txt requirements-bench.txt
 	@$(PYTHON) -m venv $@
-	@$@/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt --requirement requirements-bench.txt
+	@$@/bin/python $(LOCKED) requirements.txt
+	@$@/bin/python $(PIP) $(TORCH)
+	@$@/bin/python $(PIP) --requirement requirements-bench.txt
 	@touch $@
 
 BLIMP ?= ../shared/data/blimp.zip
@@ -62,12 +70,18 @@ check: .venv/test ## formatting, lint and types
 	mypy
 	snakemake --lint
 
-lock: .venv/test ## pin what is installed in .venv again, from requirements.in and requirements-dev.in
-	python -m pip install --quiet pip-tools
-	python -m piptools compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements.txt requirements.in
-	python -m piptools compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements-dev.txt requirements-dev.in
-	python -m piptools compile --quiet --strip-extras --no-emit-find-links --no-emit-index-url --output-file requirements-bench.txt requirements-bench.in
-	sed -i 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.txt requirements-dev.txt requirements-bench.txt # a local build's tag names no release
+COMPILE := -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-find-links --no-emit-index-url
+OF_TORCH := (torch==|triton==|nvidia-|cuda-)
+lock: .venv/test ## pin what is installed in .venv again, with hashes, from requirements*.in (minutes: every file is hashed)
+	python $(PIP) pip-tools
+	for name in requirements requirements-dev requirements-bench; do \
+	  python $(COMPILE) --output-file $$name.txt $$name.in && \
+	  sed -i -E '/^$(OF_TORCH)/,/^[a-z]/{/^($(OF_TORCH)| )/d}' $$name.txt || exit 1; \
+	done
+
+audit: .venv/test ## ask PyPI for known vulnerabilities of the locked packages (needs PyPI itself: a mirror has no such list, which fails)
+	python $(PIP) pip-audit
+	python -m pip_audit --strict --disable-pip --require-hashes --requirement requirements.txt
 
 clean: ## delete the results and Snakemake's notes; keeps .venv
 	rm -rf .snakemake && git clean -fdxq results

@@ -92,10 +92,24 @@ ANYTHING = st.recursive(
 )
 
 
+CHANGES = st.lists(st.tuples(st.sampled_from(sorted(paths(RAW))), ANYTHING), min_size=1, max_size=3)
+
+
 @settings(max_examples=400, deadline=None)
 @example([(("data",), {"\n": None})])
-@given(st.lists(st.tuples(st.sampled_from(sorted(paths(RAW))), ANYTHING), min_size=1, max_size=3))
+@given(CHANGES)
 def test_any_configuration_is_valid_or_refused_in_one_line_that_names_a_place(changes):
+    check_mutated(changes)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, deadline=None)
+@given(CHANGES)
+def test_so_are_thousands(changes):
+    check_mutated(changes)
+
+
+def check_mutated(changes):
     mutated = copy.deepcopy(RAW)
     for path, value in changes:
         section = mutated

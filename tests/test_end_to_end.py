@@ -1,7 +1,5 @@
 """The real DAG on a study of seconds, as a user would run it, from a folder whose path has a space."""
 
-import os
-import random
 import re
 import shutil
 import subprocess
@@ -11,17 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from pypdf import PdfReader
+from studies import lay_out, snakemake
 
 from .browser import look_at
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.end_to_end
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "tests/tiny.yaml", *arguments]
-    bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]}  # a venv that nobody activated
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=bare, timeout=900)
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:
@@ -30,46 +23,6 @@ def planned(folder: Path, *arguments: str) -> dict[str, int]:
     assert "Traceback" not in text
     stats = text.partition("Job stats:")[2]
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
-
-
-def copy_project(folder: Path) -> None:
-    for name in ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml"):
-        source, target = ROOT / name, folder / name
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-
-
-@pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("a study") / "with space"
-    copy_project(folder)
-    corpus, words = folder / "corpus", random.Random(0)
-    vocabulary = [
-        "the",
-        "a",
-        "minister",
-        "doctor",
-        "report",
-        "said",
-        "that",
-        "people",
-        "new",
-        "old",
-        "city",
-        "law",
-        "was",
-    ]
-    for domain in ("letters", "minutes"):
-        (corpus / domain).mkdir(parents=True)
-        for number in range(60):
-            text = " ".join(words.choices(vocabulary, k=120))
-            (corpus / domain / f"{number}.txt").write_text(text)
-    done = snakemake(folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_everything_is_there(study):
@@ -141,7 +94,7 @@ def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(stud
     assert snakemake(study, "--", "archive").returncode == 0
     shutil.copy(study / "results/archive.tar.gz", tmp_path)
     clone = tmp_path / "clone"
-    copy_project(clone)
+    lay_out(clone)
     unpack = [sys.executable, "-m", "relora_study.archive", "unpack", tmp_path / "archive.tar.gz"]
     subprocess.run(unpack, cwd=clone, env={"PYTHONPATH": "workflow"}, check=True)
     shared = ("--configfile", "results/settings/whole.yaml")  # of itself: this clone knows no other

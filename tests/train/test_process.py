@@ -4,7 +4,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -13,9 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.data.tokens import Manifest, Split, write_manifest
 from relora_study.errors import UserError
-from relora_study.files import sha256, write_yaml
 from relora_study.train import __main__ as command
 from relora_study.train.checkpoints import bytes_needed
 from relora_study.train.loop import train
@@ -25,37 +22,17 @@ ROOT = Path(__file__).parents[2]
 FILES = ["log.csv", "checkpoints/step-000011/model.safetensors", "checkpoints/step-000300/adapters.safetensors"]
 
 
-@pytest.fixture
-def prepare(make_cell, tmp_path):
-    """A cell's folder, and the command that trains it."""
-    tokens = tmp_path / "tokens"
-    tokens.mkdir()
-    np.random.default_rng(0).integers(0, 300, 17 * 50).astype("<u2").tofile(tokens / "train.bin")
-    split = Split(documents=1, tokens=17 * 50, bytes=1, sha256=sha256(tokens / "train.bin"))
-    ids = dict(source="test", dtype="uint16", vocab_size=300, end_of_text_id=0, tokenizer_sha256="")
-    write_manifest(tokens, Manifest(**ids, train=split, held_out=split))
-
-    def make(name: str, **recipe) -> tuple[Path, list[str]]:
-        folder = tmp_path / name
-        cell = make_cell("relora", train={"steps": 300, "state_every": 40, **recipe})
-        write_yaml(folder / "config.yaml", cell.model_dump())
-        places = ["--config", str(folder / "config.yaml"), "--tokens", str(tokens), "--threads", "1"]
-        return folder, [sys.executable, "-m", "relora_study.train", "cell", *places]
-
-    return make
-
-
 def launch(arguments: list[str]) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
     return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_step(folder: Path, step: int) -> None:
-    for _ in range(600):
+    for _ in range(3600):
         if (folder / "log.csv").exists() and (folder / "log.csv").read_text().count("\n") > step:
             return
         time.sleep(0.05)
-    raise AssertionError(f"step {step} was not reached in 30 seconds")
+    raise AssertionError(f"step {step} was not reached in three minutes")
 
 
 def log_size(folder: Path) -> int:
@@ -64,7 +41,7 @@ def log_size(folder: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def finish(arguments: list[str], timeout: float = 120) -> str:
+def finish(arguments: list[str], timeout: float = 600) -> str:
     process = launch(arguments)
     errors = process.communicate(timeout=timeout)[1]
     assert process.returncode == 0, errors
@@ -87,7 +64,7 @@ def test_a_run_that_a_signal_ends_goes_on_to_the_same_bytes(prepare, number):
     process = launch(arguments)
     wait_for_step(cut, 70)
     process.send_signal(number)
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else command.STOPPED)
     if number != signal.SIGKILL:
         assert "stopped after step" in errors and "Traceback" not in errors
@@ -144,7 +121,7 @@ def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare):
     first = launch(arguments)
     wait_for_step(folder, 3)
     second = launch(arguments)
-    errors = second.communicate(timeout=60)[1]
+    errors = second.communicate(timeout=180)[1]
     assert second.returncode == 1 and "is being trained by another process" in errors and "Traceback" not in errors
     first.kill()
     first.wait()
@@ -152,7 +129,36 @@ def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare):
     third = launch(arguments)
     wait_for_step(folder, 3)
     third.terminate()
-    assert third.wait(timeout=60) == command.STOPPED
+    assert third.wait(timeout=180) == command.STOPPED
+
+
+def test_one_that_waits_goes_on_where_the_other_ended(prepare):
+    """What Snakemake starts waits: the job of a Snakemake that was killed may still train the cell."""
+    whole, arguments = prepare("whole")
+    finish(arguments)
+    cell, arguments = prepare("cell")
+    first = launch(arguments)
+    wait_for_step(cell, 3)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
+    second = launch([*arguments, "--wait"])
+    assert "waiting for it to end" in second.stderr.readline()
+    first.kill()
+    first.wait()
+    assert second.wait(timeout=120) == 0, second.stderr.read()
+    for file in FILES:
+        assert (cell / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_one_that_waits_can_be_stopped(prepare):
+    folder, arguments = prepare("cell", steps=100_000)
+    first = launch(arguments)
+    wait_for_step(folder, 3)
+    second = launch([*arguments, "--wait"])
+    assert "waiting for it to end" in second.stderr.readline()
+    second.send_signal(signal.SIGINT)
+    assert second.wait(timeout=180) != 0
+    first.kill()
+    first.wait()
 
 
 def test_too_little_disk_is_said_before_the_first_step(prepare, monkeypatch, make_cell):

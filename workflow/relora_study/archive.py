@@ -19,7 +19,15 @@ from .errors import UserError, command_line
 from .files import write_whole
 
 # What a study leaves besides its cells; data, checkpoints and states stay out: they are large, or not ours to share.
-SHARED = ["settings/*.yaml", "figures/*", "tables/*", "paper.pdf", "logs/*/*.log", "benchmarks/jobs/*.tsv"]
+SHARED = [
+    "schema_version",
+    "settings/*.yaml",
+    "figures/*",
+    "tables/*",
+    "paper.pdf",
+    "logs/*/*.log",
+    "benchmarks/jobs/*.tsv",
+]
 CELL = ["config.yaml", "manifest.json", "*.csv"]
 HASHES, ENVIRONMENT, CORPUS = "archive/SHA256SUMS", "archive/environment.txt", "archive/corpus.json"
 

@@ -1,9 +1,12 @@
-"""Whole files or none: every output is written beside its place and renamed into it."""
+"""Whole files or none: every output is written beside its place, synced, and renamed into it."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +17,61 @@ from .errors import UserError
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write`` on a temporary path beside ``path``, then rename it: no reader sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{path.name}")
-    write(partial)
-    partial.replace(path)
+    """Call ``write`` on a temporary path beside ``path``, then rename it: no reader sees half a file.
+
+    The temporary path is this process's own: a job that outlives a killed Snakemake may write the same file.
+    Raises :class:`OSError` that names ``path`` where the disk does not take it; nothing is left behind then.
+    """
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            sync(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def write_folder_whole(place: Path, fill: Callable[[Path], Any]) -> None:
+    """The same for a folder, which ``fill`` fills. One process at a time may write beside ``place``.
+
+    What killed processes left half written there goes.
+    """
+    with naming(place):
+        for left in place.parent.glob(".partial-*"):
+            shutil.rmtree(left)
+        partial = place.with_name(f".partial-{place.name}")
+        partial.mkdir(parents=True)
+        try:
+            fill(partial)
+            for path in (*partial.iterdir(), partial):
+                sync(path)
+            shutil.rmtree(place, ignore_errors=True)
+            partial.rename(place)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        sync(place.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give an error of the disk the name of the file, where it has none or that of the part that was written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename and ".partial-" not in str(error.filename):
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def sync(path: Path) -> None:
+    """Wait until the file or folder is on the disk, so that a power cut cannot take what was renamed."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -75,7 +128,8 @@ def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Pat
     place = folder / f"{name}-{key}.csv"
     if not place.exists():
         for old in folder.glob(f"{name}-*"):
-            old.unlink()
+            if not old.name.startswith(place.stem):  # which another process may be writing
+                old.unlink(missing_ok=True)
         make(place)
     return place
 

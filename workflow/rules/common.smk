@@ -1,6 +1,9 @@
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -14,7 +17,7 @@ own_bin = str(Path(sys.executable).parent)
 os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
 
 from relora_study.config import cells, check
-from relora_study.errors import UserError
+from relora_study.errors import UserError, refusal
 from relora_study.estimate import estimated_minutes
 from relora_study.report.captions import captions, chapters, shown, suite_name
 from relora_study.scheduling import (
@@ -25,9 +28,31 @@ from relora_study.scheduling import (
     reading_megabytes,
     reading_minutes,
 )
+from relora_study.schema import check_results, mark_results
+
+
+def hold_folder():
+    """A hold on this folder for as long as this process lives; with no other, what a killed Snakemake locked is freed.
+
+    Snakemake's own lock outlives it. The system takes this one back, however its process ends.
+    """
+    notes = Path(".snakemake")
+    notes.mkdir(exist_ok=True)
+    hold = (notes / "alive").open("w")
+    with suppress(OSError):  # another is alive, or the file system has no locks: Snakemake's own lock speaks
+        fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(notes / "locks", ignore_errors=True)
+    with suppress(OSError):
+        fcntl.flock(hold, fcntl.LOCK_SH)
+    return hold
+
 
 try:
     STUDY = check(config, [*workflow.configfiles])
+    check_results(Path("results"), STUDY.schema_version)
+    HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
+except OSError as error:
+    sys.exit(f"error: {refusal(error)}")
 except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
@@ -86,6 +111,7 @@ def parent_of_output(wildcards, output):
 def announce():
     """Say what a study will cost before it starts, and leave the terminal to the trainings' progress."""
     # No setting of Snakemake's silences its scheduler's "Select jobs" and "Execute n jobs" without its errors.
+    mark_results(Path("results"), STUDY.schema_version)
     logger.addFilter(lambda record: not str(record.msg).startswith(("Select jobs to execute", "Execute ")))
     on_cpu = f"about {estimated_minutes(STUDY):.0f} minutes on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu

@@ -30,4 +30,4 @@ rule pretrain:
     # along while it finishes its step, and the log's end stays open until the training has closed its own.
     shell:
         "exec {params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q}"
-        " --threads {threads} 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"
+        " --threads {threads} --wait 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"

@@ -20,7 +20,7 @@ def split(documents: pd.DataFrame, held_out_fraction: float) -> tuple[pd.DataFra
     Empty documents and repeated texts are dropped. Raises :class:`UserError` where either part is left empty.
     """
     kept = documents[documents.text.str.strip() != ""].drop_duplicates("text")
-    kept = kept.assign(hash=kept.id.map(hash_of)).sort_values("hash")
+    kept = kept.assign(hash=kept.id.map(hash_of)).sort_values("hash", kind="stable")
     held_out = kept.held_out_only | (kept.hash.map(lambda value: int(value, 16) / 2**256) < held_out_fraction)
     train, rest = kept.loc[~held_out, COLUMNS], kept.loc[held_out, COLUMNS]
     if train.empty or rest.empty:

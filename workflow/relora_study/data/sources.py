@@ -54,6 +54,10 @@ def _read_csv(wheel: zipfile.ZipFile, member: str) -> pd.DataFrame:
 def read_files(settings: Data, download: Path) -> pd.DataFrame:
     """A folder of .txt (a document each), .jsonl and .parquet files; a sub-folder is a domain."""
     table = read_folder(Path(settings.files.path or ""), settings.files.text_column, "data.files")
+    other = table[table.text.notna() & ~table.text.map(lambda value: isinstance(value, str))]
+    if not other.empty:
+        first = other.iloc[0]
+        raise UserError(f"data.files.text_column: {first.id} holds {first.text!r:.40}, which is no text")
     return table.assign(text=table.text.fillna("").astype(str), held_out_only=False)
 
 
@@ -85,7 +89,7 @@ def _read_file(path: Path, root: Path, column: str, setting: str) -> pd.DataFram
 
 
 def _read_lines(path: Path) -> pd.DataFrame:
-    """A .jsonl file; pandas must not guess types, which makes "007" a number."""
+    """One object a line, as it is written: texts that look like numbers or dates stay texts."""
     return pd.read_json(path, lines=True, dtype=False)
 
 

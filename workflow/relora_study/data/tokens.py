@@ -68,13 +68,18 @@ def read_manifest(folder: Path) -> Manifest:
 def open_tokens(folder: Path, split: str) -> Ids:
     """The ids of ``split`` (train or held_out), memory-mapped, shape [tokens].
 
-    Raises :class:`UserError` where the file is not as long as its manifest says.
+    Raises :class:`UserError` where the file is not the one of its manifest, by its length or its hash (about a second
+    a gigabyte, once a job).
     """
     manifest = read_manifest(folder)
-    path, expected = folder / f"{split}.bin", getattr(manifest, split).tokens
+    path, expected = folder / f"{split}.bin", getattr(manifest, split)
     dtype = np.dtype(manifest.dtype).newbyteorder("<")
-    if not path.exists() or path.stat().st_size != expected * dtype.itemsize:
-        raise UserError(f"{path} does not hold the {expected} tokens of its manifest; delete {folder} and run again")
+    if not path.exists() or path.stat().st_size != expected.tokens * dtype.itemsize:
+        raise UserError(
+            f"{path} does not hold the {expected.tokens} tokens of its manifest; delete {folder} and run again"
+        )
+    if sha256(path) != expected.sha256:
+        raise UserError(f"{path} is damaged: its hash is not its manifest's; delete {folder} and run again")
     return np.memmap(path, dtype=dtype, mode="r")
 
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import Cell, read_section
-from ..errors import UserError
 from ..files import code_version, once, sha256, write_csv
-from ..train.checkpoints import list_checkpoints, load_model
+from ..train.checkpoints import due_steps, list_checkpoints, load_model
 from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
 from .representations import hidden_states, linear_cka
@@ -70,12 +69,10 @@ class Subject:
 
 
 def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: int) -> Subject:
-    """The cell in ``cell_dir``. Raises :class:`UserError` where it has no checkpoint of step 0 to measure from."""
-    cell, folders = read_section(Cell, cell_dir / "config.yaml"), list_checkpoints(cell_dir)
-    if 0 not in folders:
-        raise UserError(f"{cell_dir / 'checkpoints'} holds no checkpoint of step 0; train the cell {cell.name} again")
+    """The cell in ``cell_dir``. Raises :class:`UserError` where one of its checkpoints is missing or damaged."""
+    cell = read_section(Cell, cell_dir / "config.yaml")
     norms = pd.read_csv(cell_dir / "log.csv", index_col="step").adapter_gradient_norm
-    return Subject(cell, folders, batch, dimensions, cycle_steps, norms)
+    return Subject(cell, list_checkpoints(cell_dir, due_steps(cell)), batch, dimensions, cycle_steps, norms)
 
 
 def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:

@@ -17,7 +17,7 @@ from ..data.tokens import open_tokens, row, row_count
 from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
 from ..memory import keep_freed_memory
-from ..train.checkpoints import is_evaluated, list_checkpoints
+from ..train.checkpoints import due_steps, is_evaluated, list_checkpoints
 from ..train.parallel import chosen_device
 from .bench import Bench, measure_once
 from .domains import collect_texts
@@ -79,7 +79,8 @@ def cell(
     most = held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
     tokenizer = _tokenizer_of(trained, data / "tokenizer")
     bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
-    due = {step: path for step, path in list_checkpoints(cell).items() if is_evaluated(trained.train, step)}
+    found = list_checkpoints(cell, due_steps(trained))
+    due = {step: path for step, path in found.items() if is_evaluated(trained.train, step)}
     progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
     tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
     write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -42,23 +43,30 @@ def read_hub(name: str) -> pd.DataFrame:
     parts = load_configurations(name, "train", "evaluation.minimal_pairs.path")
     pairs = pd.concat(parts.values(), ignore_index=True).rename(columns={"pair_id": "pairID"})
     require_columns(pairs, set(FIELDS), name)
-    return _distinct(pairs[FIELDS].astype(str), name)
+    return _checked(pairs[FIELDS].astype(str), name)
 
 
 def read_suite(path: Path) -> pd.DataFrame:
     """All pairs of a .zip or a folder of .jsonl files; nothing is unpacked to disk.
 
-    Raises :class:`UserError` that names the file and line of a pair that is not JSON, lacks a field, or repeats.
+    Raises :class:`UserError` that names the file and line of a pair that is not JSON or lacks a field, or the paradigm
+    of one that repeats or whose name could lead out of a folder.
     """
     pairs = pd.DataFrame(
         [_parse(name, number, line) for name, text in _texts(path) for number, line in enumerate(text.splitlines(), 1)]
     )
     if pairs.empty:
         raise UserError(f"{path} holds no .jsonl file with minimal pairs")
-    return _distinct(pairs, str(path))
+    return _checked(pairs, str(path))
 
 
-def _distinct(pairs: pd.DataFrame, place: str) -> pd.DataFrame:
+def _checked(pairs: pd.DataFrame, place: str) -> pd.DataFrame:
+    """``pairs``, whose paradigms can name files and whose ids are unique in them."""
+    for name in pairs.UID.unique():
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(
+                f"{place}: paradigm {name!r} must be named by letters, digits, _ . - alone: it names a file"
+            )
     repeated = pairs[pairs.duplicated(["UID", "pairID"])]
     if not repeated.empty:
         first = repeated.iloc[0]

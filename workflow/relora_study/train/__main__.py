@@ -19,13 +19,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..config import Cell, read_section
-from ..data.tokens import open_tokens, row, row_count
+from ..data.tokens import open_tokens, read_manifest, row, row_count
 from ..errors import UserError, command_line
 from ..files import require_room, sha256, write_json
 from ..memory import release_freed_memory
 from ..model.build import build_model
 from ..model.relora import add_adapters
-from .checkpoints import bytes_needed, list_checkpoints
+from .checkpoints import bytes_needed, due_steps, list_checkpoints
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
 from .run import Run
@@ -46,6 +46,7 @@ def cell(
     config: Annotated[Path, typer.Option(help="the cell's config.yaml; its folder receives the results")],
     tokens: Annotated[Path, typer.Option(help="folder of train.bin and its manifest")],
     threads: Annotated[int, typer.Option(help="CPU threads")],
+    wait: Annotated[bool, typer.Option(help="wait for another process that trains the cell, or refuse")] = False,
 ) -> None:
     """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
     settings, began = read_section(Cell, config), time.perf_counter()
@@ -53,14 +54,15 @@ def cell(
     if settings.runtime.release_memory:
         release_freed_memory()
     limit = 60 * (settings.train.time_limit or math.inf)
-    asked = _stop_signals()
-    with process_group(settings.runtime.device) as device, _sole_trainer(settings, config.parent):
+    with process_group(settings.runtime.device) as device, _sole_trainer(settings, config.parent, wait):
+        asked = _stop_signals()  # not before: who waits for the cell has nothing to save
         run = train(
             settings,
             device,
             _batches(tokens, settings),
             config.parent,
             lambda: bool(asked) or time.perf_counter() - began > limit,
+            read_manifest(tokens).train.sha256,
         )
         if rank() == 0:
             manifest = _manifest(run, config.parent, time.perf_counter() - began, threads)
@@ -76,17 +78,28 @@ def _stop_signals() -> list[int]:
 
 
 @contextmanager
-def _sole_trainer(settings: Cell, cell_dir: Path) -> Iterator[None]:
-    """Hold the cell for this job; the system gives it back when the first process ends, however it ends."""
+def _sole_trainer(settings: Cell, cell_dir: Path, wait: bool) -> Iterator[None]:
+    """Hold the cell for this job; the system gives it back when the first process ends, however it ends.
+
+    With ``wait``, a process that trains the cell already, such as the job of a killed Snakemake, is waited for.
+    """
     if rank():
         yield
         return
+    lock = FileLock(cell_dir / ".lock")
     try:
-        with FileLock(cell_dir / ".lock", blocking=False):
-            _check_disk(settings, cell_dir)
-            yield
+        lock.acquire(blocking=False)
     except Timeout:
-        raise UserError(f"{cell_dir} is being trained by another process; wait for it or stop it") from None
+        busy = f"{cell_dir} is being trained by another process"
+        if not wait:
+            raise UserError(f"{busy}; wait for it or stop it") from None
+        print(f"{busy}; waiting for it to end", file=sys.stderr)
+        lock.acquire()
+    try:
+        _check_disk(settings, cell_dir)
+        yield
+    finally:
+        lock.release()
 
 
 def _check_disk(settings: Cell, cell_dir: Path) -> None:
@@ -117,7 +130,7 @@ def _batches(tokens: Path, settings: Cell) -> BatchOf:
 
 def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[str, Any]:
     settings, parameters = run.cell, list(run.model.parameters())
-    last = list_checkpoints(cell_dir)[settings.train.steps]
+    last = list_checkpoints(cell_dir, due_steps(settings))[settings.train.steps]
     return {
         "cell": settings.name,
         "parameters": sum(parameter.numel() for parameter in parameters),

@@ -1,7 +1,10 @@
 """The checkpoints that are evaluated: plain transformers folders, with ReLoRA's factors beside the weights."""
 
+import errno
 import json
-import shutil
+import os
+import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from transformers import LlamaForCausalLM
 
 from ..config import Cell, Train
 from ..errors import UserError
-from ..files import write_json
+from ..files import sha256, write_folder_whole, write_json
 from ..model.build import use_kernels
 from ..model.relora import ReLoRALinear, adapters, effective_state
 
@@ -24,12 +27,16 @@ STATES_KEPT = 2  # the newest full states of a run; one more is there while it i
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a checkpoint says of itself; ``scale`` is the adapters' alpha / rank, None where there are none."""
+    """What a checkpoint says of itself; ``scale`` is the adapters' alpha / rank, None where there are none.
+
+    ``sha256`` holds the hash of each of its other files, by name.
+    """
 
     step: int
     scale: float | None
     method: str
     cell: str
+    sha256: dict[str, str]
 
 
 def is_due(cell: Cell, step: int) -> bool:
@@ -47,28 +54,47 @@ def is_evaluated(train: Train, step: int) -> bool:
     return step % train.checkpoint_every == 0 or step == train.steps
 
 
+def due_steps(cell: Cell) -> list[int]:
+    """The steps at which a whole run leaves checkpoints, in order."""
+    return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
+
+
 def bytes_needed(cell: Cell, parameters: int, trainable: int) -> int:
     """What a cell writes: float32 weights at each checkpoint, and the states kept with two moments for what trains."""
-    checkpoints = sum(is_due(cell, step) for step in range(cell.train.steps + 1))
-    return 4 * (checkpoints * parameters + (STATES_KEPT + 1) * (parameters + 2 * trainable))
+    return 4 * (len(due_steps(cell)) * parameters + (STATES_KEPT + 1) * (parameters + 2 * trainable))
 
 
 def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path) -> None:
     """Write ``folder/step-NNNNNN``: the effective weights, as transformers saves them, and the live factors."""
-    place = folder / f"step-{step:06d}"
-    partial = folder / f".partial-{place.name}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_file(effective_state(model), partial / "model.safetensors", metadata={"format": "pt"})
-    model.config.architectures = ["LlamaForCausalLM"]
-    model.config.save_pretrained(partial)
-    layers = adapters(model)
-    if layers:
-        save_file(_factors(layers, cell.method.scale), partial / "adapters.safetensors")
-    scale = cell.method.scale if layers else None
-    write_json(partial / "checkpoint.json", asdict(CheckpointMetadata(step, scale, cell.method_name, cell.name)))
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+
+    def fill(place: Path) -> None:
+        save_tensors(effective_state(model), place / "model.safetensors")
+        model.config.architectures = ["LlamaForCausalLM"]
+        model.config.save_pretrained(place)
+        layers = adapters(model)
+        if layers:
+            save_tensors(_factors(layers, cell.method.scale), place / "adapters.safetensors")
+        hashes = {file.name: sha256(file) for file in sorted(place.iterdir())}
+        scale = cell.method.scale if layers else None
+        metadata = CheckpointMetadata(step, scale, cell.method_name, cell.name, hashes)
+        write_json(place / "checkpoint.json", asdict(metadata))
+
+    write_folder_whole(checkpoint_place(folder, step), fill)
+
+
+def checkpoint_place(folder: Path, step: int) -> Path:
+    """Where the checkpoint, or the state, of ``step`` lies in ``folder``."""
+    return folder / f"step-{step:06d}"
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    """Write ``tensors`` as safetensors. Raises :class:`OSError`, as every other writer does, where the disk refuses."""
+    try:
+        save_file(tensors, file, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, os.strerror(code)) from error
 
 
 def _factors(layers: dict[str, ReLoRALinear], scale: float) -> dict[str, Tensor]:
@@ -77,23 +103,40 @@ def _factors(layers: dict[str, ReLoRALinear], scale: float) -> dict[str, Tensor]
     return {f"{name}.A": layer.A.detach() for name, layer in layers.items()} | ups
 
 
-def list_checkpoints(cell_dir: Path) -> dict[int, Path]:
-    """A cell's checkpoints by step, in order. Raises :class:`UserError` where there are none or one lacks a file."""
-    found = sorted((cell_dir / "checkpoints").glob("step-*"))
+def list_checkpoints(cell_dir: Path, due: Iterable[int] = ()) -> dict[int, Path]:
+    """A cell's checkpoints by step, in order, each checked against its hashes.
+
+    Raises :class:`UserError` where there are none, or one is damaged, or one of the steps ``due`` is missing.
+    """
+    found = {int(path.name.removeprefix("step-")): path for path in sorted((cell_dir / "checkpoints").glob("step-*"))}
     if not found:
         raise UserError(f"{cell_dir}/checkpoints holds no checkpoints; train the cell first")
-    for path in found:
-        for name in ("config.json", "checkpoint.json", "model.safetensors"):
-            if not (path / name).exists():
-                raise _not_whole(path, f"it lacks {name}")
-    return {int(path.name.removeprefix("step-")): path for path in found}
+    expected = found | {step: checkpoint_place(cell_dir / "checkpoints", step) for step in due}
+    for step, path in sorted(expected.items()):
+        if not is_whole(path):
+            raise UserError(
+                f"the checkpoint {path} is missing or damaged; delete {cell_dir / 'manifest.json'} and run again:"
+                f" the cell trains from the last good state before step {step}"
+            )
+    return found
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the checkpoint in ``path`` has its files, and each its hash (a second for some gigabytes)."""
+    try:
+        hashes = read_metadata(path).sha256
+        return bool(hashes) and all(sha256(path / name) == expected for name, expected in hashes.items())
+    except (OSError, UserError):
+        return False
 
 
 def load_model(path: Path, device: torch.device = CPU) -> LlamaForCausalLM:
     """The model of a checkpoint on ``device``, effective weights, float32, with our kernels, in evaluation mode."""
     transformers.utils.logging.disable_progress_bar()
     try:
-        model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(path, dtype="float32", local_files_only=True)
+        model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(
+            path, dtype="float32", local_files_only=True, use_safetensors=True
+        )
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_whole(path, error) from error
     return use_kernels(model).eval().to(device)

@@ -3,6 +3,7 @@
 import csv
 import math
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import write_text
+from ..files import naming, sync, write_text
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
 LOG_COLUMNS += ["update_norm"]
@@ -25,21 +26,28 @@ class Log:
 
     def __init__(self, path: Path, columns: list[str], after: int) -> None:
         """Open ``path`` for the rows behind step ``after``; later ones, of a run that was cut off, are dropped."""
-        kept = _rows_up_to(path, after) if after else []
+        kept = rows_up_to(path, after)
         write_text(path, "\n".join([",".join(columns), *kept]) + "\n")
+        self._path = path
         self._stream = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._stream, columns, lineterminator="\n")
 
     def append(self, rows: list[Row]) -> None:
         """Write ``rows`` and flush them."""
-        for row in rows:
-            text = {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
-            self._writer.writerow(text)
-        self._stream.flush()
+        with naming(self._path):
+            for row in rows:
+                text = {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
+                self._writer.writerow(text)
+            self._stream.flush()
+
+    def sync(self) -> None:
+        """Wait until the rows are on the disk: a state must not outlive the rows of its steps in a power cut."""
+        sync(self._path)
 
     def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
+        """Close the file. What a full disk did not take is lost; `append` has said so."""
+        with suppress(OSError):
+            self._stream.close()
 
 
 class Recorder:
@@ -61,7 +69,7 @@ class Recorder:
         return not self._rows
 
     def flush(self) -> None:
-        """Write what is held back. Raises :class:`UserError` at the first step whose loss is not finite."""
+        """Write what is held back. Raises :class:`UserError` at the first step with a loss or gradient not finite."""
         if not self._rows:
             return
         rows, self._rows = _numbers(self._rows), []
@@ -71,16 +79,15 @@ class Recorder:
         for log, new in zip(self._logs, (rows, timing), strict=False):
             log.append(new)
         for row in rows:
-            if not math.isfinite(row["loss"]):
-                raise UserError(self._not_finite(row))
+            for key in ("loss", "gradient_norm"):
+                if not math.isfinite(row[key]):
+                    raise UserError(not_finite(f"the {key} is {row[key]}", row["step"], self._cell_dir))
 
-    def _not_finite(self, row: Row) -> str:
-        states = sorted((self._cell_dir / "state").glob("step-*")) if self._cell_dir else []
-        kept = f"the last good state is {states[-1]}" if states else "no state was saved before it"
-        return (
-            f"the loss is {row['loss']} at step {row['step']}; {kept};"
-            " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
-        )
+    def sync(self) -> None:
+        """Write what is held back, and wait until it is on the disk."""
+        self.flush()
+        for log in self._logs:
+            log.sync()
 
     def __enter__(self) -> Self:
         """Use the recorder in a ``with`` block, which writes what is left and closes the files."""
@@ -104,6 +111,24 @@ def _numbers(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _rows_up_to(path: Path, step: int) -> list[str]:
-    lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
-    return [line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
+def not_finite(what: str, step: int, cell_dir: Path | None) -> str:
+    """That a run cannot go on after ``step``, where it can go on from, and what to try."""
+    states = sorted((cell_dir / "state").glob("step-*")) if cell_dir else []
+    kept = f"the last good state is {states[-1]}" if states else "no state was saved before it"
+    return (
+        f"{what} at step {step}; {kept};"
+        " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
+    )
+
+
+def rows_up_to(path: Path, step: int) -> list[str]:
+    """The rows of steps 1, 2, ... ``step`` of the log in ``path``, as far as they are there without a gap.
+
+    A last line without its end is a row that was cut off, whatever number it seems to begin with.
+    """
+    lines = path.read_text(encoding="utf-8").split("\n")[1:-1] if path.exists() else []
+    rows: list[str] = []
+    for line in lines:
+        if len(rows) < step and line.startswith(f"{len(rows) + 1},"):
+            rows.append(line)
+    return rows

@@ -32,14 +32,21 @@ class Stopped(Exception):
 
 
 def train(
-    cell: Cell, device: torch.device, batch_of: BatchOf, cell_dir: Path, must_stop: MustStop = lambda: False
+    cell: Cell,
+    device: torch.device,
+    batch_of: BatchOf,
+    cell_dir: Path,
+    must_stop: MustStop = lambda: False,
+    data: str = "",
 ) -> Run:
     """Train ``cell`` to its last step, continuing from the newest state in ``cell_dir``, and write its files there.
+
+    ``data`` is a hash of all that ``batch_of`` gives: a state made from other data is not continued.
 
     After each step: log, checkpoint, reset, state; so a checkpoint on a reset's step shows the model before it.
     Raises :class:`Stopped`, with the state saved, once ``must_stop`` says so in any of the cell's processes.
     """
-    run, done = _resume(cell, device, cell_dir)
+    run, done = _resume(cell, device, cell_dir, data)
     tokens = cell.train.batch_size * cell.model.context_length
     every = STEPS_BETWEEN_WAITS_FOR_THE_GPU if device.type == "cuda" else 1
     writes = parallel.rank() == 0
@@ -48,21 +55,21 @@ def train(
             row = take_step(run, batch_of(step - 1), step)
             written = recorder.add(row | {"tokens": step * tokens})
             if _leaves_files(cell, step):
-                recorder.flush()  # so that no file is made from a loss that is not finite
+                recorder.sync()  # so that no file is made from a loss that is not finite, or outlives its row
             _after_step(run, step, cell_dir)
             progress.update(tokens)
             if written and step < cell.train.steps and parallel.any_process(must_stop(), device):
-                save_state(run.model, run.optimizer, cell, step, cell_dir / "state")
+                save_state(run, step, cell_dir)
                 raise Stopped(f"{cell.name}: stopped after step {step}, which is saved; run it again to go on")
     return run
 
 
-def _resume(cell: Cell, device: torch.device, cell_dir: Path) -> tuple[Run, int]:
+def _resume(cell: Cell, device: torch.device, cell_dir: Path, data: str) -> tuple[Run, int]:
     """The run as its newest state left it and that state's step, or a new run and 0."""
     if parallel.rank() == 0:
-        set_aside_another_configurations_run(cell, cell_dir)
-    done, state = parallel.gather(newest_whole_state(cell_dir / "state") if parallel.rank() == 0 else None)[0]
-    run = start(cell, device, done)
+        set_aside_another_configurations_run(cell, cell_dir, data)
+    done, state = parallel.gather(newest_whole_state(cell, cell_dir) if parallel.rank() == 0 else None)[0]
+    run = start(cell, device, done, data)
     if state:
         restore_state(run.model, run.optimizer, state)
     elif parallel.rank() == 0:
@@ -135,7 +142,7 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
     if step == cell.method.full_rank_steps > 0:
         begin_adapters(run)
     if step % cell.train.state_every == 0 or step == cell.train.steps:
-        save_state(run.model, run.optimizer, cell, step, cell_dir / "state")
+        save_state(run, step, cell_dir)
 
 
 def _adapter_gradient_norm(model: nn.Module) -> Tensor | None:

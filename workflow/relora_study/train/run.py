@@ -14,20 +14,21 @@ from .resets import MasterCopies
 
 @dataclass
 class Run:
-    """A cell's model and optimizer while it trains."""
+    """A cell's model and optimizer while it trains; ``data`` is a hash of the token ids that it trains on."""
 
     cell: Cell
     model: LlamaForCausalLM
     optimizer: torch.optim.Optimizer
     device: torch.device
     masters: MasterCopies | None = None
+    data: str = ""
 
 
-def start(cell: Cell, device: torch.device, done: int = 0) -> Run:
+def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Run:
     """The cell's model and optimizer after ``done`` steps, as far as they are made and not learnt."""
     model = build_model(cell.size, cell.model, cell.seed).to(device)
     model.train()
-    run = Run(cell, model, _optimizer(cell, model), device)
+    run = Run(cell, model, _optimizer(cell, model), device, data=data)
     if cell.method.rank and done >= cell.method.full_rank_steps:
         begin_adapters(run)
     elif cell.runtime.compile:

@@ -2,91 +2,118 @@
 
 import hashlib
 import json
-import os
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..config import Cell
-from ..files import sha256, write_json
+from ..errors import UserError
+from ..files import sha256, write_folder_whole, write_json
 from . import parallel
-from .checkpoints import STATES_KEPT
+from .checkpoints import STATES_KEPT, checkpoint_place, due_steps, is_whole, save_tensors
+from .log import not_finite, rows_up_to
+from .run import Run
 
 
-def fingerprint(cell: Cell) -> str:
-    """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last."""
+def fingerprint(cell: Cell, data: str) -> str:
+    """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last.
+
+    ``data`` is the hash of the token ids.
+    """
     machine = {"device", "processes", "nodes", "compile", "release_memory"}
     without = {"train": {"state_every", "time_limit"}, "runtime": machine}
-    return hashlib.sha256(cell.model_dump_json(exclude=without).encode()).hexdigest()
+    return hashlib.sha256((cell.model_dump_json(exclude=without) + data).encode()).hexdigest()
 
 
-def set_aside_another_configurations_run(cell: Cell, cell_dir: Path) -> None:
-    """Move what was trained with other settings than ``cell`` to ``superseded-N``, with a warning that names both.
+def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) -> None:
+    """Move what was trained with other settings or data to ``superseded-N``, with a warning that names both.
 
     So a changed setting trains anew, and nobody's GPU hours are deleted.
     """
-    newest = max((cell_dir / "state").glob("step-*/state.json"), default=None)
-    try:
-        if newest is None or json.loads(newest.read_text(encoding="utf-8"))["fingerprint"] == fingerprint(cell):
-            return
-    except (ValueError, KeyError):
-        return  # damaged: `restore_state` deals with it
+    made_with = {metadata.get("fingerprint") for metadata in map(_metadata, (cell_dir / "state").glob("step-*"))}
+    if made_with <= {None, fingerprint(cell, data)}:  # None: damaged, which `newest_whole_state` deals with
+        return
     place = cell_dir / f"superseded-{len(list(cell_dir.glob('superseded-*'))) + 1}"
     place.mkdir()
     for name in ("checkpoints", "state", "evaluation", "log.csv", "timing.csv", "evaluation.csv", "dynamics.csv"):
         if (cell_dir / name).exists():
             (cell_dir / name).rename(place / name)
-    warnings.warn(f"{cell.name} was trained with other settings; its files are now in {place}", stacklevel=2)
+    warnings.warn(f"{cell.name} was trained with other settings or data; its files are now in {place}", stacklevel=2)
 
 
-def save_state(model: nn.Module, optimizer: torch.optim.Optimizer, cell: Cell, step: int, folder: Path) -> None:
-    """Write ``folder/step-NNNNNN`` in one piece, synced to disk, and drop all but the last few.
+def save_state(run: Run, step: int, cell_dir: Path) -> None:
+    """Write ``cell_dir/state/step-NNNNNN`` in one piece, synced to disk, and drop all but the last few.
 
     All processes of the cell must call it; the first writes, with everyone's random numbers.
+    Raises :class:`UserError` where a weight or moment is not finite: such a state would end every run that follows.
     """
-    tensors = _learnt(model, optimizer) | _random_numbers()
+    learnt = _learnt(run.model, run.optimizer)
+    for name, tensor in learnt.items():
+        if not tensor.isfinite().all():
+            raise UserError(not_finite(f"{name} is not finite", step, cell_dir))
+    tensors = learnt | _random_numbers()
     if parallel.rank() == 0:
-        _write(tensors, {"step": step, "fingerprint": fingerprint(cell)}, folder)
+        _write(tensors, {"step": step, "fingerprint": fingerprint(run.cell, run.data)}, cell_dir / "state")
 
 
 def _write(tensors: dict[str, Tensor], metadata: dict[str, Any], folder: Path) -> None:
-    place, partial = folder / f"step-{metadata['step']:06d}", folder / ".partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    file = partial / "state.safetensors"
-    save_file(tensors, file)
-    _sync(file)
-    write_json(partial / "state.json", metadata | {"sha256": sha256(file)})
-    _sync(partial / "state.json")
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
-    _sync(folder)
+    def fill(place: Path) -> None:
+        save_tensors(tensors, place / "state.safetensors")
+        write_json(place / "state.json", metadata | {"sha256": sha256(place / "state.safetensors")})
+
+    write_folder_whole(checkpoint_place(folder, metadata["step"]), fill)
     for old in sorted(folder.glob("step-*"))[:-STATES_KEPT]:
         shutil.rmtree(old)
 
 
-def newest_whole_state(folder: Path) -> tuple[int, Path | None]:
-    """The newest state in ``folder`` whose hash fits, and its step; (0, None) where there is none.
+def newest_whole_state(cell: Cell, cell_dir: Path) -> tuple[int, Path | None]:
+    """The newest state that a run can continue from, and its step; (0, None) where there is none.
 
-    A damaged one is set aside with a warning that names it.
+    Its hash fits, and the checkpoints and the rows of the log up to its step are there and whole. Another is set
+    aside, with a warning that names what is amiss: the steps behind the state before it are trained again.
     """
-    for place in sorted(folder.glob("step-*"), reverse=True):
-        try:
-            metadata = json.loads((place / "state.json").read_text(encoding="utf-8"))
-            if sha256(place / "state.safetensors") == metadata["sha256"]:
-                return int(metadata["step"]), place
-        except (OSError, ValueError, KeyError):
-            pass
+    states = sorted((cell_dir / "state").glob("step-*"), reverse=True)
+    whole = _steps_vouched_for(cell, cell_dir) if states else 0
+    for place in states:
+        step = int(place.name.removeprefix("step-"))
+        if (fits := _fits(place)) and step <= whole:
+            return step, place
         aside = place.with_name(f"damaged-{place.name}")
         shutil.rmtree(aside, ignore_errors=True)
         place.rename(aside)
-        warnings.warn(f"{place} is damaged; set aside, continuing from the state before it", stacklevel=2)
+        amiss = f"the log or checkpoints of its steps are damaged behind step {whole}" if fits else "is damaged"
+        warnings.warn(f"{place} {'is of no use: ' * fits}{amiss}; set aside, going on from before it", stacklevel=2)
     return 0, None
+
+
+def _fits(place: Path) -> bool:
+    """Whether a state has its files, and its tensors the hash they were written with."""
+    file = place / "state.safetensors"
+    return file.exists() and sha256(file) == _metadata(place).get("sha256")
+
+
+def _metadata(place: Path) -> dict[str, Any]:
+    """What a state says of itself; empty where it cannot be read."""
+    try:
+        return dict(json.loads((place / "state.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _steps_vouched_for(cell: Cell, cell_dir: Path) -> int:
+    """The last step up to which the log has every row and every checkpoint is whole."""
+    logged = len(rows_up_to(cell_dir / "log.csv", cell.train.steps))
+    for step in due_steps(cell):
+        place = checkpoint_place(cell_dir / "checkpoints", step)
+        if step <= logged and not is_whole(place):
+            warnings.warn(f"the checkpoint {place} is missing or damaged", stacklevel=2)
+            return step - 1
+    return logged
 
 
 def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, place: Path) -> None:
@@ -126,11 +153,3 @@ def _put_back(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[
         torch.set_rng_state(tensors[f"{own}/cpu"])
     if f"{own}/cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors[f"{own}/cuda"])
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,0 +1,142 @@
+"""What the code may not do, read from its syntax; and names from outside that try to leave their folder."""
+
+import ast
+import json
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from relora_study.config import check
+from relora_study.errors import UserError
+from relora_study.evaluate.__main__ import app
+from relora_study.evaluate.suite import read_suite
+from relora_study.files import read_yaml
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "workflow/relora_study").rglob("*.py"))
+RULES = [ROOT / "Snakefile", *sorted((ROOT / "workflow/rules").glob("*.smk"))]
+
+# A module or function whose use would run what a file holds, and a switch that would.
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+FORBIDDEN_CALLS = {
+    "torch.load": "weights are safetensors",
+    "yaml.load": "yaml.safe_load",
+    "yaml.unsafe_load": "yaml.safe_load",
+    "yaml.full_load": "yaml.safe_load",
+    "pd.read_pickle": "parquet or csv",
+    "eval": "no code from data",
+    "exec": "no code from data",
+    "os.system": "a list of arguments",
+}
+FORBIDDEN_NAMES = {"extractall", "extract", "to_pickle", "read_pickle"}
+FORBIDDEN_SWITCHES = {"trust_remote_code": True, "allow_pickle": True, "shell": True, "weights_only": False}
+
+
+def dangers(code: str) -> list[str]:
+    """The lines of ``code`` that this project does not allow, each with what is wrong."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [name.name for name in node.names]
+            found += [f"{node.lineno}: {name}" for name in names if name.split(".")[0] in FORBIDDEN_MODULES]
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            switches = {word.arg: getattr(word.value, "value", "not a constant") for word in node.keywords}
+            bad = [key for key, value in FORBIDDEN_SWITCHES.items() if key in switches and switches[key] != (not value)]
+            if name in FORBIDDEN_CALLS or name.split(".")[-1] in FORBIDDEN_NAMES or bad:
+                found.append(f"{node.lineno}: {name} {bad}")
+            if name == "LlamaForCausalLM.from_pretrained" and switches.get("use_safetensors") is not True:
+                found.append(f"{node.lineno}: {name} without use_safetensors")
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT / "workflow")))
+def test_no_module_runs_what_a_file_holds(module):
+    assert dangers(module.read_text()) == []
+
+
+def test_the_rules_do_not_either():
+    code = "\n".join(path.read_text() for path in RULES)
+    assert not re.search(
+        r"pickle|trust_remote_code|yaml\.(unsafe_|full_)?load\(|\beval\(|\bexec\(|\bcurl\b|\bwget\b", code
+    )
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import pickle",
+        "from torch import x\ntorch.load(f)",
+        "yaml.load(f)",
+        "f(trust_remote_code=True)",
+        "f(trust_remote_code=value)",
+        "np.load(f, allow_pickle=True)",
+        "subprocess.run('x', shell=True)",
+        "archive.extractall(place)",
+        "LlamaForCausalLM.from_pretrained(path)",
+    ],
+)
+def test_what_is_not_allowed_is_seen(code):
+    assert len(dangers(code)) == 1
+
+
+def test_yaml_that_would_build_an_object_is_refused(tmp_path):
+    (tmp_path / "evil.yaml").write_text("!!python/object/apply:os.system ['touch ran']")
+    with pytest.raises(UserError, match=r"evil\.yaml"):
+        read_yaml(tmp_path / "evil.yaml")
+
+
+def test_every_download_of_the_package_is_pinned_by_its_hash():
+    """All that fetches: pip with --require-hashes, and one file whose hash is compared."""
+    fetchers = [path for path in MODULES if re.search(r"urlretrieve|urlopen|requests\.|\"download\"", path.read_text())]
+    assert [path.name for path in fetchers] == ["fetch.py", "suite.py"]
+    assert "--require-hashes" in fetchers[0].read_text() and "BLIMP_SHA256" in fetchers[1].read_text()
+    pins = yaml.safe_load((ROOT / "resources/datasets.yaml").read_text())
+    assert all(re.fullmatch("[0-9a-f]{64}", pin["sha256"]) for pin in pins.values())
+
+
+CLIMBING = ["../evil", "a/b", "/tmp/evil", "..", ".hidden", "a\x00b", "a\nb", "relora\n", "A", "", "ü"]
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+@pytest.mark.parametrize("section", ["sizes", "methods"])
+def test_no_name_in_the_configuration_leaves_the_results(raw, section, name):
+    block = next(iter(raw[section].values()))
+    changed = raw | {section: raw[section] | {name: block}}
+    with pytest.raises(UserError, match=section) as caught:
+        check(changed, [])
+    assert "\n" not in str(caught.value)
+
+
+PAIR = {"sentence_good": "a", "sentence_bad": "b", "linguistics_term": "t", "pairID": "1"}
+
+
+def suite_of(names: list[str]) -> str:
+    return "\n".join(json.dumps(PAIR | {"UID": name}) for name in names) + "\n"
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "..", ".hidden", "a/b", ""])
+def test_a_paradigm_whose_name_climbs_out_of_the_folder_is_refused(tmp_path, raw, name):
+    (tmp_path / "suite").mkdir()
+    (tmp_path / "suite/pairs.jsonl").write_text(suite_of(["fine", name]))
+    asked = raw["evaluation"]["minimal_pairs"] | {"source": "path", "path": str(tmp_path / "suite")}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(raw["evaluation"] | {"minimal_pairs": asked}))
+    places = {"--settings": "settings.yaml", "--documents": "none", "--output": "one/two/pairs"}
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    done = CliRunner().invoke(app, ["minimal-pairs", *(str(x) for k, v in places.items() for x in (k, tmp_path / v))])
+    assert isinstance(done.exception, UserError) and "names a file" in str(done.exception)
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "nothing was written"
+
+
+def test_a_zip_whose_members_climb_writes_nothing_outside(tmp_path):
+    """Members are read in memory: their names never become paths."""
+    place = tmp_path / "inner"
+    place.mkdir()
+    with zipfile.ZipFile(place / "suite.zip", "w") as archive:
+        archive.writestr("../../evil.jsonl", suite_of(["fine"]))
+        archive.writestr("/absolute.jsonl", suite_of(["other"]))
+    assert read_suite(place / "suite.zip").UID.tolist() == ["fine", "other"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["inner", "suite.zip"]

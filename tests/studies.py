@@ -1,0 +1,59 @@
+"""A study of seconds in a folder of its own, and the commands that run it."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml")
+WORDS = ["the", "a", "minister", "doctor", "report", "said", "that", "people", "new", "old", "city", "law", "was"]
+NO_NETWORK = """import socket
+from pathlib import Path
+
+def refuse(*arguments, **_):
+    (Path(__file__).parents[1] / "network.txt").open("a").write(f"{arguments}\\n")
+    raise OSError("no network in this test")
+
+def local_alone(method):
+    return lambda self, *rest: (method if self.family == socket.AF_UNIX else refuse)(self, *rest)
+
+for name in ("connect", "connect_ex", "sendto"):
+    setattr(socket.socket, name, local_alone(getattr(socket.socket, name)))
+socket.getaddrinfo = refuse
+"""
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--configfile", "tests/tiny.yaml", "--cores", "2", *arguments]
+
+
+def bare_environment() -> dict[str, str]:
+    """That of a venv which nobody activated."""
+    return {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]}
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    options = {"cwd": folder, "capture_output": True, "text": True, "env": bare_environment()}
+    return subprocess.run(command(*arguments), timeout=7200, **options)
+
+
+def lay_out(folder: Path) -> Path:
+    """The project's own files and a corpus of two domains in ``folder``; a job that tries the network fails."""
+    for name in PARTS:
+        source, target = ROOT / name, folder / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source, target)
+    (folder / "workflow/sitecustomize.py").write_text(NO_NETWORK)  # the jobs' PYTHONPATH is this folder
+    words = random.Random(0)
+    for domain in ("letters", "minutes"):
+        (folder / "corpus" / domain).mkdir(parents=True)
+        for number in range(60):
+            text = " ".join(words.choices(WORDS, k=120))
+            (folder / "corpus" / domain / f"{number}.txt").write_text(text)
+    return folder
