@@ -30,12 +30,15 @@ def test_the_released_adapters_are_dead_spike_at_merges_and_grow():
         assert own.value["change of PER of W2 in cycle 1, over that in cycle 2"] == 0
         assert own.value["jump of the loss at the reset at 2,000 (nats/token)"] < 0
         assert own.value["smallest jump of the loss at a later reset (nats/token)"] > 0.02
-        for component in ("v", "o", "w2"):
+        for component in ("V", "O", "W2"):
             first, last = (
                 own.value[f"PER of {component}'s adapters over its ceiling, {c} cycle"] for c in ("first", "last")
             )
             assert first < 0.3 and last > 0.9
-        assert own.verdict.str.contains("flat|spike|not started again").all()
+        assert own.verdict.str.contains("flat|spike|not started again|ceiling|bfloat16|times away").all()
+        assert own.value["condition number of W2's B A at step 20,000"] == pytest.approx(
+            own.value["condition number of a random product of rank 16 in bfloat16"], rel=0.2
+        )
 
 
 def test_other_curves_would_get_other_verdicts(monkeypatch, tmp_path):
