@@ -76,7 +76,7 @@ def dynamics_of(lost: float) -> pd.DataFrame:
         for metric in ("per", "condition_number", "frobenius_norm")
     ]
     later = {
-        "net_update": ["effective_rank", "overlap_left", "overlap_right"],
+        "cycle_update": ["effective_rank", "overlap_left", "overlap_right"],
         "cumulative_update": ["effective_rank"],
         "updates_exact": ["condition_number"],
         "effective_weights": ["gini", "hoyer", "frobenius_norm"],

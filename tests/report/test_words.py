@@ -130,7 +130,7 @@ def test_the_first_page_says_what_where_and_how_long(results):
     ):
         assert said in text
     for one in (text, released_page()):
-        html = publish_parts(one, writer_name="html")["html_body"]
+        html = publish_parts(one, writer="html")["html_body"]
         assert "<table" in html and "system-message" not in html
 
 

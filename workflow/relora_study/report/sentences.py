@@ -129,7 +129,7 @@ def like_for_like(results: Results) -> list[str]:
     """How much of one cycle's update of W2 lies in the directions of the cycle before, and how far it ranks."""
     rows = regular_readings(results)
     rows = rows[rows.component == "w2"]
-    overlap = rows[(rows.quantity == "net_update") & (rows.metric == "overlap_right")]
+    overlap = rows[(rows.quantity == "cycle_update") & (rows.metric == "overlap_right")]
     rank = rows[(rows.quantity == "cumulative_update") & (rows.metric == "effective_rank")]
     last = rank[rank.step == rank.groupby("cell").step.transform("max")]
     said = []

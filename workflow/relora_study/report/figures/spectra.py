@@ -102,7 +102,7 @@ def adapter_pattern(results: Results) -> Figure:
 
 def update_rank(results: Results) -> Figure:
     """Effective rank of what the effective W2 moved, over one cycle and since the start, beside what resets allow."""
-    readings = [("net_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
+    readings = [("cycle_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
     figure, grid = by_step(results, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
     for column, size in enumerate(results.sizes):
         for cell in results.cells.values():
@@ -116,7 +116,7 @@ def update_rank(results: Results) -> Figure:
 
 def cycle_overlap(results: Results) -> Figure:
     """Overlap of the leading directions of W2's update in one cycle with the cycle before: 1 the same, 0 none."""
-    readings = [("net_update", "w2", "overlap_left"), ("net_update", "w2", "overlap_right")]
+    readings = [("cycle_update", "w2", "overlap_left"), ("cycle_update", "w2", "overlap_right")]
     figure, grid = by_step(results, readings, ["overlap of outputs", "overlap of inputs"])
     for axes in grid.flat:
         axes.set_ylim(0, 1)
