@@ -35,6 +35,7 @@ class Seen:
     """What a browser saw of a report."""
 
     text: str
+    top: float
     captions: dict[str, str]
     images: int
     broken: list[str]
@@ -61,6 +62,7 @@ def look_at(page: Path, profile: Path, screenshot: Path) -> Seen:
         driver.get(page.as_uri())
         WebDriverWait(driver, SECONDS).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#app nav, #app .prose"))
         text = driver.find_element(By.ID, "app").text
+        top = driver.execute_script("return document.querySelector('#app .prose h1').getBoundingClientRect().top")
         screenshot.parent.mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(screenshot))
         listed = [
@@ -71,7 +73,7 @@ def look_at(page: Path, profile: Path, screenshot: Path) -> Seen:
         _show_a_figure(driver)
         driver.save_screenshot(str(screenshot.with_stem(f"{screenshot.stem}-figure")))
         complaints = [one["message"] for one in driver.get_log("browser") if one["level"] in ("SEVERE", "ERROR")]
-        return Seen(text, captions, images, broken, listed, complaints)
+        return Seen(text, top, captions, images, broken, listed, complaints)
     finally:
         driver.quit()
 

@@ -40,6 +40,7 @@ def test_everything_is_there(study):
 
 def test_the_web_report_opens_in_a_browser(study, tmp_path):
     seen = look_at(study / "results/report.html", tmp_path / "profile", ROOT / "results/tests/report.png")
+    assert seen.top >= 0, "the title can be seen"
     assert seen.complaints == [] and seen.broken == []
     assert seen.images == len(list((study / "results/figures").glob("*.png"))) > 15
     assert all(len(caption) > 30 for caption in seen.captions.values())

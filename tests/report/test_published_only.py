@@ -48,6 +48,7 @@ def test_every_figure_table_and_the_paper_are_made_without_training(released):
 
 def test_the_web_report_opens_in_a_browser(released, tmp_path):
     seen = look_at(released / "report.html", tmp_path / "profile", ROOT / "results/tests/released-report.png")
+    assert seen.top >= 0, "the title can be seen"
     assert seen.complaints == []
     assert seen.images == sum(path.endswith(".png") for path in seen.captions) == 11 and seen.broken == []
     assert all(len(caption) > 30 for caption in seen.captions.values())
