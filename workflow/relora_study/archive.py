@@ -25,6 +25,7 @@ SHARED = [
     "figures/*",
     "tables/*",
     "paper.pdf",
+    "landing.rst",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
 ]

@@ -20,6 +20,7 @@ rule archive:
         expand("results/figures/{name}.{format}", name=CAPTIONS["figures"], format=["pdf", "png"]),
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
         "results/paper.pdf",
+        "results/landing.rst",
         "results/settings/whole.yaml",
         tokens="results/data/tokens",
         study="results/settings/study.yaml",
