@@ -295,6 +295,7 @@ def test_an_update_that_is_none_overlaps_with_nothing(place, tmp_path):
     """As in the dead first cycle of the released code, whose next cycle has nothing to be compared with."""
     shutil.copytree(place / "cells/full", tmp_path / "full")
     shutil.copy(tmp_path / "full/checkpoints/step-000000/model.safetensors", tmp_path / "full/checkpoints/step-000004")
+    seal(tmp_path / "full/checkpoints/step-000004")
     subject = cell.open_subject(tmp_path / "full", torch.zeros(1, 9, dtype=torch.int64), 3, CYCLE)
     found = cell.tabulate((8, reading) for reading in cell.movements(subject, 8, subject.stored(8)))
     overlaps = found[found["metric"].str.startswith("overlap")]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from relora_study.dynamics.gradients import fixed_batch, gradients
 from relora_study.errors import UserError
+from relora_study.files import sha256
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -58,7 +59,7 @@ def tokens(tmp_path):
     ids = np.arange(50, dtype=np.uint16)
     ids.tofile(tmp_path / "held_out.bin")
     ids.tofile(tmp_path / "train.bin")
-    split = {"tokens": 50, "documents": 1, "bytes": 100, "sha256": ""}
+    split = {"tokens": 50, "documents": 1, "bytes": 100, "sha256": sha256(tmp_path / "held_out.bin")}
     manifest = {"dtype": "uint16", "vocab_size": 64, "end_of_text_id": 0, "train": split, "held_out": split}
     manifest |= {"domains": {}, "tokenizer_sha256": "", "source": "test"}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))

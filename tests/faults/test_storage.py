@@ -20,7 +20,7 @@ from relora_study.train.log import Log, rows_up_to
 from relora_study.train.loop import train
 
 CPU = torch.device("cpu")
-AUDIT = [sys.executable, "-m", "relora_study.report", "published-audit-table", "--output"]
+AUDIT = [sys.executable, "-m", "relora_study.report", "table", "audit", "--published", "--output"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -36,16 +36,16 @@ def fill(disk: Path, leave: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "at", "leave", "named"),
+    ("recipe", "period", "at", "leave", "named"),
     [
-        ({"state_every": 4}, 6, 30_000, "checkpoints/step-000008"),
-        ({"state_every": 4, "checkpoint_every": 12}, 6, 30_000, "state/step-000008"),
-        ({"state_every": 100, "checkpoint_every": 200, "steps": 300}, 105, 0, "log.csv"),
+        ({"state_every": 4}, 8, 6, 30_000, "checkpoints/step-000008"),
+        ({"state_every": 4, "checkpoint_every": 12}, 8, 6, 30_000, "state/step-000008"),
+        ({"state_every": 100, "checkpoint_every": 200, "steps": 300}, 250, 105, 0, "log.csv"),
     ],
 )
-def test_a_disk_that_fills_while_a_cell_trains(make_cell, batch_of, mount, tmp_path, recipe, at, leave, named):
+def test_a_disk_that_fills_while_a_cell_trains(make_cell, batch_of, mount, tmp_path, recipe, period, at, leave, named):
     disk = mount(8_000_000)
-    cell = make_cell("relora", train={"checkpoint_offset": 3, **recipe})
+    cell = make_cell("relora", train={"checkpoint_offset": 3, **recipe}, reset_period=period)
 
     def filling(step):
         if step == at:

@@ -15,7 +15,7 @@ from studies import bare_environment, command, lay_out, snakemake
 pytestmark = pytest.mark.end_to_end
 
 # What holds times, by results/README.md; and the page that Snakemake makes, which tells when each job ran.
-TIMED = ("timing.csv", "manifest.json", "cost.", "benchmarks/", "logs/", "report.html")
+TIMED = ("timing.csv", "manifest.json", "cost.", "benchmarks/", "logs/", "landing.rst", "report.html")
 TIMED_ROW = re.compile(rb"gpu.?_hours")
 
 
@@ -116,7 +116,7 @@ STAGES = {
         " --pairs results/evaluation/minimal_pairs --texts results/evaluation/texts.parquet"
         " --held-out-tokens-per-domain 2048"
     ),
-    "dynamics.csv": "dynamics cell --settings results/settings/dynamics.yaml",
+    "dynamics.csv": "dynamics cell --settings results/settings/dynamics.yaml --cycle-steps 8",
 }
 
 

@@ -71,8 +71,9 @@ class Subject:
 def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: int) -> Subject:
     """The cell in ``cell_dir``. Raises :class:`UserError` where one of its checkpoints is missing or damaged."""
     cell = read_section(Cell, cell_dir / "config.yaml")
+    folders = list_checkpoints(cell_dir, due_steps(cell))
     norms = pd.read_csv(cell_dir / "log.csv", index_col="step").adapter_gradient_norm
-    return Subject(cell, list_checkpoints(cell_dir, due_steps(cell)), batch, dimensions, cycle_steps, norms)
+    return Subject(cell, folders, batch, dimensions, cycle_steps, norms)
 
 
 def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:
