@@ -76,7 +76,7 @@ lock: .venv/test ## pin what is installed in .venv again, with hashes, from requ
 	python $(PIP) pip-tools
 	for name in requirements requirements-dev requirements-bench; do \
 	  python $(COMPILE) --output-file $$name.txt $$name.in && \
-	  sed -i -E '/^$(OF_TORCH)/,/^[a-z]/{/^($(OF_TORCH)| )/d}' $$name.txt || exit 1; \
+	  awk '/^[a-z#]/ {of_torch = /^$(OF_TORCH)/} !of_torch' $$name.txt >$$name.new && mv $$name.new $$name.txt || exit 1; \
 	done
 
 audit: .venv/test ## ask PyPI for known vulnerabilities of the locked packages (needs PyPI itself: a mirror has no such list, which fails)

@@ -1,5 +1,6 @@
 """One source of versions: requirements.in, its lock, and what conda installs."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -91,3 +92,9 @@ def test_a_stages_code_imports_only_what_its_environment_holds(name):
     files = [Path(line) for line in found.stdout.splitlines()]
     assert len(files) > 5, found.stderr
     assert imported_by(files) <= {IMPORTED_AS.get(package, package) for package in held}
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_every_hash_of_a_lock_belongs_to_a_package(name):
+    lines = (ROOT / f"{name}.txt").read_text().splitlines()
+    assert [line for before, line in itertools.pairwise(lines) if "--hash" in line and before[-1:] != "\\"] == []

@@ -113,7 +113,8 @@ def _check_disk(settings: Cell, cell_dir: Path) -> None:
     needed = bytes_needed(settings, sum(parameter.numel() for parameter in parameters), trainable)
     there = sum(file.stat().st_size for file in cell_dir.rglob("*.safetensors"))
     require_room(cell_dir, needed - there, "checkpoints and states")
-    print(f"{settings.name}: needs {needed / 1e9:.2f} GB in {cell_dir}", file=sys.stderr)
+    # In one write: cells that start together share the terminal.
+    sys.stderr.write(f"{settings.name}: needs {needed / 1e9:.2f} GB in {cell_dir}\n")
 
 
 def _batches(tokens: Path, settings: Cell) -> BatchOf:
