@@ -129,7 +129,16 @@ def web_report():
         return
     if not page.exists() or page.stat().st_mtime < paper.stat().st_mtime:
         style = str(PACKAGE.parent / "report" / "style.css")  # the default profile's, which need not be in use
-        command = [sys.executable, "-m", "snakemake", *sys.argv[1:], "--report", str(page), "--report-stylesheet", style]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            *sys.argv[1:],
+            "--report",
+            str(page),
+            "--report-stylesheet",
+            style,
+        ]
         with log.open("w", encoding="utf-8") as stream:
             if subprocess.run(command, stdout=stream, stderr=stream).returncode:
                 raise WorkflowError(f"the web report could not be made; {log} says why")
