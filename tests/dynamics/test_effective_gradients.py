@@ -1,13 +1,16 @@
 """Gradients on the fixed batch against a plain backward pass, and the batch that they are taken on."""
 
+import gc
 import json
 
 import numpy as np
 import pytest
 import torch
+from relora_study.dynamics import gradients as stage
 from relora_study.dynamics.gradients import fixed_batch, gradients
 from relora_study.errors import UserError
 from relora_study.files import sha256
+from relora_study.model.build import build_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 
@@ -73,3 +76,20 @@ def test_the_fixed_batch_is_the_first_held_out_rows(tokens):
 def test_a_fixed_batch_longer_than_the_held_out_text_says_which_key_to_lower(tokens):
     with pytest.raises(UserError, match=r"dynamics.batch_sequences 6 is more than the 5 sequences"):
         fixed_batch(tokens, 6, 9)
+
+
+def test_no_layer_keeps_its_wide_activations_for_the_backward_pass(make_cell, monkeypatch):
+    """They are computed again: our SwiGLU, which keeps two of them, must not do so beside that."""
+    cell = make_cell("full")
+    kept, plain = [], stage.next_token_loss
+
+    def looked_at(model, part):
+        loss = plain(model, part)
+        tensors = [one for one in gc.get_objects() if torch.is_tensor(one) and one.shape[-1:] == (width,)]
+        kept.extend(one for one in tensors if one.numel() == 2 * 16 * width)
+        return loss
+
+    width = cell.size.intermediate_size
+    monkeypatch.setattr(stage, "next_token_loss", looked_at)
+    gradients(build_model(cell.size, cell.model, 0), torch.randint(300, (2, 17)))
+    assert kept == []

@@ -40,6 +40,8 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
     """
     model.train()
     model.activation_checkpointing_enable()
+    for layer in model.model.layers:
+        layer.mlp.computes_again = False
     model.requires_grad_(False)
     wanted = [weight.requires_grad_() for component in MODULES for weight in parameters(model, component)]
     total = [torch.zeros_like(weight) for weight in wanted]

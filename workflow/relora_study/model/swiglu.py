@@ -32,12 +32,13 @@ class SwiGLU(nn.Module):
         """Take the three projections over."""
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = gate_proj, up_proj, down_proj
+        self.computes_again = True  # not beside activation checkpointing, which then would keep what it need not
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [..., d_model] to the same shape."""
         gate, up = self.gate_proj(x), self.up_proj(x)
         mixed = _GatedProduct.apply(gate, up)  # type: ignore[no-untyped-call]
-        if torch.compiler.is_compiling():  # which decides itself what to compute again
+        if torch.compiler.is_compiling() or not self.computes_again:  # a compiler decides itself
             return self.down_proj(mixed)  # type: ignore[no-any-return]
         with _computed_again(mixed, gate.detach(), up.detach()):
             return self.down_proj(mixed)  # type: ignore[no-any-return]
