@@ -54,7 +54,7 @@ MinJobAge=3600
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 NodeName=${NODES[0]} NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=17018 CPUs=2 RealMemory=$memory Gres=gpu:1
 NodeName=${NODES[1]} NodeHostname=$(hostname) NodeAddr=127.0.0.1 Port=17019 CPUs=2 RealMemory=$memory Gres=gpu:1
-PartitionName=all Nodes=ALL Default=YES MaxTime=60 State=UP
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 }
 
