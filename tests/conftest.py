@@ -9,8 +9,8 @@ import torch
 import yaml
 from relora_study.config import Cell, cells, check
 from relora_study.data.tokens import Manifest, Split, write_manifest
-from relora_study.files import sha256, write_yaml
-from studies import lay_out, snakemake
+from relora_study.files import sha256
+from studies import lay_out, snakemake, write_yaml
 
 ROOT = Path(__file__).parent.parent
 

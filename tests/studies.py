@@ -6,6 +6,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
+from relora_study.files import write_text
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml")
@@ -57,3 +61,8 @@ def lay_out(folder: Path) -> Path:
             text = " ".join(words.choices(WORDS, k=120))
             (folder / "corpus" / domain / f"{number}.txt").write_text(text)
     return folder
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write ``value`` to ``path``, keys in their own order."""
+    write_text(path, yaml.safe_dump(value, sort_keys=False))

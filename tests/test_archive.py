@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from relora_study.archive import HASHES, _packed, _sha256, pack, unpack
 from relora_study.errors import UserError
-from relora_study.files import write_text, write_yaml
+from relora_study.files import write_text
+from studies import write_yaml
 
 CELL = "cells/tiny-full-s1"
 SHARED = ["settings/study.yaml", "settings/whole.yaml", "tables/final.csv", "figures/f.pdf", "paper.pdf"]

@@ -10,8 +10,9 @@ import yaml
 from huggingface_hub import ModelCard
 from relora_study import publish
 from relora_study.errors import UserError
-from relora_study.files import write_json, write_text, write_yaml
+from relora_study.files import write_json, write_text
 from relora_study.train.loop import train
+from studies import write_yaml
 from typer.testing import CliRunner
 
 NAME = "someone/tiny-relora"

@@ -13,10 +13,11 @@ from relora_study.config import cells, check
 from relora_study.dynamics import cell
 from relora_study.dynamics.__main__ import app
 from relora_study.errors import UserError
-from relora_study.files import read_yaml, sha256, write_yaml
+from relora_study.files import read_yaml, sha256
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from scipy.linalg import subspace_angles
+from studies import write_yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 

@@ -12,9 +12,10 @@ from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import command_line
 from relora_study.evaluate import __main__ as stage
 from relora_study.evaluate import bench, suite
-from relora_study.files import sha256, write_yaml
+from relora_study.files import sha256
 from relora_study.train.checkpoints import save_checkpoint
 from relora_study.train.run import start
+from studies import write_yaml
 
 TEXTS = [f"The minister of city {number} said that the law was new." for number in range(30)]
 PAIR = {"sentence_good": "The law was new.", "sentence_bad": "The law were new.", "linguistics_term": "agreement"}

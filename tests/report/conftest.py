@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from relora_study.config import cells, check
-from relora_study.files import read_yaml, write_csv, write_json, write_yaml
+from relora_study.files import read_yaml, write_csv, write_json
 from relora_study.report.load import open_results
+from studies import write_yaml
 
 STEPS = range(0, 601, 60)
 MANIFEST = {

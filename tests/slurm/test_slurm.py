@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from relora_study.config import Cell, read_section
-from relora_study.files import write_yaml
+from studies import write_yaml
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = Path(__file__).with_name("cluster.sh")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from relora_study.files import write_yaml
 from relora_study.train.loop import train
 from safetensors.torch import load_file
+from studies import write_yaml
 
 ROOT = Path(__file__).parents[2]
 WORKER = """

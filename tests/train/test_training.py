@@ -54,6 +54,18 @@ def test_resets_follow_the_step_after_each_multiple(make_cell):
     assert not any(is_reset(make_cell("full").method, step) for step in range(100))
 
 
+def test_seeds_differ_in_first_weights_and_in_what_resets_draw(make_cell):
+    def after_a_reset(seed):
+        run = start(make_cell("relora").model_copy(update={"seed": seed}), CPU)
+        losses = [take_step(run, batch_of(step), step)["loss"].item() for step in (1, 2)]
+        reset(run.model, run.optimizer, run.cell.method, seed=run.cell.seed + 9)
+        return losses, next(iter(adapters(run.model).values())).A.detach()
+
+    (ours, down), (same, down_again), (others, other_down) = map(after_a_reset, (1, 1, 2))
+    assert ours == same and torch.equal(down, down_again)
+    assert not set(ours) & set(others) and not torch.isclose(down, other_down).any()
+
+
 def test_full_rank_steps_equal_plain_adamw(make_cell):
     cell = make_cell("full", train={"micro_batch_size": 2})
     run = start(cell, CPU)

@@ -89,11 +89,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
-def write_yaml(path: str | Path, value: Any) -> None:
-    """Write ``value`` to ``path`` as YAML, keys in their own order."""
-    write_text(Path(path), yaml.safe_dump(value, sort_keys=False))
-
-
 def read_yaml(path: Path) -> Any:
     """Read one YAML document; a missing or malformed file is a :class:`UserError` that names it."""
     try:

@@ -107,14 +107,10 @@ def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:
         input_ids=inputs, position_ids=depths, attention_mask=_hidden_from(last), use_cache=False
     ).last_hidden_state[last < longest]
     first = np.cumsum([0] + [len(row.inputs) for row in rows[:-1]])
-    sources = np.concatenate(
-        [np.array(row.sources, dtype=np.int64) + start for row, start in zip(rows, first, strict=True)]
-    )
-    targets = np.concatenate([np.array(row.targets, dtype=np.int64) for row in rows])
-    order = np.argsort(sources, kind="stable")
-    sorted_edges = (torch.from_numpy(part[order]).to(device) for part in (sources, targets))
-    gains = np.empty(len(order))
-    gains[order] = head_log_probabilities(hidden, model.lm_head.weight, *sorted_edges).double().cpu().numpy()
+    sources = np.concatenate([np.array(row.sources, int) + start for row, start in zip(rows, first, strict=True)])
+    targets = np.concatenate([np.array(row.targets, int) for row in rows])
+    edges = (torch.from_numpy(part).to(device) for part in (sources, targets))
+    gains = head_log_probabilities(hidden, model.lm_head.weight, *edges).double().cpu().numpy()
     of_row = np.split(gains, np.cumsum([len(row.targets) for row in rows])[:-1])
     return {
         ids: float(gains[edges].sum())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time: smaller chunks add to the head's gradient more often
 CHUNK_BYTES_ON_GPU = 2**30
-SCORED_ROWS = 128  # at a time without gradients: their logits stay in a CPU's caches
+SCORED_ENTRIES = 512  # of the vocabulary at a time without gradients: their logits stay in a CPU's caches
 
 
 class HeadCrossEntropy(torch.autograd.Function):
@@ -83,16 +83,17 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tenso
 
 @torch.no_grad()
 def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability (nats) of ``targets`` [k] at the rows ``sources`` [k], ascending, of ``hidden`` [n, d]: [k].
+    """Log-probability (nats) of ``targets`` [k] at the rows ``sources`` [k] of ``hidden`` [n, d]: [k].
 
-    Each row meets the head ``weight`` [vocab, d] once, however many targets it has.
+    ``hidden`` and the head ``weight`` [vocab, d] are float32 or wider. Each row meets the head once, however many
+    targets it has, a part of the vocabulary at a time.
     """
-    found = hidden.new_empty(len(sources), dtype=torch.promote_types(hidden.dtype, torch.float32))
-    rows = min(_chunk_rows(hidden, weight) if hidden.is_cuda else SCORED_ROWS, len(hidden))
-    buffer = _logits_buffer(hidden, weight, rows)
-    starts = torch.arange(0, len(hidden) + rows, rows, device=sources.device)
-    bounds = torch.searchsorted(sources, starts).tolist()
-    for start, first, end in zip(starts.tolist(), bounds, bounds[1:], strict=False):
-        logits = _logits(hidden[start : start + rows], weight, buffer)
-        found[first:end] = logits.log_softmax(-1)[sources[first:end] - start, targets[first:end]]
-    return found
+    entries = max(SCORED_ENTRIES, CHUNK_BYTES_ON_GPU // (4 * len(hidden))) if hidden.is_cuda else SCORED_ENTRIES
+    normalizers = torch.stack([_log_sum_exp(hidden @ part.mT) for part in weight.split(entries)]).logsumexp(0)
+    return torch.linalg.vecdot(hidden[sources], weight[targets]) - normalizers[sources]
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    """That of each row of ``logits`` [n, m], which are lost: `log_softmax` is one operation, `logsumexp` is four."""
+    first = logits[:, 0].clone()
+    return first - torch.log_softmax(logits, -1, out=logits)[:, 0]
