@@ -1,5 +1,6 @@
 """What every benchmark shares: cases timed in turns in one process, and one table of results."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,13 @@ def seconds_in_turns(cases: Mapping[str, Callable[[], object]], rounds: int) -> 
             if number:
                 times[name].append(time.perf_counter() - began)
     return {name: median(values) for name, values in times.items()}
+
+
+def resident_kibibytes(field: str) -> int:
+    """VmRSS (now) or VmHWM (peak) of this process; `getrusage` would give the parent's peak."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1])
 
 
 def write_results(name: str, rows: list[tuple[str, str, str, float, float]]) -> None:

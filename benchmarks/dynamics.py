@@ -3,7 +3,6 @@
 `make bench-dynamics`, or `PYTHONPATH=workflow python benchmarks/dynamics.py`.
 """
 
-import re
 import subprocess
 import sys
 import tempfile
@@ -12,7 +11,7 @@ from typing import Annotated
 
 import torch
 import typer
-from common import seconds_in_turns, write_results
+from common import resident_kibibytes, seconds_in_turns, write_results
 from relora_study.dynamics.cell import Subject, read_step
 from relora_study.dynamics.matrices import weight_matrices
 from relora_study.dynamics.spectrum import measure, spectrum
@@ -44,13 +43,6 @@ def ours(matrices: list[Tensor]) -> list[list[float]]:
     """The same, and all our other spectral metrics, from one decomposition."""
     found = [measure(spectrum(stack), tuple(stack.shape[-2:])) for stack in matrices]
     return [metrics[metric].tolist() for metrics in found for metric in METRICS]
-
-
-def resident_kibibytes(field: str) -> int:
-    """VmRSS (now) or VmHWM (peak) of this process; `getrusage` would give the parent's peak."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1])
 
 
 def save_cell(folder: Path) -> int:

@@ -3,7 +3,6 @@
 `make bench-train`, or `PYTHONPATH=workflow python benchmarks/train.py --threads 1 --rounds 5`.
 """
 
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,32 +11,31 @@ from typing import Annotated
 
 import torch
 import typer
-from common import seconds_in_turns, write_results
+from common import resident_kibibytes, seconds_in_turns, write_results
 from relora_study.config import Cell, cells, check
 from relora_study.estimate import training_flops
 from relora_study.files import read_yaml
 from relora_study.memory import release_freed_memory
 from relora_study.model.attention import SMALLEST_HEAD
 from relora_study.model.build import llama_config
+from relora_study.report.shapes import CONTEXT_LENGTH, RANK, SHAPE, VOCAB_SIZE, WIDTHS
 from relora_study.train.loop import take_step
 from relora_study.train.run import start
 from torch.nn import functional
 from transformers import LlamaForCausalLM
 
 CPU = torch.device("cpu")
-SHAPE = {"num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
-PAPER = {"tiny": {"d_model": 96, "intermediate_size": 384}, "small": {"d_model": 384, "intermediate_size": 1536}}
 
 
 def paper_or_default(paper: bool) -> dict[str, Cell]:
     """The default study's cells, or the same at the paper's shapes with one sequence of 2,048 tokens a step."""
     raw = read_yaml(Path("config.yaml"))
     if paper:
-        raw["sizes"] = {name: widths | SHAPE for name, widths in PAPER.items()}
-        raw["model"] |= {"vocab_size": 50304, "context_length": 2048}
+        raw["sizes"] = {name: {"d_model": d, "intermediate_size": 4 * d, **SHAPE} for name, d in WIDTHS.items()}
+        raw["model"] |= {"vocab_size": VOCAB_SIZE, "context_length": CONTEXT_LENGTH}
         raw["data"]["held_out_tokens_per_domain"] = 4096
         raw["train"] |= {"batch_size": 1, "micro_batch_size": 1}
-        raw["methods"]["relora"] |= {"rank": 16, "alpha": 32}
+        raw["methods"]["relora"] |= {"rank": RANK, "alpha": 2 * RANK}
     raw["study"]["methods"] = ["full", "relora"]
     return {f"{cell.size_name}-{cell.method_name}": cell for cell in cells(check(raw, [])).values()}
 
@@ -178,9 +176,7 @@ def main(
         step = (plain_step if plain else our_step)(paper_or_default(paper)[f"{memory_of}-full"])
         for _ in range(2):
             step()
-        print(
-            re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]
-        )  # ru_maxrss is inherited from the parent
+        print(resident_kibibytes("VmHWM"))
     else:
         write_results(
             "train", [*compare(False, threads, 4 * rounds), *compare(True, threads, rounds), *released(threads, rounds)]

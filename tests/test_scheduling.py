@@ -78,7 +78,7 @@ def test_processes_are_spread_evenly_over_nodes(raw):
 def test_a_jobs_minutes_hold_its_time_limit_and_what_comes_before_and_after(make_cell):
     assert pretrain_minutes(make_cell("full")) == 60, "a training of seconds asks for the least"
     assert pretrain_minutes(make_cell("full", train={"time_limit": 1425.0})) == 1440
-    longer = make_cell("full", train={"steps": 30_000_000})
+    longer = make_cell("full", train={"steps": 900_000, "batch_size": 136})
     assert pretrain_minutes(longer) >= training_minutes(longer) > 60
 
 

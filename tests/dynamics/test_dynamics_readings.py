@@ -33,8 +33,8 @@ def build_cell(folder, method):
     shape = {"d_model": 24, "intermediate_size": 48, "num_hidden_layers": 2}
     raw["sizes"]["tiny"] = {**shape, "num_attention_heads": 6, "num_key_value_heads": 2}
     raw["model"] |= {"vocab_size": 300, "context_length": 8}
-    raw["methods"]["relora"] |= {"rank": RANK, "alpha": RANK * SCALE}
-    raw["methods"]["relora_released"] |= {"rank": RANK}
+    raw["methods"]["relora"] |= {"rank": RANK, "alpha": RANK * SCALE, "reset_offset": 0}
+    raw["methods"]["relora_released"] |= {"rank": RANK, "reset_offset": 0}
     raw["train"] |= {"steps": 10, "checkpoint_every": 4, "checkpoint_offset": 1}
     cell = cells(check(raw, []))[f"tiny-{method}-s42"]
     write_yaml(folder / "config.yaml", cell.model_dump())
@@ -336,7 +336,7 @@ def test_only_what_changed_is_read_again(place, tmp_path, monkeypatch):
     run(tmp_path, "relora")
     assert read == [4, 8], "the checkpoint, and the one whose window it begins"
     read.clear()
-    monkeypatch.setattr(cell, "code_version", lambda file: "another")
+    monkeypatch.setattr(cell, "code_version", lambda *_: "another")
     run(tmp_path, "relora")
     assert read == list(STEPS)
 

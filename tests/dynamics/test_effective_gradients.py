@@ -6,8 +6,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from relora_study.data.tokens import held_out_batch
 from relora_study.dynamics import gradients as stage
-from relora_study.dynamics.gradients import fixed_batch, gradients
+from relora_study.dynamics.gradients import gradients
 from relora_study.errors import UserError
 from relora_study.files import sha256
 from relora_study.model.build import build_model
@@ -70,12 +71,12 @@ def tokens(tmp_path):
 
 
 def test_the_fixed_batch_is_the_first_held_out_rows(tokens):
-    assert fixed_batch(tokens, 3, 9).tolist() == np.arange(30).reshape(3, 10).tolist()
+    assert held_out_batch(tokens, 3, 9).tolist() == np.arange(30).reshape(3, 10).tolist()
 
 
 def test_a_fixed_batch_longer_than_the_held_out_text_says_which_key_to_lower(tokens):
     with pytest.raises(UserError, match=r"dynamics.batch_sequences 6 is more than the 5 sequences"):
-        fixed_batch(tokens, 6, 9)
+        held_out_batch(tokens, 6, 9)
 
 
 def test_no_layer_keeps_its_wide_activations_for_the_backward_pass(make_cell, monkeypatch):

@@ -39,7 +39,7 @@ def place(make_cell, raw, tmp_path):
     manifest = {"dtype": "uint16", "vocab_size": 300, "end_of_text_id": 0, "train": counts, "held_out": counts}
     (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
     write_yaml(root / "evaluation.yaml", raw["evaluation"])
-    write_yaml(root / "dynamics.yaml", raw["dynamics"])
+    write_yaml(root / "dynamics.yaml", raw["dynamics"] | {"batch_sequences": 5})
     (root / "pairs").mkdir()
     pairs = [json.dumps(PAIR | {"UID": "was_were", "pairID": number}) for number in range(4)]
     (root / "pairs/was_were.jsonl").write_text("\n".join(pairs))

@@ -29,6 +29,7 @@ from relora_study.evaluate.prefix_tree import log_probabilities, plant
 from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import missing_of_blimp, read_suite
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
+from relora_study.files import read_yaml, sha256, write_json
 from relora_study.train.checkpoints import save_checkpoint
 from relora_study.train.run import start
 from scipy.stats import norm
@@ -286,6 +287,8 @@ def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_bench_chang
     assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet", ".parquet"]
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
+    said = read_yaml(checkpoint / "checkpoint.json")
+    write_json(checkpoint / "checkpoint.json", said | {"sha256": {"model.safetensors": sha256(weights)}})
     measure_once(other, checkpoint, tmp_path / "evaluation")
     assert len(measured) == 3
 

@@ -18,7 +18,6 @@ MANIFEST = {
     "processes": 1,
     "platform": "Linux on a test",
     "versions": {"python": "3.11", "torch": "2.13.0"},
-    "seconds": 70.0,
     "peak_memory_bytes": 2**30,
 }
 

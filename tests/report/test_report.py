@@ -123,7 +123,7 @@ def test_the_published_test_is_the_textbook_formula(results):
     assert row.z == pytest.approx(z) and row.p == pytest.approx(stats.norm.sf(z))
     assert row.mcnemar_p == pytest.approx(2 * 0.5**30), "30 pairs differ, all in one direction"
     assert row.difference == pytest.approx(0.3) == row.difference_low == row.difference_high
-    assert row.chance_p == pytest.approx(1.0)
+    assert row.chance_p == pytest.approx(stats.binom.sf(49, 100, 0.5)), "50 of 100 are right, or more"
 
 
 def test_holm_counts_only_paradigms_that_survive_it():

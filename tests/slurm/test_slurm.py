@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from relora_study.config import Cell, read_section
 from studies import write_yaml
@@ -96,7 +97,7 @@ def trained_alone(study: Path, cells: list[str]) -> tuple[list[str], float]:
         train = [sys.executable, "-m", "relora_study.train", "cell", *places]
         processes.append(subprocess.Popen(train, env=ENVIRONMENT | {"PYTHONPATH": str(study / "workflow")}))
     assert [process.wait(timeout=300) for process in processes] == [0] * len(cells)
-    seconds = [json.loads((folder / "manifest.json").read_text())["seconds"] for folder in folders]
+    seconds = [pd.read_csv(folder / "timing.csv").seconds.sum() for folder in folders]
     return [final_hash(folder) for folder in folders], min(seconds)
 
 

@@ -57,8 +57,7 @@ def _chosen(results: Path, study: Path) -> Iterator[Path]:
     chosen = read_section(Selection, study)
     for pattern in SHARED:
         yield from (file for file in results.glob(pattern) if file.is_file())
-    for size, method, seed in ((s, m, n) for s in chosen.sizes for m in chosen.methods for n in chosen.seeds):
-        cell = results / "cells" / f"{size}-{method}-s{seed}"
+    for cell in (results / "cells" / name for name in chosen.cell_names):
         for pattern in CELL:
             yield from cell.glob(pattern)
         for kind in ("pairs", "texts"):  # the scores of the last step, which tests and tables read

@@ -10,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from .errors import UserError
 from .files import read_yaml
 
+HELD_OUT_SEQUENCES = 64  # that texts give to held_out.bin at most: the fixed batch of loss and gradients is its start
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -43,6 +45,16 @@ class Selection(Section):
     sizes: Annotated[list[str], Field(min_length=1)]
     methods: Annotated[list[str], Field(min_length=1)]
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
+
+    @property
+    def cell_names(self) -> list[str]:
+        """The cells' names, sizes outermost."""
+        return [cell_name(size, method, seed) for size in self.sizes for method in self.methods for seed in self.seeds]
+
+
+def cell_name(size: str, method: str, seed: int) -> str:
+    """What a cell and its folder are called."""
+    return f"{size}-{method}-s{seed}"
 
 
 class Files(Section):
@@ -208,7 +220,7 @@ class Method(Section):
 class Train(Section):
     """The recipe that every method shares."""
 
-    steps: PositiveInt
+    steps: Annotated[int, Field(gt=0, lt=10**6)]  # checkpoints are named by six digits
     batch_size: PositiveInt
     micro_batch_size: PositiveInt
     learning_rate: PositiveNumber
@@ -279,7 +291,6 @@ class Dynamics(Section):
 class Report(Section):
     """How figures and the paper look."""
 
-    formats: Annotated[list[Literal["pdf", "png"]], Field(min_length=2)]
     title: str
     published: Literal["auto", "overlay", "off"]
 
@@ -367,15 +378,18 @@ class Study(Section):
         scores_held_out = self.evaluation.perplexity.source == "held_out"
         if scores_held_out and self.data.held_out_tokens_per_domain < self.model.context_length + 1:
             raise ValueError("data.held_out_tokens_per_domain must hold one sequence: above model.context_length")
+        if self.data.source != "hub_pretokenized" and self.dynamics.batch_sequences > HELD_OUT_SEQUENCES:
+            raise ValueError(f"dynamics.batch_sequences is above {HELD_OUT_SEQUENCES}, which are held out of texts")
         if self.train.batch_size % self.runtime.processes:
             raise ValueError(f"train.batch_size must be a multiple of runtime.processes {self.runtime.processes}")
         if (self.evaluation.perplexity.stride or 0) > self.model.context_length:
             raise ValueError("evaluation.perplexity.stride must be at most model.context_length: texts would have gaps")
         for method in self.study.methods:
             period, offset = self.methods[method].reset_period, self.train.checkpoint_offset
-            if period is not None and offset >= period:
+            if period is not None and not self.methods[method].reset_offset < offset < period:
                 raise ValueError(
-                    f"train.checkpoint_offset {offset} must be below methods.{method}.reset_period {period}"
+                    f"train.checkpoint_offset {offset} must be above methods.{method}.reset_offset and below its"
+                    f" reset_period {period}: it is read after a reset"
                 )
             for size in self.study.sizes:
                 rank, most = self.methods[method].rank, self.sizes[size].smallest_dimension
@@ -405,10 +419,10 @@ class Cell(Section):
 
 
 def cells(study: Study) -> dict[str, Cell]:
-    """The study's cells by name, `{size}-{method}-s{seed}`, sizes outermost."""
+    """The study's cells by name, sizes outermost."""
     chosen = study.study
     return {
-        (name := f"{size}-{method}-s{seed}"): Cell(
+        (name := cell_name(size, method, seed)): Cell(
             name=name,
             size_name=size,
             method_name=method,

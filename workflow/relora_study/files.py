@@ -129,7 +129,7 @@ def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Pat
     return place
 
 
-def code_version(module_file: str) -> str:
-    """The SHA-256 of the code beside ``module_file``: what a stage measured with other code is measured again."""
-    sources = sorted(Path(module_file).parent.glob("*.py"))
+def code_version(*stages: str) -> str:
+    """The SHA-256 of the code of ``stages``: what was measured with other code is measured again."""
+    sources = [source for stage in stages for source in sorted((Path(__file__).parent / stage).glob("*.py"))]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -16,11 +16,9 @@ from .config import Cell, Study, cells, check
 from .errors import command_line
 from .estimate import data_bytes, training_flops
 from .files import read_yaml, write_csv
-from .model.build import build_model
-from .model.relora import add_adapters
-from .report.published import FOLDER
+from .report.published import final_values
 from .report.shapes import has_papers_shape
-from .train.checkpoints import bytes_needed, is_due
+from .train.checkpoints import bytes_needed, count_parameters, is_due
 from .train.loop import take_step
 from .train.parallel import chosen_device
 from .train.run import start
@@ -30,16 +28,6 @@ GPUS = {"A100": 312e12, "H100": 989e12, "RTX 4090": 165e12}
 MEASURED_STEPS = 3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def count_parameters(cell: Cell) -> tuple[int, int]:
-    """Parameters in all, and those that train; nothing is allocated."""
-    with torch.device("meta"):
-        model = build_model(cell.size, cell.model, 0)
-        if cell.method.rank:
-            add_adapters(model, cell.method)
-    parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
@@ -74,7 +62,7 @@ def _hours(gpu: str) -> str:
 
 def _published_hours(cell: Cell) -> float:
     """The paper's A100 hours to step 20,000, where the cell has its shape and steps; else NaN."""
-    final = pd.read_csv(FOLDER / "final.csv", comment="#").set_index(["size", "method"]).gpu_hours
+    final = final_values().gpu_hours
     same = has_papers_shape(cell) and cell.train.steps == 20_000
     return float(final[cell.size_name, "relora" if cell.method.rank else "full"]) if same else float("nan")
 

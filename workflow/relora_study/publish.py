@@ -116,7 +116,7 @@ def model_card(cell: Path, repository: str, licence: str, all_steps: bool) -> st
         versions=", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items())),
         device=manifest["device"],
         processes=manifest["processes"],
-        hours=manifest["seconds"] / 3600,
+        hours=pd.read_csv(cell / "timing.csv").seconds.sum() / 3600,
         settings=(cell / "config.yaml").read_text(encoding="utf-8"),
     )
 

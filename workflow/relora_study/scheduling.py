@@ -1,4 +1,4 @@
-"""What a cell's jobs ask of a scheduler: memory, minutes, tries, and the command that starts a training."""
+"""What a cell's jobs ask of a scheduler: memory, minutes, nodes, and the command that starts a training."""
 
 import math
 
@@ -62,7 +62,8 @@ def _activation_bytes(cell: Cell) -> int:
     """Float32 numbers kept for the backward pass of a micro-batch."""
     size = cell.size
     a_layer = 16 * size.d_model + 6 * size.intermediate_size
-    tokens = cell.train.micro_batch_size * cell.model.context_length // cell.runtime.processes
+    rows = min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
+    tokens = rows * cell.model.context_length
     return 4 * tokens * size.num_hidden_layers * a_layer
 
 

@@ -72,6 +72,12 @@ def code(*places):
     return [os.path.relpath(file) for file in files]
 
 
+def own_files(path, wanted=True):
+    """The user's own files at ``path``, as inputs: what changes there is read again; none where it is not wanted."""
+    found = [file for file in [Path(path), *Path(path).rglob("*")] if file.is_file()] if wanted and path else []
+    return sorted(map(str, found))
+
+
 def as_yaml(settings):
     """What a settings file holds."""
     return yaml.safe_dump(settings.model_dump(), sort_keys=False)

@@ -2,6 +2,7 @@
 rule tokenizer:
     input:
         code("data"),
+        own_files(STUDY.data.tokenizer.name, STUDY.data.tokenizer.source == "path"),
         "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
         settings="results/settings/data.yaml",
     output:

@@ -1,6 +1,6 @@
 rule dynamics:
     input:
-        code("dynamics"),
+        code("dynamics", "model"),
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/dynamics.yaml",

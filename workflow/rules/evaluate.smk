@@ -1,6 +1,7 @@
 rule minimal_pairs:
     input:
         code("evaluate"),
+        own_files(STUDY.evaluation.minimal_pairs.path, STUDY.evaluation.minimal_pairs.source == "path"),
         "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
         settings="results/settings/evaluation.yaml",
     output:
@@ -25,6 +26,7 @@ rule minimal_pairs:
 rule texts:
     input:
         code("evaluate"),
+        own_files(STUDY.evaluation.perplexity.path, STUDY.evaluation.perplexity.source == "path"),
         "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
         settings="results/settings/evaluation.yaml",
     output:
@@ -50,7 +52,7 @@ rule texts:
 
 rule evaluate:
     input:
-        code("evaluate"),
+        code("evaluate", "model"),
         "results/data/tokenizer",
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",

@@ -20,7 +20,7 @@ rule pretrain:
         mem_mb=by_cell(pretrain_megabytes),
         runtime=by_cell(pretrain_minutes),
         gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
-    # The code is not an input: a comment must not cost GPU days. Force a cell with `-R pretrain` after changing it.
+    # The code is not an input: a comment must not cost GPU days. After changing it, delete a cell's folder to train anew.
     # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
     params:
         launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),

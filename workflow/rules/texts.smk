@@ -24,6 +24,7 @@ rule fetch:
 rule documents:
     input:
         code("data"),
+        own_files(STUDY.data.files.path, STUDY.data.source == "files"),
         settings="results/settings/data.yaml",
         download="results/data/download",
     output:

@@ -7,7 +7,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from ..config import Data, read_section
+from ..config import HELD_OUT_SEQUENCES, Data, read_section
 from ..errors import command_line
 from ..files import sha256, write_json, write_whole
 from .convert import Rows, convert
@@ -17,8 +17,6 @@ from .shards import download_shards, held_out_name, local_shards, read_shards, t
 from .sources import SOURCES
 from .tokenizer import load_tokenizer, open_tokenizer, train_tokenizer
 from .tokens import Manifest, pack, write_manifest, write_split
-
-HELD_OUT_SEQUENCES = 64  # what held_out.bin holds at most: the fixed batch of loss and gradients comes from its start
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]

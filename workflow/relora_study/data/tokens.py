@@ -39,7 +39,7 @@ class Manifest(BaseModel):
 def pack(documents: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, dtype: str) -> Ids:
     """All documents' ids in order, an end-of-text id after each: shape [tokens]."""
     encoded = tokenizer(documents.text.tolist(), add_special_tokens=False, verbose=False)["input_ids"]
-    return np.concatenate([np.asarray([*ids, tokenizer.eos_token_id], dtype=dtype) for ids in encoded])
+    return np.concatenate([np.empty(0, dtype), *(np.asarray([*ids, tokenizer.eos_token_id], dtype) for ids in encoded)])
 
 
 def write_split(path: Path, ids: Ids, documents: pd.DataFrame, context_length: int) -> Split:
@@ -65,11 +65,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path} cannot be read; delete {folder} and run again") from error
 
 
-def open_tokens(folder: Path, split: str) -> Ids:
+def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:
     """The ids of ``split`` (train or held_out), memory-mapped, shape [tokens].
 
     Raises :class:`UserError` where the file is not the one of its manifest, by its length or its hash (about a second
-    a gigabyte, once a job).
+    a gigabyte; of a job's processes one checks it).
     """
     manifest = read_manifest(folder)
     path, expected = folder / f"{split}.bin", getattr(manifest, split)
@@ -78,7 +78,7 @@ def open_tokens(folder: Path, split: str) -> Ids:
         raise UserError(
             f"{path} does not hold the {expected.tokens} tokens of its manifest; delete {folder} and run again"
         )
-    if sha256(path) != expected.sha256:
+    if check_hash and sha256(path) != expected.sha256:
         raise UserError(f"{path} is damaged: its hash is not its manifest's; delete {folder} and run again")
     return np.memmap(path, dtype=dtype, mode="r")
 
@@ -86,6 +86,21 @@ def open_tokens(folder: Path, split: str) -> Ids:
 def row_count(ids: Ids, context_length: int) -> int:
     """How many rows of ``context_length + 1`` ids there are."""
     return len(ids) // (context_length + 1)
+
+
+def held_out_batch(tokens: Path, sequences: int, context_length: int) -> Ids:
+    """The first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
+
+    The same for every checkpoint and method. Raises :class:`UserError` where the held-out text is too short.
+    """
+    ids = open_tokens(tokens, "held_out")
+    available = row_count(ids, context_length)
+    if sequences > available:
+        raise UserError(
+            f"dynamics.batch_sequences {sequences} is more than the {available} sequences of {tokens / 'held_out.bin'};"
+            " lower it or hold more text out (data.held_out_fraction)"
+        )
+    return np.stack([row(ids, index, context_length) for index in range(sequences)])
 
 
 def row(ids: Ids, index: int, context_length: int) -> Ids:

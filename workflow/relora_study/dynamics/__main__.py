@@ -7,12 +7,12 @@ import torch
 import typer
 
 from ..config import Cell, Dynamics, read_section
+from ..data.tokens import held_out_batch
 from ..errors import command_line
 from ..files import write_csv
 from ..memory import release_freed_memory
 from ..train.parallel import chosen_device
 from .cell import cell_table, open_subject
-from .gradients import fixed_batch
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,8 +36,8 @@ def read_cell(
     release_freed_memory()  # two thirds of the peak without it
     chosen = read_section(Dynamics, settings)
     trained = read_section(Cell, cell / "config.yaml")
-    batch = fixed_batch(data / "tokens", chosen.batch_sequences, trained.model.context_length)
-    batch = batch.to(chosen_device(trained.runtime.device))
+    rows = held_out_batch(data / "tokens", chosen.batch_sequences, trained.model.context_length)
+    batch = torch.from_numpy(rows).to(chosen_device(trained.runtime.device))
     subject = open_subject(cell, batch, chosen.subspace_dimensions, cycle_steps)
     write_csv(output, cell_table(subject, cell / "dynamics"))
 

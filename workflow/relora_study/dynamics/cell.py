@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import Cell, read_section
-from ..files import code_version, once, sha256, write_csv
-from ..train.checkpoints import due_steps, list_checkpoints, load_model
+from ..files import code_version, once, write_csv
+from ..train.checkpoints import due_steps, list_checkpoints, load_model, read_metadata
 from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
 from .representations import hidden_states, linear_cka
@@ -36,10 +37,9 @@ class Subject:
     adapter_gradient_norms: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
 
     @cached_property
-    def hashes(self) -> dict[Path, str]:
-        """The SHA-256 of every checkpoint's files, together."""
-        files = {folder: sorted(folder.glob("*.safetensors")) for folder in self.folders.values()}
-        return {folder: "".join(map(sha256, found)) for folder, found in files.items()}
+    def hashes(self) -> dict[int, str]:
+        """The SHA-256 of every checkpoint's files, together, by step."""
+        return {step: str(sorted(read_metadata(folder).sha256.items())) for step, folder in self.folders.items()}
 
     def stored(self, step: int) -> Matrices:
         """The effective weights of the checkpoint at ``step``."""
@@ -53,19 +53,21 @@ class Subject:
         return lengths
 
     def begins(self, step: int, length: int) -> list[int]:
-        """Where the window of ``length`` steps that ends at ``step`` begins, and the one before it; none off the grid.
+        """Where the window of ``length`` steps that ends at ``step`` begins, and the one before it.
+
+        None off the grid, or where no checkpoint was taken.
 
         Windows end at multiples of their length, so that all methods are read over the same steps.
         """
         found = [] if step % length else [step - length, step - 2 * length]
-        return [other for other in found if other in self.folders]
+        return list(takewhile(self.folders.__contains__, found))
 
     def key(self, step: int) -> Iterator[str]:
         """Hashes of all that the readings of ``step`` come from, code included."""
-        yield code_version(__file__)
+        yield code_version("dynamics", "model")
         yield repr((self.cell.method, self.dimensions, self.windows, self.batch.tolist()))
         compared = [at for length in self.windows for at in self.begins(step, length)]
-        yield from (self.hashes[self.folders[at]] for at in (step, 0, *compared))
+        yield from (self.hashes[at] for at in (step, 0, *compared))
 
 
 def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: int) -> Subject:

@@ -1,33 +1,13 @@
 """Gradients with respect to the effective weights, on one fixed batch of held-out text."""
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from ..data.tokens import open_tokens, row
-from ..errors import UserError
 from ..model.loss import head_cross_entropy
 from .matrices import MODULES, Matrices, parameters
 
 MICRO_BATCH_TOKENS = 1024
-
-
-def fixed_batch(tokens: Path, sequences: int, context_length: int) -> Tensor:
-    """The first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
-
-    The same for every checkpoint and method. Raises :class:`UserError` where the held-out text is too short.
-    """
-    ids = open_tokens(tokens, "held_out")
-    available = len(ids) // (context_length + 1)
-    if sequences > available:
-        raise UserError(
-            f"dynamics.batch_sequences {sequences} is more than the {available} sequences of "
-            f"{tokens / 'held_out.bin'}; lower it or raise data.held_out_tokens_per_domain"
-        )
-    return torch.from_numpy(np.stack([row(ids, index, context_length) for index in range(sequences)]))
 
 
 def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = None) -> Matrices:

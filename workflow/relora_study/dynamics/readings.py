@@ -71,6 +71,7 @@ class Checkpoint:
     effective: Matrices
     base: Matrices
     gradients: Matrices
+    adapted: bool = False  # has adapters, though perhaps of none of the components that are read
     factors: dict[str, Factors] = field(default_factory=dict)
     states: Tensor = field(default_factory=lambda: torch.empty(0))
     merge: dict[str, float] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class Checkpoint:
             effective=effective,
             base=frozen_base(effective, factors, metadata.scale),
             gradients=taken,
+            adapted=bool(adapters),
             factors=factors,
         )
 
@@ -119,7 +121,7 @@ def updates(checkpoint: Checkpoint) -> Iterator[Reading]:
     In float32 the smallest singular values of B A are round-off, and so is the published condition number.
     `updates_exact` reads the same adapters from their factors, in float64.
     """
-    if not checkpoint.factors:
+    if not checkpoint.adapted:
         yield from dense("updates", checkpoint.gradients, torch.float32)
     for component, (down, up) in checkpoint.factors.items():
         yield from dense("updates", {component: up.float() @ down.float()}, torch.float32)

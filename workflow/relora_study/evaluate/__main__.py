@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config import Cell, Dynamics, Evaluation, read_section
 from ..data.tokenizer import open_tokenizer
-from ..data.tokens import open_tokens, row, row_count
+from ..data.tokens import held_out_batch
 from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
 from ..memory import keep_freed_memory
@@ -75,7 +75,8 @@ def cell(
     torch.set_num_threads(threads)
     keep_freed_memory()  # pages that each layer takes again cost a seventh of the time
     evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
-    batch = _fixed_batch(data / "tokens", trained, read_section(Dynamics, dynamics_settings))
+    sequences = read_section(Dynamics, dynamics_settings).batch_sequences
+    batch = held_out_batch(data / "tokens", sequences, trained.model.context_length).tolist()
     most = held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
     tokenizer = _tokenizer_of(trained, data / "tokenizer")
     bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
@@ -122,12 +123,6 @@ def _tokenizer_of(trained: Cell, place: Path) -> PreTrainedTokenizerBase:
             " take the tokenizer that the cell was trained with, or raise model.vocab_size and train it again"
         )
     return tokenizer
-
-
-def _fixed_batch(tokens: Path, trained: Cell, dynamics: Dynamics) -> list[list[int]]:
-    ids, length = open_tokens(tokens, "held_out"), trained.model.context_length
-    rows = min(dynamics.batch_sequences, row_count(ids, length))
-    return [row(ids, index, length).tolist() for index in range(rows)]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from ..files import code_version, once, sha256, write_csv, write_whole
-from ..train.checkpoints import CPU, load_model
+from ..files import code_version, once, write_csv, write_whole
+from ..train.checkpoints import CPU, load_model, read_metadata
 from .minimal_pairs import accuracies, judge
 from .perplexity import Texts, perplexities, score_texts
 from .scoring import negative_log_likelihoods
@@ -46,7 +46,8 @@ def measure_once(bench: Bench, checkpoint: Path, folder: Path) -> pd.DataFrame:
     ``folder`` receives the table and, item by item, what it sums up: of each pair both scores (-pairs.parquet), of
     each text its loss (-texts.parquet); under the checkpoint's name and a key of its weights, the bench and this code.
     """
-    depends_on = sha256(checkpoint / "model.safetensors"), bench.fingerprint, code_version(__file__)
+    weights = read_metadata(checkpoint).sha256["model.safetensors"]
+    depends_on = weights, bench.fingerprint, code_version("evaluate", "model")
 
     def make(place: Path) -> None:
         measured = measure(bench, checkpoint)

@@ -5,7 +5,7 @@ input at its depth, sees its ancestors alone, and so computes what it would comp
 edge to a child is a prediction, whether the child is an input itself or the last token of a sentence.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 
@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from ..model.loss import head_log_probabilities
-from .scoring import Ids, check_vocabulary
+from .scoring import Ids, batches, check_vocabulary
 
 ROW_TOKENS = 96  # longer rows share more prefixes, and pay for it in attention
 
@@ -82,21 +82,10 @@ def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[Ids], batch_t
     """
     check_vocabulary(model, sentences)
     sums: dict[Ids, float] = {}
-    for batch in _batches([row for row in plant(sentences, min(ROW_TOKENS, batch_tokens)) if row.inputs], batch_tokens):
+    rows = [row for row in plant(sentences, min(ROW_TOKENS, batch_tokens)) if row.inputs]
+    for batch in batches(rows, lambda row: len(row.inputs), batch_tokens):
         sums |= _score(model, batch)
     return [sums.get(ids, 0.0) for ids in sentences]
-
-
-def _batches(rows: list[Row], batch_tokens: int) -> Iterator[list[Row]]:
-    """Rows of similar size, so that little is padding."""
-    batch: list[Row] = []
-    for row in sorted(rows, key=lambda row: len(row.inputs)):
-        if batch and (len(batch) + 1) * len(row.inputs) > batch_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:

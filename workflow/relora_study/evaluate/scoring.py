@@ -1,6 +1,7 @@
 """Negative log-likelihoods of many token sequences, in batches without waste: sorted by length, bounded by tokens."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from ..errors import UserError
 from ..model.loss import head_log_probabilities
 
 Ids = tuple[int, ...]
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -24,7 +26,7 @@ def negative_log_likelihoods(
     distinct = list(dict.fromkeys(tuple(ids) for ids in sequences))
     check_vocabulary(model, distinct)
     scores: dict[Ids, Tensor] = {}
-    for batch in _batches(sorted(distinct, key=len), batch_tokens):
+    for batch in batches(distinct, len, batch_tokens):
         scores |= zip(batch, _score(model, batch), strict=True)
     return [scores[tuple(ids)] for ids in sequences]
 
@@ -36,13 +38,14 @@ def check_vocabulary(model: LlamaForCausalLM, sequences: Iterable[Sequence[int]]
         raise UserError(f"token id {largest} is outside the model's {model.config.vocab_size}; check data.tokenizer")
 
 
-def _batches(ordered: list[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
-    batch: list[Ids] = []
-    for ids in ordered:
-        if batch and (len(batch) + 1) * len(ids) > batch_tokens:
+def batches(items: Iterable[T], length: Callable[[T], int], batch_tokens: int) -> Iterator[list[T]]:
+    """``items`` by length, so that little is padding: at most ``batch_tokens`` at a time, or one longer item."""
+    batch: list[T] = []
+    for item in sorted(items, key=length):
+        if batch and (len(batch) + 1) * length(item) > batch_tokens:
             yield batch
             batch = []
-        batch.append(ids)
+        batch.append(item)
     if batch:
         yield batch
 

@@ -17,7 +17,7 @@ from .hub import load_configurations, require_columns
 BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
 BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
 BLIMP_PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
-BLIMP_PAIRS = 1000  # in each paradigm
+PAIRS_A_PARADIGM = 1000  # of BLiMP
 FIELDS = ["sentence_good", "sentence_bad", "linguistics_term", "UID", "pairID"]
 
 
@@ -81,11 +81,11 @@ def missing_of_blimp(pairs: pd.DataFrame) -> str:
     """
     expected = pd.read_csv(BLIMP_PARADIGMS, comment="#").paradigm
     counts = pairs.UID.value_counts().reindex(expected, fill_value=0)
-    absent, short = counts[counts == 0], counts[(counts > 0) & (counts != BLIMP_PAIRS)]
+    absent, short = counts[counts == 0], counts[(counts > 0) & (counts != PAIRS_A_PARADIGM)]
     if len(absent) == len(expected):
         return ""
     named = [f"no {', '.join(absent.index)}"] if len(absent) else []
-    return "; ".join(named + [f"{count} pairs, not {BLIMP_PAIRS}, of {name}" for name, count in short.items()])
+    return "; ".join(named + [f"{count} pairs, not {PAIRS_A_PARADIGM}, of {name}" for name, count in short.items()])
 
 
 def _texts(path: Path) -> list[tuple[str, str]]:

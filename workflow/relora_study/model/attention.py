@@ -8,7 +8,7 @@ from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "padded_sdpa"
-SMALLEST_HEAD = 16  # below it, torch's CPU kernel takes about twice the time it takes at 16 (benchmarks/train.md)
+SMALLEST_HEAD = 16  # below it, torch's CPU kernel takes about twice the time it takes at 16 (benchmarks/README.md)
 
 
 def padded_attention(

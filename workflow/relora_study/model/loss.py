@@ -89,8 +89,9 @@ def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targ
     targets it has, a part of the vocabulary at a time.
     """
     entries = max(SCORED_ENTRIES, CHUNK_BYTES_ON_GPU // (4 * len(hidden))) if hidden.is_cuda else SCORED_ENTRIES
-    normalizers = torch.stack([_log_sum_exp(hidden @ part.mT) for part in weight.split(entries)]).logsumexp(0)
-    return torch.linalg.vecdot(hidden[sources], weight[targets]) - normalizers[sources]
+    normalizers = torch.stack([_log_sum_exp(hidden @ part.mT) for part in torch.split(weight, entries)]).logsumexp(0)
+    chosen: Tensor = torch.linalg.vecdot(hidden[sources], weight[targets])
+    return chosen - normalizers[sources]
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class _AdaptedLinear(torch.autograd.Function):
     """``x W^T + (x * keep) A^T C`` for x [n, in], frozen W [out, in], A [rank, in], C [rank, out].
 
     W gets no gradient, the wide product and the adapter's share one buffer, and each narrow product is written in
-    the order of transposes that is fastest on a CPU (benchmarks/train.md).
+    the order of transposes that is fastest on a CPU (benchmarks/README.md).
     """
 
     @staticmethod

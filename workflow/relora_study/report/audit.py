@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..config import Cell
 from .around_resets import around_resets, over_full_rank
-from .load import Results, published_readings, regular_readings
+from .load import Results, published_readings, rank_ceiling, regular_readings
 from .pattern import adapter_pattern
 from .published import flat_start
 
@@ -30,7 +30,7 @@ class Evidence:
 
     def row(self, finding: str, measure: str, value: float, verdict: str, published: float = np.nan) -> Finding:
         """A row of the table; ``published`` is the released curves' value of the same measure."""
-        values = (finding, self.cell.name, measure, value, published, verdict)
+        values = (finding, self.cell.name, measure, value, published, "not measured" if np.isnan(value) else verdict)
         return dict(zip(COLUMNS, values, strict=True))
 
 
@@ -83,7 +83,7 @@ def _first_cycle(evidence: Evidence) -> Iterator[Finding]:
         "dead first cycle",
         "change of PER of W2 in cycle 1, over that in cycle 2",
         share,
-        verdict if np.isfinite(share) else "not measured",
+        verdict,
         flat_start(evidence.pattern.published_size),
     )
 
@@ -156,7 +156,7 @@ def _readings(evidence: Evidence) -> Iterator[Finding]:
         "readings after resets", "PER of W2's B A shortly after resets, over that before", share, verdict
     )
     per = evidence.after_resets.query("quantity == 'updates' and metric == 'per' and component == 'w2'")
-    share = per.groupby("step").value.mean().max() * evidence.cell.size.d_model / evidence.cell.method.rank
+    share = per.groupby("step").value.mean().max() / rank_ceiling(evidence.cell, "w2")
     verdict = "bounded by r / min(m, n), whatever is learnt" if share <= 1.001 else "above the bound"
     yield evidence.row("rank ceiling", "largest PER of W2's B A, as a share of r / min(m, n)", share, verdict)
     rows = evidence.regular

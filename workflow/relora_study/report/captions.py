@@ -17,8 +17,20 @@ OVERLAY = " Thin dashed lines: the released curves of the paper."
 
 
 def suite_name(evaluation: Evaluation) -> str:
-    """What the minimal pairs are: BLiMP, wherever it comes from, or the project's own."""
-    return SUITES.get(evaluation.minimal_pairs.source, "BLiMP")
+    """What the minimal pairs are: BLiMP, by the name of its file or dataset, another suite, or the project's own."""
+    pairs = evaluation.minimal_pairs
+    return SUITES.get(pairs.source) or _named(pairs.path if pairs.source != "url" else None, "BLiMP")
+
+
+def texts_name(evaluation: Evaluation) -> str:
+    """What the texts are whose perplexity is measured, in the same way."""
+    texts = evaluation.perplexity
+    return "held-out documents" if texts.source == "held_out" else _named(texts.path, "Paloma")
+
+
+def _named(path: str | None, usual: str) -> str:
+    """``usual`` where ``path`` does not say otherwise; else the name that it ends in."""
+    return usual if path is None or usual.lower() in path.lower() else Path(path).stem
 
 
 def shown(report: Settings, cells: Mapping[str, Cell]) -> Shown:
@@ -32,6 +44,7 @@ def captions(cells: Mapping[str, Cell], published: Shown, suite: str) -> dict[st
     seeds = len({cell.seed for cell in cells.values()})
     words = {
         "pairs": "BLiMP" if published == "only" else suite,
+        "means": f" Means over {seeds} seeds." if seeds > 1 else "",
         "seeds": f" Means over {seeds} seeds; bands: 95 % bootstrap intervals." if seeds > 1 else "",
         "layers": ""
         if published == "only"

@@ -24,7 +24,7 @@ def page(results: Results) -> str:
         _heading("Where, and with which versions"),
         _list([*places(manifests), *versions(manifests)]),
         _heading("How long it took"),
-        duration(results, manifests),
+        _duration(results),
         _grid(readable(cost(results)[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
         _heading("The headline"),
         "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
@@ -80,10 +80,9 @@ def versions(manifests: list[dict[str, Any]]) -> list[str]:
     return [f"Versions: {one}." for one in dict.fromkeys(each)]
 
 
-def duration(results: Results, manifests: list[dict[str, Any]]) -> str:
-    """How long training took, in a sentence."""
-    hours = cost(results).device_hours.sum()
-    longest = max(one["seconds"] for one in manifests) / 60
+def _duration(results: Results) -> str:
+    spent = cost(results)
+    hours, longest = spent.device_hours.sum(), spent.minutes.max()
     return f"Training took {hours:.2f} {device_unit(results)} in all, the longest cell {longest:.1f} minutes."
 
 

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.core.groupby import SeriesGroupBy
 
-from ..config import Cell, Evaluation, Report, Selection, read_section
+from ..config import Cell, Evaluation, Report, Selection, cell_name, read_section
 from ..errors import UserError
 from ..files import read_yaml
-from .captions import Shown, shown, suite_name
+from .captions import Shown, shown, suite_name, texts_name
 from .published import NAMES, published_table
 from .shapes import WIDTHS
 
+LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
 LATER_COLUMNS = {"log.csv": "update_norm"}  # what runs of an earlier version did not write
 
 
@@ -24,6 +26,7 @@ class Results:
     cells: dict[str, Cell]
     published: Shown = "off"
     suite: str = "BLiMP"
+    texts: str = "Paloma"
     _read_already: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -52,6 +55,10 @@ class Results:
             parts = [self._read(cell, file) for cell in self.cells.values()]
             self._read_already[file] = pd.concat(parts, ignore_index=True)
         return self._read_already[file]
+
+    def full_rank_of(self, cell: Cell) -> Cell | None:
+        """What ``cell``, which has adapters, is compared with: full rank, the same size and seed; None without it."""
+        return self.cells.get(cell_name(cell.size_name, "full", cell.seed)) if cell.method.rank else None
 
     def manifest(self, cell: Cell) -> dict[str, Any]:
         """What ``cell`` wrote of its run when it ended."""
@@ -86,16 +93,22 @@ def open_results(results: Path) -> Results:
     """What the results folder holds of the cells that its settings select, with what its report settings ask for."""
     settings, folder = results / "settings", results / "cells"
     chosen = read_section(Selection, settings / "study.yaml")
-    names = [f"{size}-{method}-s{seed}" for size in chosen.sizes for method in chosen.methods for seed in chosen.seeds]
-    cells = {name: read_section(Cell, folder / name / "config.yaml") for name in names}
-    suite = suite_name(read_section(Evaluation, settings / "evaluation.yaml"))
-    return Results(folder, cells, shown(read_section(Report, settings / "report.yaml"), cells), suite)
+    cells = {name: read_section(Cell, folder / name / "config.yaml") for name in chosen.cell_names}
+    evaluation = read_section(Evaluation, settings / "evaluation.yaml")
+    published = shown(read_section(Report, settings / "report.yaml"), cells)
+    return Results(folder, cells, published, suite_name(evaluation), texts_name(evaluation))
 
 
 def rank_ceiling(cell: Cell, component: str) -> float:
     """r / min(m, n) of a component's adapters: what PER of their product cannot pass."""
-    narrow = cell.size.num_key_value_heads * cell.size.head_dim
-    return cell.method.rank / (narrow if component == "v" else cell.size.d_model)
+    size = cell.size
+    narrow = {"v": size.num_key_value_heads * size.head_dim, "w2": min(size.d_model, size.intermediate_size)}
+    return cell.method.rank / narrow.get(component, size.d_model)
+
+
+def last_losses(results: Results) -> SeriesGroupBy:
+    """The training losses of each cell's last steps, by cell."""
+    return results.own_table("log.csv").groupby("cell").tail(LAST_STEPS).groupby("cell").loss
 
 
 def measured(results: Results, suite: str, item: str, metric: str) -> pd.DataFrame:
@@ -114,7 +127,7 @@ def regular_readings(results: Results) -> pd.DataFrame:
 def published_readings(results: Results, quantity: str, metric: str) -> pd.DataFrame:
     """Rows of dynamics.csv as the paper reads them: full rank at each multiple, ReLoRA shortly after it.
 
-    ``step`` is the multiple that the reading is labelled with (study.md: ReLoRA is read at the label + 100).
+    ``step`` is the multiple that the reading is labelled with: the paper's code reads ReLoRA at the label + 100.
     """
     rows = results.table("dynamics.csv")
     rows = rows[(rows.quantity == quantity) & (rows.metric == metric)]

@@ -10,7 +10,7 @@ from ..files import write_json, write_whole
 from . import sentences
 from .audit import audit
 from .captions import captions
-from .landing import duration, places, versions
+from .landing import places, versions
 from .load import Results
 from .numbers import cell_label, method_label, plain, readable
 from .pattern import adapter_pattern
@@ -70,7 +70,7 @@ def values(results: Results, title: str) -> dict[str, Any]:
         "patterns": sentences.patterns(patterns, found),
         "scale": sentences.scale(results),
         "limits": sentences.limits(results),
-        "run": [duration(results, manifests), *places(manifests), *versions(manifests)],
+        "run": [*places(manifests), *versions(manifests)],
     }
 
 

@@ -68,11 +68,16 @@ def adapter_pattern(results: Results) -> pd.DataFrame:
                 "correlation": _correlation(own),
                 "first": own.share[own.cycle == own.cycle.min()].mean(),
                 "published_first": own.share_published[own.cycle == own.cycle.min()].mean(),
-                "growth": v.share.iloc[-1] / v.share.iloc[0],
-                "published_growth": v.share_published.iloc[-1] / v.share_published.iloc[0],
+                "growth": _growth(v.share),
+                "published_growth": _growth(v.share_published),
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _growth(shares: pd.Series) -> float:
+    """The last over the first; NaN where V has no adapters."""
+    return float(shares.iloc[-1] / shares.iloc[0]) if len(shares) else float("nan")
 
 
 def _correlation(own: pd.DataFrame) -> float:

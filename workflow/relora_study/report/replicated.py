@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell
-from .load import Results, published_readings
+from .cost import devices
+from .load import Results, last_losses, published_readings
 from .pattern import nearest_size
 from .published import published_values
 from .shapes import STEPS, WIDTHS, has_papers_shape
@@ -39,7 +40,7 @@ def _rows(results: Results, cell: Cell) -> Iterator[dict[str, str | float]]:
     for quantity, value in published_values(size, method).items():
         own, name = ours.get(str(quantity), np.nan), str(quantity)
         tolerance = TOLERANCES[name.split("/")[1] if "/" in name else name] * abs(value)
-        why = _incomparable(cell, size, name)
+        why = _incomparable(results, cell, size, name)
         close = "replicated" if abs(own - value) <= tolerance else "differs"
         yield {
             "cell": cell.name,
@@ -63,16 +64,17 @@ def _published_size(results: Results, cell: Cell) -> str:
 
 def _measured(results: Results, cell: Cell) -> dict[str, float]:
     """Our values under the names of :func:`published_values`; the published last step is our last."""
-    evaluation, log = (results.table(file) for file in ("evaluation.csv", "log.csv"))
+    evaluation = results.table("evaluation.csv")
     final = (
         evaluation[evaluation.cell == cell.name].sort_values("step").groupby(["suite", "item", "metric"]).value.last()
     )
     manifest = results.manifest(cell)
+    seconds = results.own_table("timing.csv").query("cell == @cell.name").seconds.sum()
     found = {
-        "train_loss": log[log.cell == cell.name].loss.tail(20).mean(),
+        "train_loss": last_losses(results).mean()[cell.name],
         "paloma_perplexity": final["perplexity", "overall", "mean_text_perplexity"],
         "blimp_accuracy": final["minimal_pairs", "overall", "accuracy"],
-        "gpu_hours": results.own_table("timing.csv").query("cell == @cell.name").seconds.sum() / 3600,
+        "gpu_hours": devices(manifest) * seconds / 3600,
         "parameters": manifest["parameters"],
         "trainable": manifest["trainable_parameters"],
     }
@@ -86,7 +88,7 @@ def _measured(results: Results, cell: Cell) -> dict[str, float]:
     return found
 
 
-def _incomparable(cell: Cell, size: str, quantity: str) -> str:
+def _incomparable(results: Results, cell: Cell, size: str, quantity: str) -> str:
     """Why a published number and ours measure different things; empty where they are comparable."""
     same_layers = cell.size.d_model == WIDTHS[size] and cell.size.num_attention_heads == 12
     if quantity.startswith("weights/") and quantity.endswith("/0"):
@@ -97,4 +99,8 @@ def _incomparable(cell: Cell, size: str, quantity: str) -> str:
         return "other devices"
     if not has_papers_shape(cell):
         return "other shapes, data and steps"
+    if quantity == "blimp_accuracy" and results.suite != "BLiMP":
+        return "other pairs"
+    if quantity == "paloma_perplexity" and results.texts != "Paloma":
+        return "other texts"
     return "" if cell.train.steps >= STEPS else "fewer steps"

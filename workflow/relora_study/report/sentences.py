@@ -22,9 +22,9 @@ def _gaps(results: Results, final: pd.DataFrame) -> pd.Series:
     """Held-out loss of each adapter cell minus that of full rank of the same size and seed, by cell."""
     loss = final.set_index("cell").held_out_loss
     gaps = {
-        name: loss[name] - loss[full]
+        name: loss[name] - loss[full.name]
         for name, cell in results.cells.items()
-        if (full := f"{cell.size_name}-full-s{cell.seed}") in results.cells and name != full
+        if (full := results.full_rank_of(cell))
     }
     return pd.Series(gaps, dtype=float)
 
@@ -233,7 +233,7 @@ def limits(results: Results) -> list[str]:
     if seeds == 1:
         said.append("One seed a cell: differences between cells include the seed's, and no interval here covers it.")
     else:
-        said.append(f"{seeds} seeds a cell: intervals over seeds are wide, and Student's.")
+        said.append(f"{seeds} seeds a cell" + ": a bootstrap over so few understates how they spread." * (seeds < 10))
     if cell.train.steps < STEPS:
         said.append(f"Training stops after {cell.train.steps:,} steps; the paper's runs have {STEPS:,}.")
     if results.suite != "BLiMP":

@@ -6,7 +6,7 @@ RANK, RESET_PERIOD, CONTEXT_LENGTH, VOCAB_SIZE, STEPS = 16, 2000, 2048, 50304, 2
 LEARNING_RATE = 3e-4  # peak
 WIDTHS = {"tiny": 96, "small": 384}  # d_model; W2 and O have as many singular values, V a third as many
 SHAPE = {"num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
-SCHEDULES = {  # horizon and resets of the paper's two methods (study.md: linear to 0, and a jagged cosine)
+SCHEDULES = {  # horizon and resets of the paper's two methods (in its code: linear to 0, and a jagged cosine)
     "full": Method(rank=0, schedule="linear", warmup_steps=2500, horizon_steps=200_000),
     "relora": Method(
         rank=RANK,

@@ -83,8 +83,8 @@ def _two_proportions(better: int, other: int, count: int) -> tuple[float, float]
 
 
 def chance_p(right: int, count: int) -> float:
-    """The p-value of ``right`` of ``count`` right answers under chance, two-sided binomial."""
-    return float(binomtest(right, count, 0.5).pvalue)
+    """The p-value of ``right`` or more of ``count`` right answers under chance, one-sided binomial."""
+    return float(binomtest(right, count, 0.5, alternative="greater").pvalue)
 
 
 def _mcnemar(right: pd.DataFrame) -> float:

@@ -8,14 +8,15 @@ import pandas as pd
 from ..files import write_csv, write_text
 from .audit import audit
 from .cost import devices, on_gpu
-from .load import Results, measured
+from .load import Results, last_losses, measured
 from .numbers import readable
 from .pattern import adapter_pattern
 from .published import BLIMP_PAIRS, final_values, published_audit
 from .replicated import published_vs_replicated
 from .significance import accuracy_interval, chance_p, compare, perplexity_interval, published_test
 
-LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
+SIGNIFICANCE = ["cell", "against", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]
+SIGNIFICANCE += ["paradigms_better", "paradigms_worse", "chance_p"]
 
 
 def models(results: Results) -> pd.DataFrame:
@@ -44,7 +45,7 @@ def _final(results: Results, suite: str, item: str, metric: str) -> pd.Series:
 
 def final_results(results: Results) -> pd.DataFrame:
     """Losses, perplexities and minimal-pair accuracy at the last step, with 95 % intervals where there is a sample."""
-    last = results.own_table("log.csv").groupby("cell").tail(LAST_STEPS).groupby("cell").loss
+    last = last_losses(results)
     texts = {name: perplexity_interval(results.scored_texts(cell)) for name, cell in results.cells.items()}
     columns = {
         "train_loss": last.mean(),
@@ -86,12 +87,11 @@ def significance(results: Results) -> pd.DataFrame:
     """Minimal pairs: is full rank better than each adapter method of the same size and seed? And is either chance?"""
     rows = []
     for name, cell in results.cells.items():
-        full = f"{cell.size_name}-full-s{cell.seed}"
-        if name != full and full in results.cells:
-            theirs, own = results.judged_pairs(results.cells[full]), results.judged_pairs(cell)
+        if full := results.full_rank_of(cell):
+            theirs, own = results.judged_pairs(full), results.judged_pairs(cell)
             chance = chance_p(int((own.good > own.bad).sum()), len(own))
-            rows.append({"cell": name, "against": full} | compare(theirs, own) | {"chance_p": chance})
-    return pd.DataFrame(rows)
+            rows.append({"cell": name, "against": full.name} | compare(theirs, own) | {"chance_p": chance})
+    return pd.DataFrame(rows, columns=SIGNIFICANCE)
 
 
 def write_table(table: pd.DataFrame, output: Path) -> None:

@@ -21,11 +21,9 @@ from torch import Tensor
 from ..config import Cell, read_section
 from ..data.tokens import open_tokens, read_manifest, row, row_count
 from ..errors import UserError, command_line
-from ..files import require_room, sha256, write_json
+from ..files import write_json
 from ..memory import release_freed_memory
-from ..model.build import build_model
-from ..model.relora import add_adapters
-from .checkpoints import bytes_needed, due_steps, list_checkpoints
+from .checkpoints import due_steps, list_checkpoints, read_metadata
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
 from .run import Run
@@ -54,7 +52,7 @@ def cell(
     if settings.runtime.release_memory:
         release_freed_memory()
     limit = 60 * (settings.train.time_limit or math.inf)
-    with process_group(settings.runtime.device) as device, _sole_trainer(settings, config.parent, wait):
+    with process_group(settings.runtime.device) as device, _sole_trainer(config.parent, wait):
         asked = _stop_signals()  # not before: who waits for the cell has nothing to save
         run = train(
             settings,
@@ -65,8 +63,7 @@ def cell(
             read_manifest(tokens).train.sha256,
         )
         if rank() == 0:
-            manifest = _manifest(run, config.parent, time.perf_counter() - began, threads)
-            write_json(config.parent / "manifest.json", manifest)
+            write_json(config.parent / "manifest.json", _manifest(run, config.parent, threads))
 
 
 def _stop_signals() -> list[int]:
@@ -78,7 +75,7 @@ def _stop_signals() -> list[int]:
 
 
 @contextmanager
-def _sole_trainer(settings: Cell, cell_dir: Path, wait: bool) -> Iterator[None]:
+def _sole_trainer(cell_dir: Path, wait: bool) -> Iterator[None]:
     """Hold the cell for this job; the system gives it back when the first process ends, however it ends.
 
     With ``wait``, a process that trains the cell already, such as the job of a killed Snakemake, is waited for.
@@ -96,30 +93,15 @@ def _sole_trainer(settings: Cell, cell_dir: Path, wait: bool) -> Iterator[None]:
         print(f"{busy}; waiting for it to end", file=sys.stderr)
         lock.acquire()
     try:
-        _check_disk(settings, cell_dir)
         yield
     finally:
         lock.release()
 
 
-def _check_disk(settings: Cell, cell_dir: Path) -> None:
-    """Say what the cell needs; raise :class:`UserError` where the disk has not that much, beyond what is there."""
-    with torch.device("meta"):
-        model = build_model(settings.size, settings.model, settings.seed)
-    if settings.method.rank:
-        add_adapters(model, settings.method)
-    parameters = list(model.parameters())
-    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-    needed = bytes_needed(settings, sum(parameter.numel() for parameter in parameters), trainable)
-    there = sum(file.stat().st_size for file in cell_dir.rglob("*.safetensors"))
-    require_room(cell_dir, needed - there, "checkpoints and states")
-    # In one write: cells that start together share the terminal.
-    sys.stderr.write(f"{settings.name}: needs {needed / 1e9:.2f} GB in {cell_dir}\n")
-
-
 def _batches(tokens: Path, settings: Cell) -> BatchOf:
     """Rows in the corpus's order, from the first, and from the first again when they run out."""
-    ids, length, size = open_tokens(tokens, "train"), settings.model.context_length, settings.train.batch_size
+    ids = open_tokens(tokens, "train", check_hash=rank() == 0)
+    length, size = settings.model.context_length, settings.train.batch_size
     rows = row_count(ids, length)
 
     def batch_of(step: int) -> Tensor:
@@ -129,7 +111,7 @@ def _batches(tokens: Path, settings: Cell) -> BatchOf:
     return batch_of
 
 
-def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[str, Any]:
+def _manifest(run: Run, cell_dir: Path, threads: int) -> dict[str, Any]:
     settings, parameters = run.cell, list(run.model.parameters())
     last = list_checkpoints(cell_dir, due_steps(settings))[settings.train.steps]
     return {
@@ -139,7 +121,6 @@ def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[st
         "steps": settings.train.steps,
         "tokens": settings.train.steps * settings.train.batch_size * settings.model.context_length,
         "resets": [step for step in range(1, settings.train.steps + 1) if is_reset(settings.method, step)],
-        "seconds": seconds,
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "device": str(run.device),
         "threads": threads,
@@ -150,7 +131,7 @@ def _manifest(run: Run, cell_dir: Path, seconds: float, threads: int) -> dict[st
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "final_sha256": sha256(last / "model.safetensors"),
+        "final_sha256": read_metadata(last).sha256["model.safetensors"],
     }
 
 

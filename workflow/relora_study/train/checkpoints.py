@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,9 +18,9 @@ from transformers import LlamaForCausalLM
 
 from ..config import Cell, Train
 from ..errors import UserError
-from ..files import sha256, write_folder_whole, write_json
-from ..model.build import use_kernels
-from ..model.relora import ReLoRALinear, adapters, effective_state
+from ..files import require_room, sha256, write_folder_whole, write_json
+from ..model.build import build_model, use_kernels
+from ..model.relora import ReLoRALinear, adapters, add_adapters, effective_state
 
 CPU = torch.device("cpu")
 STATES_KEPT = 2  # the newest full states of a run; one more is there while it is written
@@ -57,6 +58,25 @@ def is_evaluated(train: Train, step: int) -> bool:
 def due_steps(cell: Cell) -> list[int]:
     """The steps at which a whole run leaves checkpoints, in order."""
     return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
+
+
+def count_parameters(cell: Cell) -> tuple[int, int]:
+    """Parameters in all, and those that train; nothing is allocated."""
+    with torch.device("meta"):
+        model = build_model(cell.size, cell.model, 0)
+        if cell.method.rank:
+            add_adapters(model, cell.method)
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def check_disk(cell: Cell, cell_dir: Path) -> None:
+    """Say what the cell needs; raise :class:`UserError` where the disk has not that much, beyond what is there."""
+    needed = bytes_needed(cell, *count_parameters(cell))
+    kept = [file for place in ("checkpoints", "state") for file in (cell_dir / place).glob("step-*/*.safetensors")]
+    require_room(cell_dir, needed - sum(file.stat().st_size for file in kept), "checkpoints and states")
+    # In one write: cells that start together share the terminal.
+    sys.stderr.write(f"{cell.name}: needs {needed / 1e9:.2f} GB in {cell_dir}\n")
 
 
 def bytes_needed(cell: Cell, parameters: int, trainable: int) -> int:

@@ -13,7 +13,7 @@ from ..config import Cell
 from ..model.loss import head_cross_entropy
 from ..model.relora import adapters
 from . import parallel
-from .checkpoints import is_due, save_checkpoint
+from .checkpoints import check_disk, is_due, save_checkpoint
 from .log import Recorder, Row
 from .resets import reset
 from .run import Run, begin_adapters, start
@@ -68,6 +68,7 @@ def _resume(cell: Cell, device: torch.device, cell_dir: Path, data: str) -> tupl
     """The run as its newest state left it and that state's step, or a new run and 0."""
     if parallel.rank() == 0:
         set_aside_another_configurations_run(cell, cell_dir, data)
+        check_disk(cell, cell_dir)
     done, state = parallel.gather(newest_whole_state(cell, cell_dir) if parallel.rank() == 0 else None)[0]
     run = start(cell, device, done, data)
     if state:
@@ -140,7 +141,8 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
     if is_reset(cell.method, step):
         reset(run.model, run.optimizer, cell.method, seed=cell.seed + step)
     if step == cell.method.full_rank_steps > 0:
-        begin_adapters(run)
+        with parallel.drawing_alike(cell.seed + step):
+            begin_adapters(run)
     if step % cell.train.state_every == 0 or step == cell.train.steps:
         save_state(run, step, cell_dir)
 

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from ..errors import UserError
+
 
 def rank() -> int:
     """This process's number; 0 writes the files."""
@@ -20,9 +22,19 @@ def world_size() -> int:
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of this process that ``runtime.device`` names: auto takes a GPU where there is one."""
-    cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+    """The device of this process that ``runtime.device`` names: auto takes a GPU where there is one.
+
+    Raises :class:`UserError` where there is no GPU for this process.
+    """
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not there):
+        return torch.device("cpu")
+    if number >= there:
+        raise UserError(
+            f"runtime.device {name}: GPU {number} is wanted, and torch {torch.__version__} sees {there} here;"
+            " set runtime.device cpu, lower runtime.processes, or install a CUDA build of torch"
+        )
+    return torch.device("cuda", number)
 
 
 @contextmanager
@@ -42,6 +54,14 @@ def process_group(device_name: str) -> Iterator[torch.device]:
     finally:
         if together:
             distributed.destroy_process_group()
+
+
+@contextmanager
+def drawing_alike(seed: int) -> Iterator[None]:
+    """What is drawn inside depends on ``seed`` alone, so that all processes draw the same; the generators stay."""
+    with torch.random.fork_rng(enabled=True):
+        torch.manual_seed(seed)
+        yield
 
 
 def own_share(batch: Tensor) -> Tensor:

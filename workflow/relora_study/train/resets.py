@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ..config import Method
 from ..model.relora import ReLoRALinear, adapters
+from .parallel import drawing_alike
 
 
 def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int) -> None:
@@ -14,8 +15,7 @@ def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, se
 
     What is drawn depends on ``seed`` alone, so that the processes of a data-parallel run draw the same.
     """
-    with torch.random.fork_rng(enabled=True):
-        torch.manual_seed(seed)
+    with drawing_alike(seed):
         for layer in adapters(model).values():
             layer.merge()
             if method.restart != "none":
@@ -49,7 +49,7 @@ class MasterCopies:
     frozen W has none and keeps the merge. So one forward and backward pass see the new A and the zero B; their
     gradients then move the old A and B, which come back. After a first cycle with A = B = 0 that step is the
     first to give B a gradient, and A, whose master is zero, is zero again until B has moved.
-    (study.md, finding 3: a hypothesis about the published runs. bfloat16 rounding is not modelled.)
+    A hypothesis about the published runs (docs/audit.md); bfloat16 rounding is not modelled.
     """
 
     def __init__(self, layers: Iterable[ReLoRALinear]) -> None:

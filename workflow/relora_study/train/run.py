@@ -39,7 +39,8 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
 
 
 def begin_adapters(run: Run) -> None:
-    """Give the model its adapters; what goes on training keeps its moments."""
+    """Give the model its adapters; what goes on training keeps its moments, and what is frozen no old gradient."""
+    run.optimizer.zero_grad()
     moments = {name: run.optimizer.state.get(parameter) for name, parameter in run.model.named_parameters()}
     add_adapters(run.model, run.cell.method)
     run.optimizer = _optimizer(run.cell, run.model)

@@ -38,7 +38,8 @@ def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) 
     made_with = {metadata.get("fingerprint") for metadata in map(_metadata, (cell_dir / "state").glob("step-*"))}
     if made_with <= {None, fingerprint(cell, data)}:  # None: damaged, which `newest_whole_state` deals with
         return
-    place = cell_dir / f"superseded-{len(list(cell_dir.glob('superseded-*'))) + 1}"
+    taken = [int(path.name.removeprefix("superseded-")) for path in cell_dir.glob("superseded-*")]
+    place = cell_dir / f"superseded-{max(taken, default=0) + 1}"
     place.mkdir()
     for name in ("checkpoints", "state", "evaluation", "log.csv", "timing.csv", "evaluation.csv", "dynamics.csv"):
         if (cell_dir / name).exists():
@@ -58,7 +59,8 @@ def save_state(run: Run, step: int, cell_dir: Path) -> None:
             raise UserError(not_finite(f"{name} is not finite", step, cell_dir))
     tensors = learnt | _random_numbers()
     if parallel.rank() == 0:
-        _write(tensors, {"step": step, "fingerprint": fingerprint(run.cell, run.data)}, cell_dir / "state")
+        made_with = {"fingerprint": fingerprint(run.cell, run.data), "settings": run.cell.model_dump()}
+        _write(tensors, {"step": step, **made_with}, cell_dir / "state")
 
 
 def _write(tensors: dict[str, Tensor], metadata: dict[str, Any], folder: Path) -> None:
@@ -145,9 +147,7 @@ def _put_back(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[
         start = f"optimizer/{name}/"
         moments = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
         if moments:
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device) for key, value in moments.items()
-            }
+            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
     own = f"random/{parallel.rank()}"
     if f"{own}/cpu" in tensors:  # missing where a run goes on with more processes than it began with
         torch.set_rng_state(tensors[f"{own}/cpu"])

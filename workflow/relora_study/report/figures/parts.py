@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..captions import SUITES
 from ..load import Results, regular_readings
 from ..style import look, panels
 
@@ -51,7 +52,7 @@ def smooth_loss(log: pd.DataFrame) -> pd.DataFrame:
 
 def accuracy_label(results: Results) -> str:
     """What the axis of minimal-pair accuracy is called."""
-    return "BLiMP accuracy" if results.suite == "BLiMP" else "templated-pair\naccuracy"
+    return "templated-pair\naccuracy" if results.suite == SUITES["templated"] else f"{results.suite} accuracy"
 
 
 def by_step(results: Results, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ...config import Method
 from ...train.schedule import is_reset
 from ..load import Results, published_readings, rank_ceiling
 from ..pattern import adapter_shares
@@ -14,6 +15,7 @@ from ..style import PUBLISHED, log_axis, look
 from .parts import by_step, grid_of, mean_line
 
 CEILING: dict[str, Any] = {"color": "grey", "linestyle": ":", "linewidth": 0.8}
+TARGETS = {"w2": "down_proj", "v": "v_proj", "o": "o_proj"}
 COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
 
 
@@ -53,9 +55,9 @@ def per_updates(results: Results) -> Figure:
 
 def _ceilings(results: Results, size: str, component: str) -> set[float]:
     """r / min(m, n) of ``component`` for each rank that the study trains at ``size``, or that the paper did."""
-    cells = [cell for cell in results.cells.values() if cell.size_name == size and cell.method.rank]
+    cells = [cell for cell in results.cells.values() if cell.size_name == size]
     released = {published_ceiling(size, component)} if results.published != "off" and size in WIDTHS else set()
-    return released | {rank_ceiling(cell, component) for cell in cells}
+    return released | {rank_ceiling(cell, component) for cell in cells if TARGETS[component] in cell.method.targets}
 
 
 def cn_updates(results: Results) -> Figure:
@@ -67,7 +69,7 @@ def first_last_layers(results: Results) -> Figure:
     """PER of W2 in the first and the last half of the layers."""
     figure, grid = grid_of(results, ["first", "last"], ["PER of W2\nfirst half", "PER of W2\nlast half"])
     rows = published_readings(results, "weights", "per")
-    rows = rows[rows.component == "w2"]
+    rows = rows[(rows.component == "w2") & (rows.layer >= 0)]  # the released readings are means over layers
     for (row, column), axes in np.ndenumerate(grid):
         own = rows[rows["size"] == results.sizes[column]]
         half = own[(own.layer >= (own.layer.max() + 1) // 2) == bool(row)]
@@ -106,12 +108,18 @@ def update_rank(results: Results) -> Figure:
     figure, grid = by_step(results, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
     for column, size in enumerate(results.sizes):
         for cell in results.cells.values():
-            if cell.size_name == size and cell.method.reset_period:
+            if cell.size_name == size and cell.method.reset_period and _moves_by_adapters_alone(cell.method):
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
-                ceiling = np.minimum((so_far + 1) * cell.method.rank, cell.size.d_model)
+                full = min(cell.size.d_model, cell.size.intermediate_size)
+                ceiling = np.minimum((so_far + 1) * cell.method.rank, full)
                 grid[1, column].plot(steps, ceiling, label="rank times cycles begun", **CEILING)
     return figure
+
+
+def _moves_by_adapters_alone(method: Method) -> bool:
+    """Whether W2 moves by nothing but products of rank r."""
+    return TARGETS["w2"] in method.targets and not method.full_rank_steps
 
 
 def cycle_overlap(results: Results) -> Figure:
