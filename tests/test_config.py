@@ -25,6 +25,9 @@ def changed(raw, key, value):
     ("key", "value", "said"),
     [
         ("train.stepz", 3, "train.stepz = 3: unknown key"),
+        ("train.steps", 1_000_000, "train.steps = 1000000: Input should be less than 1000000"),
+        ("train.checkpoint_offset", 1, "must be above methods.relora.reset_offset and below its reset_period 60"),
+        ("dynamics.batch_sequences", 65, "dynamics.batch_sequences is above 64, which are held out of texts"),
         ("train.steps", "many", "train.steps = 'many': Input should be a valid integer"),
         ("train.steps", True, "train.steps = True: Input should be a valid integer"),
         ("train.learning_rate", "fast", "train.learning_rate = 'fast'"),
@@ -137,7 +140,7 @@ def test_cells_are_every_size_method_and_seed(raw):
 
 
 def test_the_default_pair_keeps_the_papers_proportions(raw):
-    """study.md: widths 96 and 384, FFN 4 x, 12 heads over 4 groups, rank 16, equal depth."""
+    """The released code: widths 96 and 384, FFN 4 x, 12 heads over 4 groups, rank 16, equal depth."""
     study = check(raw, [CONFIG])
     tiny, small, relora = study.sizes["tiny"], study.sizes["small"], study.methods["relora"]
     assert small.d_model / tiny.d_model == 384 / 96

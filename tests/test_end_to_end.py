@@ -111,3 +111,19 @@ def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(stud
     for file in [*made, clone / "results/paper.pdf"]:
         assert file.read_bytes() == (study / file.relative_to(clone)).read_bytes(), file.name
     assert not list(clone.glob("results/cells/*/checkpoints"))
+
+
+def test_what_the_user_adds_to_the_corpus_is_read(study):
+    added = study / "corpus/letters/added.txt"
+    added.write_text("another letter")
+    assert planned(study)["documents"] == 1
+    added.unlink()
+
+
+def test_the_models_code_is_measured_with_and_not_trained_with_again(study):
+    snakemake(study, "--touch")
+    code = study / "workflow/relora_study/model/loss.py"
+    code.write_text(code.read_text() + "\n# touched\n")
+    jobs = planned(study)
+    assert (jobs["evaluate"], jobs["dynamics"]) == (2, 2) and "pretrain" not in jobs
+    snakemake(study, "--touch")

@@ -12,6 +12,7 @@ import torch
 from relora_study.config import cells, check
 from relora_study.dynamics import cell
 from relora_study.dynamics.__main__ import app
+from relora_study.dynamics.readings import Checkpoint, updates
 from relora_study.errors import UserError
 from relora_study.files import read_yaml, sha256
 from safetensors.numpy import load_file
@@ -385,3 +386,17 @@ def test_a_cell_without_its_first_checkpoint_says_so(place, tmp_path):
     (checkpoints / "step-000004").symlink_to(place / "cells/full/checkpoints/step-000004")
     with pytest.raises(UserError, match="step-000000 is missing or damaged"):
         run(tmp_path, "full")
+
+
+def test_a_window_begins_at_its_own_checkpoint_or_not_at_all(make_cell):
+    folders = {step: Path() for step in (0, 40, 80, 120, 180)}
+    sparse = cell.Subject(make_cell("full"), folders, torch.zeros(1, 17, dtype=torch.int64), 3, 60)
+    assert sparse.begins(120, 60) == [], "0 would be two windows away"
+    assert sparse.begins(180, 60) == [120] and sparse.begins(120, 40) == [80, 40]
+
+
+def test_adapters_on_none_of_the_read_components_are_not_read_as_gradients():
+    matrices = {component: torch.ones(1, 4, 4) for component in ("w2", "v", "o")}
+    shape = {"step": 0, "head_dim": 2, "effective": matrices, "base": matrices, "gradients": matrices}
+    assert list(updates(Checkpoint(**shape, adapted=True))) == []
+    assert {reading.component for reading in updates(Checkpoint(**shape))} == set(matrices)

@@ -15,7 +15,16 @@ from studies import bare_environment, command, lay_out, snakemake
 pytestmark = pytest.mark.end_to_end
 
 # What holds times, by results/README.md; and the page that Snakemake makes, which tells when each job ran.
-TIMED = ("timing.csv", "manifest.json", "cost.", "benchmarks/", "logs/", "landing.rst", "report.html")
+TIMED = (
+    "timing.csv",
+    "-s1/manifest.json",
+    "-s42/manifest.json",
+    "cost.",
+    "benchmarks/",
+    "logs/",
+    "landing.rst",
+    "report.html",
+)
 TIMED_ROW = re.compile(rb"gpu.?_hours")
 
 
@@ -174,7 +183,7 @@ def test_results_of_another_schema_are_refused_before_any_job(study, tmp_path):
 
 @pytest.mark.slow
 def test_the_default_study_twice_from_scratch_gives_the_same_bytes(tmp_path):
-    """One job at a time, then four at a time; the corpus is fetched once and carried over."""
+    """One job at a time, then four at a time."""
     folders = [lay_out(tmp_path / name) for name in ("one", "four")]
     for folder, cores in zip(folders, ("1", "4"), strict=True):
         (folder / "tests/tiny.yaml").write_text("{}")  # the overlay of every command here: the default study

@@ -5,14 +5,20 @@ import json
 import re
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import pytest
 import yaml
-from relora_study.config import check
+from huggingface_hub import HfApi
+from relora_study.config import Perplexity, Tokenizer, check
+from relora_study.data.tokenizer import load_tokenizer
 from relora_study.errors import UserError
 from relora_study.evaluate.__main__ import app
-from relora_study.evaluate.suite import read_suite
+from relora_study.evaluate.domains import collect_texts
+from relora_study.evaluate.suite import read_hub, read_suite
 from relora_study.files import read_yaml
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -89,13 +95,48 @@ def test_yaml_that_would_build_an_object_is_refused(tmp_path):
         read_yaml(tmp_path / "evil.yaml")
 
 
-def test_every_download_of_the_package_is_pinned_by_its_hash():
+def test_every_file_fetched_by_its_address_is_pinned_by_its_hash():
     """All that fetches: pip with --require-hashes, and one file whose hash is compared."""
     fetchers = [path for path in MODULES if re.search(r"urlretrieve|urlopen|requests\.|\"download\"", path.read_text())]
     assert [path.name for path in fetchers] == ["fetch.py", "suite.py"]
     assert "--require-hashes" in fetchers[0].read_text() and "BLIMP_SHA256" in fetchers[1].read_text()
     pins = yaml.safe_load((ROOT / "resources/datasets.yaml").read_text())
     assert all(re.fullmatch("[0-9a-f]{64}", pin["sha256"]) for pin in pins.values())
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub that tells the newest commit of any repository; what is loaded from it is noted."""
+    loaded = []
+    monkeypatch.setattr(HfApi, "repo_info", lambda self, name, repo_type: SimpleNamespace(sha="ab" * 20))
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, **pins: loaded.append(pins) or ["default"])
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, split, **pins: loaded.append(pins) or stop_here())
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **pins: loaded.append(pins) or stop_here())
+    return loaded
+
+
+def stop_here():
+    raise ValueError("no more is needed")
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "perplexity", "minimal_pairs"])
+def test_nothing_comes_from_the_hub_but_from_a_commit_that_is_named(raw, hub, kind):
+    def load(revision):
+        if kind == "tokenizer":
+            load_tokenizer(Tokenizer(source="hub", name="owner/name", revision=revision), 300)
+        elif kind == "perplexity":
+            collect_texts(
+                Perplexity(**raw["evaluation"]["perplexity"] | {"source": "hub", "revision": revision}), Path()
+            )
+        else:
+            read_hub("owner/name", revision)
+
+    with pytest.raises(UserError, match=rf"{kind}\.revision must be a commit; the newest of .*/.* is {'ab' * 20}$"):
+        load(None)
+    assert hub == []
+    with pytest.raises(UserError, match="no more is needed"):
+        load("cd" * 20)
+    assert hub and all(pins == {"revision": "cd" * 20} for pins in hub)
 
 
 CLIMBING = ["../evil", "a/b", "/tmp/evil", "..", ".hidden", "a\x00b", "a\nb", "relora\n", "A", "", "ü"]

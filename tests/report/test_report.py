@@ -1,5 +1,7 @@
 """The report: figures, tables and the paper from hand-made readings, so that a wrong column or cell would show."""
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +9,14 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.transforms import Bbox
+from relora_study.config import Evaluation
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
-from relora_study.report.captions import chapters
+from relora_study.report.captions import chapters, suite_name
 from relora_study.report.figures import FIGURES
 from relora_study.report.figures.parts import _interval
 from relora_study.report.load import published_readings
+from relora_study.report.paper import values
 from relora_study.report.significance import compare
 from relora_study.report.style import finish
 from relora_study.report.tables import RELEASED_TABLES, TABLES, write_table
@@ -163,3 +167,76 @@ def test_a_missing_reading_names_the_file(results):
     (results.folder / "tiny-full-s42/log.csv").unlink()
     with pytest.raises(UserError, match=r"tiny-full-s42/log\.csv"):
         results.table("log.csv")
+
+
+@pytest.mark.parametrize("kept", ["full", "relora"])
+def test_a_study_without_the_other_method_is_reported_too(results, tmp_path, kept):
+    cells = {name: cell for name, cell in results.cells.items() if cell.method_name == kept}
+    alone = replace(results, cells=cells, _read_already={})
+    for name, make in TABLES.items():
+        write_table(make(alone), tmp_path / name)
+    assert len(values(alone, "title")["significance"]) == 1, "a header"
+    assert all(len(make(alone).axes) for make in FIGURES.values())
+    pyplot.close("all")
+
+
+def test_adapters_that_leave_v_out_are_reported_too(results):
+    path = results.folder / "tiny-relora-s42/dynamics.csv"
+    rows = pd.read_csv(path)
+    rows[(rows.quantity != "updates") | (rows.component != "v")].to_csv(path, index=False)
+    table = TABLES["adapter_pattern"](results).set_index("cell")
+    assert np.isnan(table.growth["tiny-relora-s42"]) and table.growth.notna().sum() == len(table) - 1
+    found = TABLES["audit"](results)
+    growth = found[found.measure.str.startswith("V's PER")].set_index("cell").verdict
+    assert growth["tiny-relora-s42"] == "not measured" != growth["small-relora-s42"]
+
+
+def test_what_was_not_measured_gets_no_verdict(results):
+    for cell in results.cells.values():
+        path = results.folder / cell.name / "dynamics.csv"
+        pd.read_csv(path).query("step == 0").to_csv(path, index=False)
+    found = TABLES["audit"](results)
+    missing = found[found.value.isna()]
+    assert len(missing) > 10 and set(missing.verdict) == {"not measured"}
+    assert "not measured" not in set(found.verdict[found.value.notna()])
+
+
+def test_released_means_over_layers_are_in_neither_half(opened, results):
+    for axes in FIGURES["first_last_layers"](opened("overlay")).axes:
+        assert not any("published" in line.get_label() for line in axes.get_lines())
+    pyplot.close("all")
+
+
+def test_a_ceiling_is_drawn_only_where_it_holds(results):
+    def ceilings(**changed):
+        cells = {
+            name: cell.model_copy(update={"method": cell.method.model_copy(update=changed)})
+            for name, cell in results.cells.items()
+        }
+        figure = FIGURES["update_rank"](replace(results, cells=cells, _read_already={}))
+        return sum("rank times" in line.get_label() for axes in figure.axes for line in axes.get_lines())
+
+    assert ceilings() == 4 and ceilings(targets=["q_proj"]) == 0 == ceilings(full_rank_steps=60)
+    pyplot.close("all")
+
+
+def test_hours_count_every_device(results):
+    hours = TABLES["published_vs_replicated"](results).query("quantity == 'gpu_hours'").ours
+    assert hours.tolist() == pytest.approx([600 * 0.1 * 2 / 3600] * len(results.cells)), "two threads"
+
+
+@pytest.mark.parametrize(
+    ("pairs", "name"),
+    [
+        ({"source": "path", "path": "somewhere/BLiMP.zip"}, "BLiMP"),
+        ({"source": "hub"}, "BLiMP"),
+        ({"source": "hub", "path": "nyu-mll/blimp"}, "BLiMP"),
+        ({"source": "url"}, "BLiMP"),
+        ({"source": "path", "path": "suites/zorro"}, "zorro"),
+        ({"source": "templated"}, "the project's templated minimal pairs (not BLiMP)"),
+    ],
+)
+def test_only_blimp_is_called_blimp(raw, pairs, name):
+    raw = copy.deepcopy(raw["evaluation"])
+    raw["minimal_pairs"] |= pairs
+    assert suite_name(Evaluation.model_validate(raw)) == name

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.model.relora import adapters, effective_state
+from relora_study.train import loop
 from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.train.loop import take_step, train
 from relora_study.train.resets import _kept, reset
@@ -131,3 +132,16 @@ def test_a_full_rank_warm_start_trains_whole_weights_and_then_adapters(make_cell
 
 def stop_here():
     raise KeyboardInterrupt
+
+
+def test_a_warm_start_ends_alike_in_all_processes_and_leaves_no_gradient(make_cell, tmp_path):
+    cell, drawn = make_cell("relora", full_rank_steps=2, adapters_only=True), []
+    for rank in (0, 1):
+        run = start(cell, CPU)
+        take_step(run, batch_of(0), 1)
+        torch.manual_seed(rank)  # as processes have random numbers of their own
+        loop._after_step(run, 2, tmp_path)
+        drawn.append([layer.A.detach() for layer in adapters(run.model).values()])
+        assert all(parameter.grad is None for parameter in run.model.parameters())
+        assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(rank)))
+    assert all(map(torch.equal, *drawn)) and drawn[0][0].any()

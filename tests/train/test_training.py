@@ -1,4 +1,7 @@
+import json
 import math
+import shutil
+from collections import namedtuple
 
 import pandas as pd
 import pytest
@@ -6,7 +9,7 @@ import torch
 from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.model.relora import adapters
-from relora_study.train import loop
+from relora_study.train import loop, parallel
 from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.train.log import Recorder
 from relora_study.train.loop import take_step, train
@@ -172,6 +175,8 @@ def test_another_configurations_run_is_kept_aside(make_cell, tmp_path):
         train(other, CPU, batch_of, tmp_path)
     train(other, CPU, batch_of, tmp_path / "fresh")
     assert (tmp_path / "superseded-1/log.csv").read_bytes() == before
+    kept = json.loads((tmp_path / "superseded-1/state/step-000024/state.json").read_text())
+    assert kept["settings"]["train"]["eps"] == 1e-8, "which settings made it"
     assert (tmp_path / "log.csv").read_bytes() == (tmp_path / "fresh/log.csv").read_bytes() != before
 
 
@@ -207,3 +212,18 @@ def test_rows_held_back_for_the_gpu_are_all_written(tmp_path, every):
             recorder.add({"step": step, "tokens": step * 10, "learning_rate": 0.1, "reset": 0} | numbers)
     assert pd.read_csv(tmp_path / "log.csv").loss.tolist() == pytest.approx([step / 3 for step in range(1, 8)])
     assert pd.read_csv(tmp_path / "timing.csv").step.tolist() == [*range(1, 8)]
+
+
+def test_what_is_set_aside_never_meets_an_older_one_and_does_not_count_as_room(make_cell, monkeypatch, tmp_path):
+    train(make_cell("full"), CPU, batch_of, tmp_path)
+    (tmp_path / "superseded-7").mkdir()
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 10**5))
+    with pytest.warns(UserWarning, match="superseded-8"), pytest.raises(UserError, match="make room first"):
+        train(make_cell("full", train={"eps": 1e-6}), CPU, batch_of, tmp_path)
+
+
+def test_a_gpu_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match=r"runtime\.device cuda: GPU 0 is wanted, and torch .* sees 0 here; set"):
+        parallel.chosen_device("cuda")
+    assert parallel.chosen_device("auto") == CPU

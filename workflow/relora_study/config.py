@@ -27,6 +27,7 @@ def _number(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number)]
 PositiveNumber = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None  # a commit of the Hub
 Share = Annotated[Number, Field(ge=0, le=1)]
 
 
@@ -69,7 +70,7 @@ class HubPretokenized(Section):
 
     path: str | None
     repository: str
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None
+    revision: Revision
     column: str
     shards_in_all: Annotated[int, Field(gt=0, le=99_999)]
     rows_per_shard: PositiveInt
@@ -97,6 +98,7 @@ class Tokenizer(Section):
 
     source: Literal["train", "path", "hub"]
     name: str | None
+    revision: Revision = None
 
     @model_validator(mode="after")
     def _named(self) -> Self:
@@ -246,6 +248,7 @@ class Perplexity(Section):
 
     source: Literal["held_out", "path", "hub"]
     path: str | None
+    revision: Revision = None
     text_column: str
     domain_column: str | None
     max_tokens: Annotated[int, Field(ge=2)]
@@ -263,6 +266,7 @@ class MinimalPairs(Section):
 
     source: Literal["templated", "path", "url", "hub"]
     path: str | None
+    revision: Revision = None
     start_token: bool
     leading_space: bool
 

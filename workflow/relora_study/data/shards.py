@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from huggingface_hub import HfApi, hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore[attr-defined]
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import BaseModel, ValidationError
@@ -16,11 +15,11 @@ from tqdm import tqdm
 from ..config import HubPretokenized
 from ..errors import UserError
 from ..files import require_room, sha256, write_json
+from .hub import HUB_ERRORS, commit, first_line
 
 LIST = "shards.json"  # beside the shards' folder `data`: the facts of the Hub that every copy is checked against
 KEY = "data.hub_pretokenized"
 SECONDS_BETWEEN_LINES = 20  # of progress, which a job's log shows, too
-HUB_ERRORS = (OSError, HTTPError, EntryNotFoundError, ValueError)  # what huggingface_hub raises, network and names
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -125,16 +124,14 @@ def download_shards(settings: HubPretokenized, folder: Path, token_bytes: int, w
 
 def _facts_of_the_hub(settings: HubPretokenized, folder: Path) -> Shards:
     """Size and hash of the study's shards, as the Hub gives them for the pinned revision."""
-    repository, revision = settings.repository, settings.revision
+    repository = settings.repository
+    revision = commit(repository, settings.revision, f"{KEY}.revision", "dataset")
     try:
-        if revision is None:
-            newest = HfApi().dataset_info(repository).sha
-            raise UserError(f"{KEY}.revision must be a commit; the newest of {repository} is {newest}")
         tree = HfApi().list_repo_tree(repository, "data", revision=revision, repo_type="dataset")
         there = {file.path: file for file in tree if isinstance(file, RepoFile)}
     except HUB_ERRORS as error:
         raise UserError(
-            f"cannot list {repository} at revision {revision} ({_first_line(error)}); check {KEY} and the network"
+            f"cannot list {repository} at revision {revision} ({first_line(error)}); check {KEY} and the network"
         ) from error
     files: dict[str, Facts] = {}
     for name in (*training_names(settings), held_out_name(settings)):
@@ -160,7 +157,7 @@ def _download(shards: Shards, name: str) -> None:
             force_download=path.exists(),
         )
     except HUB_ERRORS as error:
-        raise UserError(f"cannot download {name} ({_first_line(error)}); run again to go on") from error
+        raise UserError(f"cannot download {name} ({first_line(error)}); run again to go on") from error
     verify(path, expected)
 
 
@@ -187,7 +184,3 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], workers: 
             bar_format="{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left\n",
         )
         return list(done)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..config import Tokenizer as TokenizerSettings
 from ..errors import UserError
+from .hub import HUB_ERRORS, commit, first_line
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -32,10 +34,14 @@ def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTo
 
     Raises :class:`UserError` where it cannot be opened, has no end-of-text token, or has too many entries.
     """
+    options: dict[str, Any] = {"local_files_only": True}
+    if settings.source == "hub":
+        revision = commit(settings.name or "", settings.revision, "data.tokenizer.revision", "model")
+        options = {"revision": revision}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.name, local_files_only=settings.source == "path")
-    except (OSError, ValueError) as error:
-        raise UserError(f"data.tokenizer.name: cannot open {settings.name}: {str(error).splitlines()[0]}") from error
+        tokenizer = AutoTokenizer.from_pretrained(settings.name, **options)
+    except HUB_ERRORS as error:
+        raise UserError(f"data.tokenizer.name: cannot open {settings.name}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"data.tokenizer.name: {settings.name} has no end-of-text token")
     if len(tokenizer) > vocab_size:

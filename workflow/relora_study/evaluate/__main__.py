@@ -41,7 +41,7 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
         texts = pd.read_parquet(documents / "train.parquet").text
         pairs = pd.DataFrame([pair for paradigm in templated_suite(texts).values() for pair in paradigm])
     elif chosen.source == "hub":
-        pairs = read_hub(chosen.path or BLIMP_ON_THE_HUB)
+        pairs = read_hub(chosen.path or BLIMP_ON_THE_HUB, chosen.revision)
     else:
         output.mkdir(parents=True, exist_ok=True)
         pairs = read_suite(download_blimp(output) if chosen.source == "url" else Path(chosen.path or ""))

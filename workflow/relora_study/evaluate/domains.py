@@ -28,7 +28,7 @@ def collect_texts(settings: Perplexity, held_out: Path) -> pd.DataFrame:
 def _read_hub(settings: Perplexity) -> pd.DataFrame:
     """The dataset's texts; without ``domain_column``, a domain is a configuration, or else what Paloma calls source."""
     name = settings.path or PALOMA
-    parts = load_configurations(name, SPLIT, "evaluation.perplexity.path")
+    parts = load_configurations(name, settings.revision, SPLIT, "evaluation.perplexity")
     found = []
     for configuration, table in parts.items():
         column = settings.domain_column or (SOURCE if len(parts) == 1 and SOURCE in table else None)

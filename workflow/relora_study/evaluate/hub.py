@@ -1,24 +1,30 @@
 """Datasets in the Hub's layouts: on the Hub, or in a local copy of the repository."""
 
+from pathlib import Path
+
 import datasets
 import pandas as pd
 from datasets.exceptions import DatasetsError
 
+from ..data.hub import HUB_ERRORS, commit, first_line
 from ..errors import UserError
 
 
-def load_configurations(name: str, split: str, setting: str) -> dict[str, pd.DataFrame]:
+def load_configurations(name: str, revision: str | None, split: str, section: str) -> dict[str, pd.DataFrame]:
     """A dataset's ``split`` by configuration; ``name`` is a repository, or a folder that holds a copy of one.
 
-    ``setting`` is the key that gave the name, for the :class:`UserError` where it cannot be read.
+    A repository is read at the commit ``revision``. ``section`` of the configuration gave both, for the
+    :class:`UserError` where the dataset cannot be read or no commit is named.
     """
+    pinned = {} if Path(name).is_dir() else {"revision": commit(name, revision, f"{section}.revision", "dataset")}
     try:
-        configurations = datasets.get_dataset_config_names(name)
-        return {part: datasets.load_dataset(name, part, split=split).to_pandas() for part in configurations}
-    except (OSError, ValueError, DatasetsError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        parts = datasets.get_dataset_config_names(name, **pinned)
+        return {part: datasets.load_dataset(name, part, split=split, **pinned).to_pandas() for part in parts}
+    except (*HUB_ERRORS, DatasetsError) as error:
         way_out = "give a dataset on the Hub, or the folder of a copy"
-        raise UserError(f"{setting}: cannot load split {split} of {name}: {reason}; {way_out}") from error
+        raise UserError(
+            f"{section}.path: cannot load split {split} of {name}: {first_line(error)}; {way_out}"
+        ) from error
 
 
 def require_columns(table: pd.DataFrame, columns: set[str], name: str) -> None:

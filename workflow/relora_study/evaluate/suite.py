@@ -38,9 +38,9 @@ def download_blimp(output: Path) -> Path:
     return path
 
 
-def read_hub(name: str) -> pd.DataFrame:
-    """All pairs of a dataset on the Hub, or of a local copy of one, whose configurations are paradigms, as BLiMP's."""
-    parts = load_configurations(name, "train", "evaluation.minimal_pairs.path")
+def read_hub(name: str, revision: str | None = None) -> pd.DataFrame:
+    """All pairs of a dataset on the Hub, at the commit ``revision``, or of a local copy of one, whose configurations are paradigms, as BLiMP's."""
+    parts = load_configurations(name, revision, "train", "evaluation.minimal_pairs")
     pairs = pd.concat(parts.values(), ignore_index=True).rename(columns={"pair_id": "pairID"})
     require_columns(pairs, set(FIELDS), name)
     return _checked(pairs[FIELDS].astype(str), name)

@@ -10,7 +10,7 @@ import pandas as pd
 from ..config import Cell
 from .around_resets import around_resets, over_full_rank
 from .load import Results, published_readings, rank_ceiling, regular_readings
-from .pattern import adapter_pattern
+from .pattern import adapter_pattern, nearest_size
 from .published import flat_start
 
 Finding = dict[str, Any]
@@ -36,10 +36,10 @@ class Evidence:
 
 def audit(results: Results) -> pd.DataFrame:
     """Rows of finding, cell, measure, value, published value and verdict, for every cell whose adapters are reset."""
-    patterns = adapter_pattern(results).set_index("cell")
+    patterns = adapter_pattern(results).set_index("cell").reindex(list(results.cells))
     rows: list[Finding] = []
     for name, cell in results.cells.items():
-        if cell.method.reset_period and name in patterns.index:
+        if cell.method.reset_period:
             rows += _findings(_evidence(results, cell, patterns.loc[name]))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -84,7 +84,7 @@ def _first_cycle(evidence: Evidence) -> Iterator[Finding]:
         "change of PER of W2 in cycle 1, over that in cycle 2",
         share,
         verdict,
-        flat_start(evidence.pattern.published_size),
+        flat_start(nearest_size(evidence.cell)),
     )
 
 

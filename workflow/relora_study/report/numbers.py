@@ -26,6 +26,7 @@ HEADERS = {
     "gpu_hours": "A100 GPU-hours",
     "published_value": "published",
 }
+P_VALUES = ("p", "mcnemar_p", "chance_p")
 MISSING = "–"
 
 
@@ -73,6 +74,11 @@ def plain(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
+def p_value(value: float) -> str:
+    """A p-value, to two digits."""
+    return plain(value) if not value >= 1e-3 else f"{value:#.2g}"
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` as text: intervals (`x`, `x_low`, `x_high`) in one column, cells and headers in words."""
     bounds = {f"{name}_{end}" for name in table for end in ("low", "high") if f"{name}_{end}" in table}
@@ -88,5 +94,5 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             shown[name] = [with_interval(*one) for one in ranges]
         else:
-            shown[name] = [plain(value) for value in table[name].tolist()]
+            shown[name] = [(p_value if name in P_VALUES else plain)(value) for value in table[name].tolist()]
     return pd.DataFrame(shown).rename(columns=lambda name: HEADERS.get(name, str(name).replace("_", " ")))

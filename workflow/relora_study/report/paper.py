@@ -1,5 +1,6 @@
 """The paper: its numbers and its data-dependent sentences go to one file, which the Typst source reads."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def values(results: Results, title: str) -> dict[str, Any]:
         "captions": captions(results.cells, results.published, results.suite)["figures"],
         "shapes": _shapes(results),
         "methods": _methods(results),
-        "models": _rows(models(results)),
+        "models": _rows(models(_one_seed(results))),
         "final": _rows(_without(final, ["mean_text_perplexity"])),
         "significance": _rows(
             tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
@@ -147,6 +148,13 @@ def _by_size(found: pd.DataFrame) -> Rows:
     for (_, measure), own in found.groupby(["finding", "measure"], sort=False):
         rows.append([str(measure), *map(plain, own.value), "; ".join(own.verdict.unique())])
     return rows
+
+
+def _one_seed(results: Results) -> Results:
+    """The cells of the first seed alone: where seeds do not differ."""
+    seed = next(iter(results.cells.values())).seed
+    cells = {name: cell for name, cell in results.cells.items() if cell.seed == seed}
+    return replace(results, cells=cells, _read_already={})
 
 
 def _without(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

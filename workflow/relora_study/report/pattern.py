@@ -28,14 +28,9 @@ def adapter_shares(results: Results) -> pd.DataFrame:
     for name, cell in results.cells.items():
         period = cell.method.reset_period
         own = rows[(rows.cell == name) & (rows.step > 0)]
-        if not cell.method.rank or not period:
+        if not cell.method.rank or not period or (own := own[own.step % period == 0]).empty:
             continue
-        own = (
-            own[own.step % period == 0]
-            .groupby(["cell", "size", "method", "seed", "component", "step"])
-            .value.mean()
-            .reset_index()
-        )
+        own = own.groupby(["cell", "size", "method", "seed", "component", "step"]).value.mean().reset_index()
         ceiling = own.component.map(lambda component, cell=cell: rank_ceiling(cell, component))
         parts.append(own.assign(near=nearest_size(cell), cycle=own.step // period, share=own.value / ceiling)[columns])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from .load import Results, published_readings, regular_readings
-from .numbers import cell_label, method_label, plain
+from .numbers import cell_label, method_label, p_value, plain
 from .published import NAMES, published_audit
 from .shapes import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from .significance import LEVEL
@@ -15,7 +15,8 @@ PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
 def abstract(results: Results, final: pd.DataFrame, found: pd.DataFrame) -> list[str]:
     """The headline, what the audit found in the runs, and what the released curves show."""
-    return [s for s in (_headline(results, final), _dead(found), _best_pattern(found), released()[0]) if s]
+    ours = (_headline(results, final), _dead(found), _best_pattern(found), _spikes(found))
+    return [sentence for sentence in (*ours, *released()) if sentence]
 
 
 def _gaps(results: Results, final: pd.DataFrame) -> pd.Series:
@@ -104,7 +105,7 @@ def comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> l
         said.append(
             f"{label}: held-out loss {_spread(here.held_out_loss, 3)}, {_spread(gap.abs(), 3)} nats {side} full rank;"
             f" accuracy {_spread(here.accuracy, 3)} against {_spread(full.accuracy, 3)}. That full rank is better on"
-            f" the pairs {clear} shown at the 5 % level (one-sided p {_spread_of(own.p)})."
+            f" the pairs {clear} shown at the 5 % level (one-sided p {_p_values(own.p)})."
         )
     return said
 
@@ -177,14 +178,15 @@ def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
             f"Against the released curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
             f" {'; '.join(each)}. {_nearest(own)}"
         )
-    spikes = found[found.measure.str.startswith("jump of the training loss")]
-    some = spikes[spikes.verdict.str.startswith("spikes")].cell
-    said.append(
-        f"The loss spikes after resets, as the published loss does, in {_listed(_cells_of(some, spikes.cell))}."
-        if len(some)
-        else "The loss spikes after resets, as the published loss does, in none of our cells."
-    )
-    return said
+    return [*said, _spikes(found)]
+
+
+def _spikes(found: pd.DataFrame) -> str:
+    """Whose loss spikes after resets; empty where no cell is reset."""
+    jumps = found[found.measure.str.startswith("jump of the training loss")]
+    some = jumps[jumps.verdict.str.startswith("spikes")].cell
+    where = _listed(_cells_of(some, jumps.cell)) if len(some) else "none of our cells"
+    return f"The loss spikes after resets, as the published loss does, in {where}." if len(jumps) else ""
 
 
 def _nearest(own: pd.DataFrame) -> str:
@@ -264,8 +266,8 @@ def _spread(values: pd.Series, places: int = 2) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _spread_of(values: pd.Series) -> str:
-    low, high = plain(float(values.min())), plain(float(values.max()))
+def _p_values(values: pd.Series) -> str:
+    low, high = p_value(float(values.min())), p_value(float(values.max()))
     return f"= {low}" if low == high else f"from {low} to {high}"
 
 
