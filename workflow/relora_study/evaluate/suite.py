@@ -39,7 +39,10 @@ def download_blimp(output: Path) -> Path:
 
 
 def read_hub(name: str, revision: str | None = None) -> pd.DataFrame:
-    """All pairs of a dataset on the Hub, at the commit ``revision``, or of a local copy of one, whose configurations are paradigms, as BLiMP's."""
+    """All pairs of a dataset on the Hub, at the commit ``revision``, or of a local copy of one.
+
+    Its configurations are paradigms, as BLiMP's.
+    """
     parts = load_configurations(name, revision, "train", "evaluation.minimal_pairs")
     pairs = pd.concat(parts.values(), ignore_index=True).rename(columns={"pair_id": "pairID"})
     require_columns(pairs, set(FIELDS), name)
