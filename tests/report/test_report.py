@@ -176,8 +176,9 @@ def test_a_study_without_the_other_method_is_reported_too(results, tmp_path, kep
     for name, make in TABLES.items():
         write_table(make(alone), tmp_path / name)
     assert len(values(alone, "title")["significance"]) == 1, "a header"
-    assert all(len(make(alone).axes) for make in FIGURES.values())
-    pyplot.close("all")
+    for make in FIGURES.values():
+        assert make(alone).axes
+        pyplot.close("all")
 
 
 def test_adapters_that_leave_v_out_are_reported_too(results):
