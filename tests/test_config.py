@@ -64,6 +64,10 @@ def test_the_strongest_file_that_sets_a_key_is_named(raw, tmp_path):
         check(changed(raw, "model.vocab_size", -1), [base, overlay])
     with pytest.raises(UserError, match=r"--config"):
         check(changed(raw, "train.speed", 1), [CONFIG, overlay])
+    with pytest.raises(UserError, match=r"reset_period 60: .* \(--config\)$"):
+        check(changed(raw, "train.checkpoint_offset", 1), [CONFIG])
+    with pytest.raises(UserError, match=r"'lora' is not one of .* \(--config\)$"):
+        check(changed(raw, "study.methods", ["lora"]), [CONFIG])
 
 
 def test_numbers_that_yaml_reads_as_text(raw):

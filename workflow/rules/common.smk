@@ -119,10 +119,10 @@ def announce():
     # No setting of Snakemake's silences its scheduler's "Select jobs" and "Execute n jobs" without its errors.
     mark_results(Path("results"), STUDY.schema_version)
     logger.addFilter(lambda record: not str(record.msg).startswith(("Select jobs to execute", "Execute ")))
-    on_cpu = f"about {estimated_minutes(STUDY):.0f} minutes on 2 CPU cores, less where work is done"
+    on_cpu = f"about {estimated_minutes(STUDY):.0f} min on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu
     print(
-        f"{len(CELLS)} cells: {cost}.\n"
+        f"{len(CELLS)} cell{'s' * (len(CELLS) > 1)}: {cost}.\n"
         "Each training says every 20 seconds how far it is; all else is in results/logs. Stop and go on at any time.",
         file=sys.stderr,
     )
