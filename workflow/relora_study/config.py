@@ -482,9 +482,7 @@ def _describe(problem: dict[str, Any], raw: dict[str, Any], files: dict[str, Any
     elif problem["type"] == "missing":
         return f"{key}: required key is missing ({_origin(raw, path[:-1], files)})"
     value = "" if isinstance(problem["input"], dict | BaseModel) else f" = {problem['input']!r}"
-    named = path or message.split()[0].rstrip(":").split(
-        "."
-    )  # what concerns several sections begins with one of their keys
+    named = path or message.split()[0].rstrip(":").split(".")  # what concerns several sections begins with a key
     place = _origin(raw, path if _at(raw, named) is MISSING else named, files)
     return f"{key}{value}: {message} ({place})" if key else f"{message} ({place})"
 
