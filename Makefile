@@ -52,7 +52,7 @@ bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory o
 	@$(PYTHON) -m venv $@
 	@$@/bin/python $(LOCKED) requirements.txt
 	@$@/bin/python $(PIP) $(TORCH)
-	@$@/bin/python $(PIP) --requirement requirements-bench.txt
+	@$@/bin/python $(LOCKED) requirements-bench.txt
 	@touch $@
 
 BLIMP ?= ../shared/data/blimp.zip
