@@ -94,7 +94,7 @@ def test_a_stages_code_imports_only_what_its_environment_holds(name):
     assert imported_by(files) <= {IMPORTED_AS.get(package, package) for package in held}
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench"])
 def test_every_hash_of_a_lock_belongs_to_a_package(name):
     lines = (ROOT / f"{name}.txt").read_text().splitlines()
     assert [line for before, line in itertools.pairwise(lines) if "--hash" in line and before[-1:] != "\\"] == []

@@ -149,6 +149,14 @@ def test_a_truncated_token_file_is_refused(stage):
         open_tokens(stage / "tokens", "train")
 
 
+def test_held_out_documents_of_domains_that_never_train_leave_one_line(stage, tmp_path):
+    file = stage / "documents/held_out.parquet"
+    pd.read_parquet(file).assign(domain="nowhere").to_parquet(file)
+    places = ("--documents", stage / "documents", "--tokenizer", stage / "tokenizer", "--output", tmp_path / "again")
+    with pytest.raises(UserError, match=r"held_out\.bin would hold 0 tokens, fewer than one sequence; add documents"):
+        run("tokens", "--settings", tmp_path / "data.yaml", "--context-length", 16, *places)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

@@ -172,7 +172,7 @@ def test_a_missing_reading_names_the_file(results):
 @pytest.mark.parametrize("kept", ["full", "relora"])
 def test_a_study_without_the_other_method_is_reported_too(results, tmp_path, kept):
     cells = {name: cell for name, cell in results.cells.items() if cell.method_name == kept}
-    alone = replace(results, cells=cells, _read_already={})
+    alone = replace(results, cells=cells)
     for name, make in TABLES.items():
         write_table(make(alone), tmp_path / name)
     assert len(values(alone, "title")["significance"]) == 1, "a header"
@@ -214,7 +214,7 @@ def test_a_ceiling_is_drawn_only_where_it_holds(results):
             name: cell.model_copy(update={"method": cell.method.model_copy(update=changed)})
             for name, cell in results.cells.items()
         }
-        figure = FIGURES["update_rank"](replace(results, cells=cells, _read_already={}))
+        figure = FIGURES["update_rank"](replace(results, cells=cells))
         return sum("rank times" in line.get_label() for axes in figure.axes for line in axes.get_lines())
 
     assert ceilings() == 4 and ceilings(targets=["q_proj"]) == 0 == ceilings(full_rank_steps=60)

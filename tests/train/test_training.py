@@ -223,7 +223,8 @@ def test_what_is_set_aside_never_meets_an_older_one_and_does_not_count_as_room(m
         train(make_cell("full", train={"eps": 1e-6}), CPU, batch_of, tmp_path)
 
 
-def test_a_gpu_that_is_not_there_is_one_line():
+def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # on a machine with GPUs, too
     with pytest.raises(UserError, match=r"runtime\.device cuda: GPU 0 is wanted, and torch .* sees 0 here; set"):
         parallel.chosen_device("cuda")
     assert parallel.chosen_device("auto") == CPU

@@ -16,9 +16,10 @@ from .config import Cell, Study, cells, check
 from .errors import command_line
 from .estimate import data_bytes, training_flops
 from .files import read_yaml, write_csv
+from .model.build import count_parameters
 from .report.published import final_values
 from .report.shapes import has_papers_shape
-from .train.checkpoints import bytes_needed, count_parameters, is_due
+from .train.checkpoints import bytes_needed, is_due
 from .train.loop import take_step
 from .train.parallel import chosen_device
 from .train.run import start

@@ -34,12 +34,11 @@ def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTo
 
     Raises :class:`UserError` where it cannot be opened, has no end-of-text token, or has too many entries.
     """
-    options: dict[str, Any] = {"local_files_only": True}
+    place: dict[str, Any] = {"local_files_only": True}
     if settings.source == "hub":
-        revision = commit(settings.name or "", settings.revision, "data.tokenizer.revision", "model")
-        options = {"revision": revision}
+        place = {"revision": commit(str(settings.name), settings.revision, "data.tokenizer.revision", "model")}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.name, **options)
+        tokenizer = AutoTokenizer.from_pretrained(settings.name, **place)
     except HUB_ERRORS as error:
         raise UserError(f"data.tokenizer.name: cannot open {settings.name}: {first_line(error)}") from error
     if tokenizer.eos_token_id is None:

@@ -38,8 +38,10 @@ class Manifest(BaseModel):
 
 def pack(documents: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, dtype: str) -> Ids:
     """All documents' ids in order, an end-of-text id after each: shape [tokens]."""
+    if documents.empty:  # which a tokenizer does not take
+        return np.empty(0, dtype)
     encoded = tokenizer(documents.text.tolist(), add_special_tokens=False, verbose=False)["input_ids"]
-    return np.concatenate([np.empty(0, dtype), *(np.asarray([*ids, tokenizer.eos_token_id], dtype) for ids in encoded)])
+    return np.concatenate([np.asarray([*ids, tokenizer.eos_token_id], dtype=dtype) for ids in encoded])
 
 
 def write_split(path: Path, ids: Ids, documents: pd.DataFrame, context_length: int) -> Split:

@@ -55,9 +55,8 @@ class Subject:
     def begins(self, step: int, length: int) -> list[int]:
         """Where the window of ``length`` steps that ends at ``step`` begins, and the one before it.
 
-        None off the grid, or where no checkpoint was taken.
-
-        Windows end at multiples of their length, so that all methods are read over the same steps.
+        None off the grid, or where no checkpoint was taken. Windows end at multiples of their length, so that all
+        methods are read over the same steps.
         """
         found = [] if step % length else [step - length, step - 2 * length]
         return list(takewhile(self.folders.__contains__, found))

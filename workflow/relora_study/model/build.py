@@ -5,8 +5,9 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from ..config import Model, Size
+from ..config import Cell, Model, Size
 from . import attention
+from .relora import add_adapters
 from .rms_norm import RMSNorm
 from .swiglu import SwiGLU
 
@@ -43,6 +44,16 @@ def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.reset_parameters()
     return use_kernels(llama)
+
+
+def count_parameters(cell: Cell) -> tuple[int, int]:
+    """Parameters in all, and those that train; nothing is allocated."""
+    with torch.device("meta"):
+        model = build_model(cell.size, cell.model, 0)
+        if cell.method.rank:
+            add_adapters(model, cell.method)
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from ..config import Cell
 from .load import Results
 
 
@@ -13,6 +14,12 @@ def devices(manifest: dict[str, object]) -> int:
 def on_gpu(manifest: dict[str, object]) -> bool:
     """Whether a GPU trained."""
     return str(manifest["device"]).startswith("cuda")
+
+
+def training_seconds(results: Results, cell: Cell) -> float:
+    """How long ``cell`` trained, in all its jobs."""
+    times = results.own_table("timing.csv")
+    return float(times.seconds[times.cell == cell.name].sum())
 
 
 def device_unit(results: Results) -> str:

@@ -16,7 +16,7 @@ HEADLINE = ["cell", "train_loss", "perplexity", "accuracy"]
 def page(results: Results) -> str:
     """The page of a study, in reStructuredText."""
     manifests = [results.manifest(cell) for cell in results.cells.values()]
-    final = final_results(results)
+    final, spent = final_results(results), cost(results)
     shown = [name for name in final if name.removesuffix("_low").removesuffix("_high") in HEADLINE]
     parts = [
         _heading("What was run"),
@@ -24,8 +24,8 @@ def page(results: Results) -> str:
         _heading("Where, and with which versions"),
         _list([*places(manifests), *versions(manifests)]),
         _heading("How long it took"),
-        _duration(results),
-        _grid(readable(cost(results)[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
+        _duration(spent, device_unit(results)),
+        _grid(readable(spent[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
         _heading("The headline"),
         "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
         " in the menu) says what these numbers do and do not show.",
@@ -80,10 +80,9 @@ def versions(manifests: list[dict[str, Any]]) -> list[str]:
     return [f"Versions: {one}." for one in dict.fromkeys(each)]
 
 
-def _duration(results: Results) -> str:
-    spent = cost(results)
+def _duration(spent: pd.DataFrame, unit: str) -> str:
     hours, longest = spent.device_hours.sum(), spent.minutes.max()
-    return f"Training took {hours:.2f} {device_unit(results)} in all, the longest cell {longest:.1f} minutes."
+    return f"Training took {hours:.2f} {unit} in all, the longest cell {longest:.1f} minutes."
 
 
 def _heading(text: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.core.groupby import SeriesGroupBy
+from pandas.api.typing import SeriesGroupBy
 
 from ..config import Cell, Evaluation, Report, Selection, cell_name, read_section
 from ..errors import UserError
@@ -27,7 +27,7 @@ class Results:
     published: Shown = "off"
     suite: str = "BLiMP"
     texts: str = "Paloma"
-    _read_already: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False, compare=False)
+    _read_already: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def sizes(self) -> list[str]:
@@ -99,11 +99,16 @@ def open_results(results: Path) -> Results:
     return Results(folder, cells, published, suite_name(evaluation), texts_name(evaluation))
 
 
-def rank_ceiling(cell: Cell, component: str) -> float:
-    """r / min(m, n) of a component's adapters: what PER of their product cannot pass."""
+def full_rank(cell: Cell, component: str) -> int:
+    """min(m, n) of a component's matrix."""
     size = cell.size
     narrow = {"v": size.num_key_value_heads * size.head_dim, "w2": min(size.d_model, size.intermediate_size)}
-    return cell.method.rank / narrow.get(component, size.d_model)
+    return narrow.get(component, size.d_model)
+
+
+def rank_ceiling(cell: Cell, component: str) -> float:
+    """r / min(m, n) of a component's adapters: what PER of their product cannot pass."""
+    return cell.method.rank / full_rank(cell, component)
 
 
 def last_losses(results: Results) -> SeriesGroupBy:

@@ -154,7 +154,7 @@ def _one_seed(results: Results) -> Results:
     """The cells of the first seed alone: where seeds do not differ."""
     seed = next(iter(results.cells.values())).seed
     cells = {name: cell for name, cell in results.cells.items() if cell.seed == seed}
-    return replace(results, cells=cells, _read_already={})
+    return replace(results, cells=cells)
 
 
 def _without(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

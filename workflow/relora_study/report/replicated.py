@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell
-from .cost import devices
+from .cost import devices, training_seconds
 from .load import Results, last_losses, published_readings
 from .pattern import nearest_size
 from .published import published_values
@@ -69,12 +69,11 @@ def _measured(results: Results, cell: Cell) -> dict[str, float]:
         evaluation[evaluation.cell == cell.name].sort_values("step").groupby(["suite", "item", "metric"]).value.last()
     )
     manifest = results.manifest(cell)
-    seconds = results.own_table("timing.csv").query("cell == @cell.name").seconds.sum()
     found = {
         "train_loss": last_losses(results).mean()[cell.name],
         "paloma_perplexity": final["perplexity", "overall", "mean_text_perplexity"],
         "blimp_accuracy": final["minimal_pairs", "overall", "accuracy"],
-        "gpu_hours": devices(manifest) * seconds / 3600,
+        "gpu_hours": devices(manifest) * training_seconds(results, cell) / 3600,
         "parameters": manifest["parameters"],
         "trainable": manifest["trainable_parameters"],
     }

@@ -178,7 +178,7 @@ def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
             f"Against the released curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
             f" {'; '.join(each)}. {_nearest(own)}"
         )
-    return [*said, _spikes(found)]
+    return [sentence for sentence in (*said, _spikes(found)) if sentence]
 
 
 def _spikes(found: pd.DataFrame) -> str:

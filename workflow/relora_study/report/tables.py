@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..files import write_csv, write_text
 from .audit import audit
-from .cost import devices, on_gpu
+from .cost import devices, on_gpu, training_seconds
 from .load import Results, last_losses, measured
 from .numbers import readable
 from .pattern import adapter_pattern
@@ -66,9 +66,9 @@ def final_results(results: Results) -> pd.DataFrame:
 
 def cost(results: Results) -> pd.DataFrame:
     """Time and memory of training; the one table that differs between runs."""
-    rows, times = [], results.own_table("timing.csv")
+    rows = []
     for cell in results.cells.values():
-        manifest, seconds = results.manifest(cell), times.seconds[times.cell == cell.name].sum()
+        manifest, seconds = results.manifest(cell), training_seconds(results, cell)
         many, kind = devices(manifest), "GPU" if on_gpu(manifest) else "CPU core"
         rows.append(
             {

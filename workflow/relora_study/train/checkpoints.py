@@ -19,8 +19,8 @@ from transformers import LlamaForCausalLM
 from ..config import Cell, Train
 from ..errors import UserError
 from ..files import require_room, sha256, write_folder_whole, write_json
-from ..model.build import build_model, use_kernels
-from ..model.relora import ReLoRALinear, adapters, add_adapters, effective_state
+from ..model.build import count_parameters, use_kernels
+from ..model.relora import ReLoRALinear, adapters, effective_state
 
 CPU = torch.device("cpu")
 STATES_KEPT = 2  # the newest full states of a run; one more is there while it is written
@@ -58,16 +58,6 @@ def is_evaluated(train: Train, step: int) -> bool:
 def due_steps(cell: Cell) -> list[int]:
     """The steps at which a whole run leaves checkpoints, in order."""
     return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
-
-
-def count_parameters(cell: Cell) -> tuple[int, int]:
-    """Parameters in all, and those that train; nothing is allocated."""
-    with torch.device("meta"):
-        model = build_model(cell.size, cell.model, 0)
-        if cell.method.rank:
-            add_adapters(model, cell.method)
-    parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def check_disk(cell: Cell, cell_dir: Path) -> None:

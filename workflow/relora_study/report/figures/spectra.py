@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from ...config import Method
 from ...train.schedule import is_reset
-from ..load import Results, published_readings, rank_ceiling
+from ..load import Results, full_rank, published_readings, rank_ceiling
 from ..pattern import adapter_shares
 from ..published import NAMES, adapter_per, published_ceiling
 from ..shapes import WIDTHS
@@ -111,8 +111,7 @@ def update_rank(results: Results) -> Figure:
             if cell.size_name == size and cell.method.reset_period and _moves_by_adapters_alone(cell.method):
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
-                full = min(cell.size.d_model, cell.size.intermediate_size)
-                ceiling = np.minimum((so_far + 1) * cell.method.rank, full)
+                ceiling = np.minimum((so_far + 1) * cell.method.rank, full_rank(cell, "w2"))
                 grid[1, column].plot(steps, ceiling, label="rank times cycles begun", **CEILING)
     return figure
 
