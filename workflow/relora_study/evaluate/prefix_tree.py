@@ -12,13 +12,12 @@ from itertools import takewhile
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaForCausalLM
 
 from ..model.loss import head_log_probabilities
 from .scoring import Ids, batches, check_vocabulary
 
-ROW_TOKENS = 96  # longer rows share more prefixes, and pay for it in attention
+ROW_TOKENS = 64  # longer rows share more prefixes, and pay for it in attention
 
 
 @dataclass
@@ -109,8 +108,10 @@ def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:
 
 
 def _padded(values: list[list[int]], filling: int, device: torch.device) -> Tensor:
-    rows = [torch.tensor(row, device=device, dtype=torch.int64) for row in values]
-    return pad_sequence(rows, batch_first=True, padding_value=filling)
+    padded = np.full((len(values), max(map(len, values))), filling)
+    for row, own in zip(padded, values, strict=True):
+        row[: len(own)] = own
+    return torch.from_numpy(padded).to(device)
 
 
 def _hidden_from(last: Tensor) -> Tensor:

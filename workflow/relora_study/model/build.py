@@ -7,6 +7,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from ..config import Cell, Model, Size
 from . import attention
+from .matmul import Linear
 from .relora import add_adapters
 from .rms_norm import RMSNorm
 from .swiglu import SwiGLU
@@ -57,8 +58,10 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 
 
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
-    """The same model with this project's attention, norms and SwiGLU: the same weights, names and function."""
+    """The same model with this project's attention, products, norms and SwiGLU: the same weights, names and function."""
     llama.set_attn_implementation(attention.NAME)
+    for name, linear in [(name, module) for name, module in llama.named_modules() if isinstance(module, nn.Linear)]:
+        llama.set_submodule(name, Linear(linear.weight))
     for layer in llama.model.layers:
         layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
         for name in ("input_layernorm", "post_attention_layernorm"):

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .matmul import fits_onednn, matmul, matmul_transposed
+
 CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time: smaller chunks add to the head's gradient more often
 CHUNK_BYTES_ON_GPU = 2**30
 SCORED_ENTRIES = 512  # of the vocabulary at a time without gradients: their logits stay in a CPU's caches
@@ -89,7 +91,7 @@ def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targ
     targets it has, a part of the vocabulary at a time.
     """
     entries = max(SCORED_ENTRIES, CHUNK_BYTES_ON_GPU // (4 * len(hidden))) if hidden.is_cuda else SCORED_ENTRIES
-    normalizers = torch.stack([_log_sum_exp(hidden @ part.mT) for part in torch.split(weight, entries)]).logsumexp(0)
+    normalizers = torch.stack([_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]).logsumexp(0)
     chosen: Tensor = torch.linalg.vecdot(hidden[sources], weight[targets])
     return chosen - normalizers[sources]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ..config import Method
+from .matmul import matmul, matmul_transposed
 
 ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B")
 
@@ -34,19 +34,20 @@ class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, down: Tensor, up: Tensor, keep: Tensor | None) -> Tensor:
         """The output, [n, out]."""
-        narrow = functional.linear(_thinned(x, keep), down)
+        narrow = matmul(_thinned(x, keep), down.mT)
         ctx.save_for_backward(x, weight, down, up, narrow, keep)
-        return functional.linear(x, weight).addmm_(narrow, up)
+        return matmul(x, weight.mT, plus=matmul(narrow, up))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
         """The gradients of x, A and C."""
         (gradient,) = upstream
         x, weight, down, up, narrow, keep = ctx.saved_tensors
-        narrow_gradient = gradient @ up.mT
+        narrow_gradient = matmul(gradient, up.mT)
         mask = None if keep is None else keep.to(x.dtype)
-        x_gradient = _thinned(narrow_gradient @ down, mask).addmm_(gradient, weight)
-        return x_gradient, None, narrow_gradient.mT @ _thinned(x, mask), narrow.mT @ gradient, None
+        x_gradient = matmul(gradient, weight, plus=_thinned(matmul(narrow_gradient, down), mask))
+        down_gradient = matmul_transposed(narrow_gradient, _thinned(x, mask))
+        return x_gradient, None, down_gradient, matmul_transposed(narrow, gradient), None
 
 
 def _thinned(x: Tensor, keep: Tensor | None) -> Tensor:
