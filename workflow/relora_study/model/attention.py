@@ -28,8 +28,8 @@ def padded_attention(
     the result is [batch, length, heads, head_dim], and no attention weights. Keys and values are not repeated.
     An ``attention_mask`` is what is added to the scores, [batch, 1, length, length].
     """
-    masked_on_cpu = attention_mask is not None and query.device.type == "cpu"
-    if masked_on_cpu and attention_mask.is_floating_point() and not torch.is_grad_enabled():
+    without_gradients = query.device.type == "cpu" and not torch.is_grad_enabled()
+    if without_gradients and attention_mask is not None and attention_mask.is_floating_point():
         return _masked_attention(query, key, value, attention_mask, scaling), None
     head_dim = query.shape[-1]
     if head_dim < SMALLEST_HEAD:
@@ -50,7 +50,7 @@ def padded_attention(
 def _masked_attention(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float | None
 ) -> Tensor:
-    """The same in plain products, which are faster on a CPU for the short rows that have a mask (benchmarks/README.md)."""
+    """The same in plain products: faster on a CPU for the short rows that have a mask (benchmarks/README.md)."""
     batch, heads, length, head_dim = query.shape
     groups = key.shape[1]
     grouped = (query * (scaling or head_dim**-0.5)).reshape(batch, groups, -1, head_dim)

@@ -58,7 +58,7 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 
 
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
-    """The same model with this project's attention, products, norms and SwiGLU: the same weights, names and function."""
+    """The same model with this project's attention, products, norms and SwiGLU: the same weights and function."""
     llama.set_attn_implementation(attention.NAME)
     for name, linear in [(name, module) for name, module in llama.named_modules() if isinstance(module, nn.Linear)]:
         llama.set_submodule(name, Linear(linear.weight))

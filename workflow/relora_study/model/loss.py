@@ -22,25 +22,23 @@ class HeadCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """The loss, a float32 scalar, of predicting ``targets`` int64 [n]."""
-        with_gradients = any(ctx.needs_input_grad)
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        hidden_gradient = torch.empty_like(hidden) if any(ctx.needs_input_grad) else None
+        weight_gradient = None
         total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
         rows = min(_chunk_rows(hidden, weight), len(hidden))
         buffer = _logits_buffer(hidden, weight, rows)
         for start in range(0, len(hidden), rows):
             part, answers = hidden[start : start + rows], targets[start : start + rows, None]
-            logits = _logits(part, weight, buffer)
-            chosen = logits.gather(-1, answers)
-            largest, normalizer = _exponentiate(logits)
-            total += (normalizer.log() + largest - chosen).sum()
-            if with_gradients:
-                gradient = logits.mul_(1.0 / (normalizer * len(hidden)))
-                gradient.scatter_add_(-1, answers, gradient.new_full(answers.shape, -1.0 / len(hidden)))
-                gradient = gradient.to(part.dtype)
-                torch.mm(gradient, weight.to(part.dtype), out=hidden_gradient[start : start + rows])
-                if weight_gradient is not None:
-                    weight_gradient.addmm_(gradient.mT, part)
+            exponentials, normalizer, lost = _exponentiate(_logits(part, weight, buffer), answers)
+            total += lost
+            if hidden_gradient is not None:
+                gradient = _logit_gradient(exponentials, normalizer, answers, len(hidden)).to(part.dtype)
+                with torch.autocast(part.device.type, enabled=False):
+                    hidden_gradient[start : start + rows] = matmul(gradient, weight.to(part.dtype))
+                    if ctx.needs_input_grad[1]:
+                        weight_gradient = matmul_transposed(gradient, part, plus=weight_gradient)
+                del gradient
+            del exponentials
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total / len(hidden)
 
@@ -55,21 +53,29 @@ class HeadCrossEntropy(torch.autograd.Function):
 def _logits_buffer(hidden: Tensor, weight: Tensor, rows: int) -> Tensor | None:
     """Room for a chunk's logits, which all chunks share: fresh memory costs a CPU more than the numbers do."""
     autocast = torch.is_autocast_enabled(hidden.device.type)
-    return None if autocast or hidden.dtype != weight.dtype else hidden.new_empty(rows, len(weight))
+    without = autocast or hidden.dtype != weight.dtype or fits_onednn(hidden, weight)
+    return None if without else hidden.new_empty(rows, len(weight))
 
 
 def _logits(part: Tensor, weight: Tensor, buffer: Tensor | None) -> Tensor:
     """The logits [rows, vocab], at least in float32; in ``buffer`` where there is one."""
     if buffer is not None and buffer.dtype.itemsize >= 4:
         return torch.mm(part, weight.mT, out=buffer[: len(part)])
-    logits = torch.nn.functional.linear(part, weight)
+    logits = matmul(part, weight.mT)
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _exponentiate(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn ``logits`` [n, vocab] into exponentials over their row's largest; that one, and the sum: [n, 1] each."""
-    largest = logits.amax(-1, keepdim=True)
-    return largest, logits.sub_(largest).exp_().sum(-1, keepdim=True)
+def _exponentiate(logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``logits`` [n, vocab], turned into exponentials over their row's largest; their sums [n, 1]; the loss, summed."""
+    chosen, largest = logits.gather(-1, answers), logits.amax(-1, keepdim=True)
+    normalizer = logits.sub_(largest).exp_().sum(-1, keepdim=True)
+    return logits, normalizer, (normalizer.log() + largest - chosen).sum()
+
+
+def _logit_gradient(exponentials: Tensor, normalizer: Tensor, answers: Tensor, count: int) -> Tensor:
+    """The gradient of the mean over ``count`` rows, in the place of the exponentials."""
+    gradient = exponentials.mul_(1.0 / (normalizer * count))
+    return gradient.scatter_add_(-1, answers, gradient.new_full(answers.shape, -1.0 / count))
 
 
 def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
@@ -91,7 +97,9 @@ def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targ
     targets it has, a part of the vocabulary at a time.
     """
     entries = max(SCORED_ENTRIES, CHUNK_BYTES_ON_GPU // (4 * len(hidden))) if hidden.is_cuda else SCORED_ENTRIES
-    normalizers = torch.stack([_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]).logsumexp(0)
+    normalizers = torch.stack(
+        [_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]
+    ).logsumexp(0)
     chosen: Tensor = torch.linalg.vecdot(hidden[sources], weight[targets])
     return chosen - normalizers[sources]
 

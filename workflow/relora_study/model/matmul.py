@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 def _mkl_is_slow() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
-    with_avx512 = torch.backends.mkldnn.is_available() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    with_avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return with_avx512 and cpuinfo.exists() and "GenuineIntel" not in cpuinfo.read_text()
 
 
@@ -29,16 +29,17 @@ def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(a, plus, b.mT, None, "add")  # type: ignore[no-any-return]
 
 
-def matmul_transposed(a: Tensor, b: Tensor) -> Tensor:
-    """``a`` [k, m], transposed, times ``b`` [k, n]. oneDNN copies a transposed left side: here the smaller one."""
+def matmul_transposed(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """``a`` [k, m], transposed, times ``b`` [k, n], as above. oneDNN copies a transposed left side: the smaller."""
     if fits_onednn(a, b) and a.shape[1] > b.shape[1]:
-        return matmul(b.mT, a).mT
-    return matmul(a.mT, b)
+        return matmul(b.mT, a, None if plus is None else plus.mT).mT
+    return matmul(a.mT, b, plus)
 
 
 def fits_onednn(*operands: Tensor) -> bool:
-    """Whether a product of ``operands`` goes to oneDNN."""
-    return USE_ONEDNN and all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
+    """Whether a product of ``operands`` goes to oneDNN; under autocast none does."""
+    able = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
+    return USE_ONEDNN and able and not torch.is_autocast_enabled("cpu")
 
 
 class _Product(torch.autograd.Function):
@@ -61,14 +62,14 @@ class _Product(torch.autograd.Function):
 class Linear(nn.Linear):
     """PyTorch's linear layer without a bias, with the products of this module where they are faster."""
 
-    def __init__(self, weight: nn.Parameter) -> None:
+    def __init__(self, weight: Tensor) -> None:
         """Take ``weight`` [out, in] over."""
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.weight = weight
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``input`` [..., in] to [..., out]."""
-        if torch.is_autocast_enabled(input.device.type) or not fits_onednn(input, self.weight):
+        if not fits_onednn(input, self.weight):
             return super().forward(input)
         mapped = _Product.apply(input.flatten(0, -2), self.weight)  # type: ignore[no-untyped-call]
         return mapped.view(*input.shape[:-1], -1)  # type: ignore[no-any-return]

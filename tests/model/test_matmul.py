@@ -1,0 +1,94 @@
+"""Products by oneDNN and by PyTorch's usual library are the same to float32's rounding; what has no oneDNN goes on."""
+
+import pytest
+import torch
+from relora_study.model import matmul as module
+from relora_study.model.loss import head_cross_entropy
+from relora_study.model.matmul import Linear, fits_onednn, matmul, matmul_transposed
+from relora_study.model.relora import ReLoRALinear
+from torch.nn import functional
+
+needs_onednn = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch comes without oneDNN's linear operation"
+)
+
+
+@pytest.fixture(params=[pytest.param(True, marks=needs_onednn, id="onednn"), pytest.param(False, id="usual")])
+def use_onednn(request, monkeypatch):
+    monkeypatch.setattr(module, "USE_ONEDNN", request.param)
+    return request.param
+
+
+def close(found, expected):
+    """Whether float32 ``found`` is float64 ``expected`` to within rounding of sums of about a hundred terms."""
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize(("k", "m", "n"), [(70, 33, 12), (70, 12, 33), (1, 5, 4)])
+def test_products_and_transposed_ones_with_and_without_a_summand(use_onednn, k, m, n):
+    a, b, plus = torch.randn(m, k), torch.randn(k, n), torch.randn(m, n)
+    product = a.double() @ b.double()
+    close(matmul(a, b), product)
+    close(matmul(a, b.mT.contiguous().mT), product)
+    close(matmul(a, b, plus.clone()), product + plus)
+    close(matmul_transposed(a.mT.contiguous(), b), product)
+    close(matmul_transposed(a.mT.contiguous(), b, plus.clone()), product + plus)
+    close(matmul_transposed(a.mT.contiguous(), b, plus.mT.contiguous().mT), product + plus)
+
+
+def gradients(outputs, inputs, upstream):
+    return torch.autograd.grad(outputs, inputs, upstream)
+
+
+def test_linear_and_its_gradients_are_pytorchs(use_onednn):
+    x, weight = torch.randn(3, 7, 20, requires_grad=True), torch.nn.Parameter(torch.randn(50, 20))
+    layer, upstream = Linear(weight), torch.randn(3, 7, 50)
+    wide = [each.detach().double().requires_grad_() for each in (x, weight)]
+    expected = functional.linear(*wide)
+    close(layer(x), expected)
+    for found, right in zip(
+        gradients(layer(x), (x, weight), upstream), gradients(expected, wide, upstream.double()), strict=True
+    ):
+        close(found, right)
+    assert [(name, each is weight) for name, each in layer.named_parameters()] == [("weight", True)]
+
+
+def test_a_frozen_weight_gets_no_gradient(use_onednn):
+    x, layer = torch.randn(4, 20, requires_grad=True), Linear(torch.nn.Parameter(torch.randn(50, 20)))
+    layer.weight.requires_grad_(False)
+    layer(x).sum().backward()
+    assert layer.weight.grad is None and x.grad is not None
+
+
+def test_the_adapted_layer_in_float32_is_the_one_in_float64(use_onednn, make_cell):
+    layer = ReLoRALinear(torch.randn(50, 20), make_cell("relora", dropout=0.0).method)
+    torch.nn.init.normal_(layer.B)
+    x, upstream = torch.randn(9, 20, requires_grad=True), torch.randn(9, 50)
+    found = [layer(x), *gradients(layer(x), (x, layer.A, layer.B), upstream)]
+    layer, wide = layer.double(), x.detach().double().requires_grad_()
+    right = [layer(wide), *gradients(layer(wide), (wide, layer.A, layer.B), upstream.double())]
+    for one, other in zip(found, right, strict=True):
+        close(one, other)
+
+
+def test_the_heads_gradients_add_up_over_chunks(use_onednn, monkeypatch):
+    monkeypatch.setattr("relora_study.model.loss._chunk_rows", lambda hidden, weight: 7)
+    hidden, weight = torch.randn(30, 12, requires_grad=True), torch.randn(50, 12, requires_grad=True)
+    targets = torch.randint(50, (30,))
+    wide = [each.detach().double().requires_grad_() for each in (hidden, weight)]
+    found, right = head_cross_entropy(hidden, weight, targets), head_cross_entropy(*wide, targets)
+    close(found, right)
+    for one, other in zip(torch.autograd.grad(found, (hidden, weight)), torch.autograd.grad(right, wide), strict=True):
+        close(one, other)
+
+
+@needs_onednn
+def test_onednn_takes_float32_alone_and_nothing_under_autocast(monkeypatch):
+    monkeypatch.setattr(module, "USE_ONEDNN", True)
+    x = torch.randn(2, 3)
+    assert fits_onednn(x, x) and not fits_onednn(x, x.double()) and not fits_onednn(x.bfloat16(), x.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert Linear(torch.nn.Parameter(x))(x).dtype == torch.bfloat16
+    monkeypatch.setattr(module, "USE_ONEDNN", False)
+    assert not fits_onednn(x, x)
