@@ -18,6 +18,7 @@ from relora_study.files import read_yaml
 from relora_study.memory import release_freed_memory
 from relora_study.model.attention import SMALLEST_HEAD
 from relora_study.model.build import llama_config
+from relora_study.model.matmul import matmul, matmul_transposed
 from relora_study.report.shapes import CONTEXT_LENGTH, RANK, SHAPE, VOCAB_SIZE, WIDTHS
 from relora_study.train.loop import take_step
 from relora_study.train.run import start
@@ -71,16 +72,16 @@ def products_step(cell: Cell) -> Callable[[], object]:
     narrow = size.num_key_value_heads * size.head_dim
     shapes = [(size.d_model, size.d_model)] * 2 + [(size.d_model, narrow)] * 2
     shapes += [(size.d_model, size.intermediate_size)] * 3
-    operands = [(torch.randn(tokens, i), torch.randn(i, o), torch.randn(tokens, o)) for i, o in shapes]
+    operands = [(torch.randn(tokens, i), torch.randn(o, i), torch.randn(tokens, o)) for i, o in shapes]
     rows = min(tokens, 384)
-    head = torch.randn(rows, size.d_model), torch.randn(size.d_model, cell.model.vocab_size)
+    head = torch.randn(rows, size.d_model), torch.randn(cell.model.vocab_size, size.d_model)
     logits = torch.randn(rows, cell.model.vocab_size)
     heads = [size.num_attention_heads, size.num_key_value_heads, size.num_key_value_heads]
     head_dim = max(size.head_dim, SMALLEST_HEAD)
     attended = [torch.randn(len(_batch(cell)), n, length, head_dim, requires_grad=True) for n in heads]
 
     def products(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-        torch.mm(x, weight), torch.mm(out, weight.mT), torch.mm(x.mT, out)
+        matmul(x, weight.mT), matmul(out, weight), matmul_transposed(out, x)
 
     def step() -> None:
         for _ in range(size.num_hidden_layers):
@@ -97,7 +98,7 @@ def products_step(cell: Cell) -> Callable[[], object]:
 def matmul_flops() -> float:
     """Operations a second of a square matrix product that is large enough to be this machine's best."""
     one = torch.randn(1536, 1536)
-    return 2 * 1536**3 / seconds_in_turns({"product": lambda: one @ one}, 5)["product"]
+    return 2 * 1536**3 / seconds_in_turns({"product": lambda: matmul(one, one)}, 5)["product"]
 
 
 def peak_kibibytes(paper: bool, size: str, threads: int, plain: bool = False, release: bool = False) -> int:
