@@ -40,6 +40,20 @@ def test_attention_equals_softmax_of_masked_scores(head_dim):
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("head_dim", [2, 16])
+def test_attention_under_a_mask_is_the_same_with_and_without_gradients(head_dim):
+    query, key, value = (torch.randn(2, heads, 9, head_dim) for heads in (6, 2, 2))
+    seen = torch.rand(2, 1, 9, 9).gt(0.5).logical_or(torch.eye(9).bool())
+    mask = torch.zeros(seen.shape).masked_fill(~seen, -torch.inf)
+    scores = query @ key.repeat_interleave(3, 1).mT * 0.3
+    expected = ((scores + mask).softmax(-1) @ value.repeat_interleave(3, 1)).transpose(1, 2)
+    for with_gradients in (True, False):
+        for given in (mask, seen):  # as what is added, or as what is seen
+            with torch.set_grad_enabled(with_gradients):
+                found, _ = padded_attention(torch.nn.Identity(), query, key, value, given, scaling=0.3)
+            torch.testing.assert_close(found, expected)
+
+
 def test_swiglu_and_its_gradients_are_transformers():
     theirs = LlamaMLP(LlamaConfig(hidden_size=6, intermediate_size=10, num_attention_heads=1)).double()
     ours = SwiGLU(theirs.gate_proj, theirs.up_proj, theirs.down_proj)

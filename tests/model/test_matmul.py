@@ -6,6 +6,7 @@ from relora_study.model import matmul as module
 from relora_study.model.loss import head_cross_entropy
 from relora_study.model.matmul import Linear, fits_onednn, matmul, matmul_transposed
 from relora_study.model.relora import ReLoRALinear
+from torch.autograd import grad
 from torch.nn import functional
 
 needs_onednn = pytest.mark.skipif(
@@ -16,13 +17,21 @@ needs_onednn = pytest.mark.skipif(
 @pytest.fixture(params=[pytest.param(True, marks=needs_onednn, id="onednn"), pytest.param(False, id="usual")])
 def use_onednn(request, monkeypatch):
     monkeypatch.setattr(module, "USE_ONEDNN", request.param)
-    return request.param
 
 
 def close(found, expected):
     """Whether float32 ``found`` is float64 ``expected`` to within rounding of sums of about a hundred terms."""
     assert found.dtype == torch.float32
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def all_close(found, expected):
+    for one, other in zip(found, expected, strict=True):
+        close(one, other)
+
+
+def in_float64(*inputs):
+    return [each.detach().double().requires_grad_() for each in inputs]
 
 
 @pytest.mark.parametrize(("k", "m", "n"), [(70, 33, 12), (70, 12, 33), (1, 5, 4)])
@@ -37,20 +46,13 @@ def test_products_and_transposed_ones_with_and_without_a_summand(use_onednn, k, 
     close(matmul_transposed(a.mT.contiguous(), b, plus.mT.contiguous().mT), product + plus)
 
 
-def gradients(outputs, inputs, upstream):
-    return torch.autograd.grad(outputs, inputs, upstream)
-
-
 def test_linear_and_its_gradients_are_pytorchs(use_onednn):
     x, weight = torch.randn(3, 7, 20, requires_grad=True), torch.nn.Parameter(torch.randn(50, 20))
     layer, upstream = Linear(weight), torch.randn(3, 7, 50)
-    wide = [each.detach().double().requires_grad_() for each in (x, weight)]
-    expected = functional.linear(*wide)
-    close(layer(x), expected)
-    for found, right in zip(
-        gradients(layer(x), (x, weight), upstream), gradients(expected, wide, upstream.double()), strict=True
-    ):
-        close(found, right)
+    wide = in_float64(x, weight)
+    found, expected = layer(x), functional.linear(*wide)
+    close(found, expected)
+    all_close(grad(found, (x, weight), upstream), grad(expected, wide, upstream.double()))
     assert [(name, each is weight) for name, each in layer.named_parameters()] == [("weight", True)]
 
 
@@ -65,22 +67,19 @@ def test_the_adapted_layer_in_float32_is_the_one_in_float64(use_onednn, make_cel
     layer = ReLoRALinear(torch.randn(50, 20), make_cell("relora", dropout=0.0).method)
     torch.nn.init.normal_(layer.B)
     x, upstream = torch.randn(9, 20, requires_grad=True), torch.randn(9, 50)
-    found = [layer(x), *gradients(layer(x), (x, layer.A, layer.B), upstream)]
-    layer, wide = layer.double(), x.detach().double().requires_grad_()
-    right = [layer(wide), *gradients(layer(wide), (wide, layer.A, layer.B), upstream.double())]
-    for one, other in zip(found, right, strict=True):
-        close(one, other)
+    found = [layer(x), *grad(layer(x), (x, layer.A, layer.B), upstream)]
+    layer, (wide,) = layer.double(), in_float64(x)
+    all_close(found, [layer(wide), *grad(layer(wide), (wide, layer.A, layer.B), upstream.double())])
 
 
 def test_the_heads_gradients_add_up_over_chunks(use_onednn, monkeypatch):
     monkeypatch.setattr("relora_study.model.loss._chunk_rows", lambda hidden, weight: 7)
     hidden, weight = torch.randn(30, 12, requires_grad=True), torch.randn(50, 12, requires_grad=True)
     targets = torch.randint(50, (30,))
-    wide = [each.detach().double().requires_grad_() for each in (hidden, weight)]
-    found, right = head_cross_entropy(hidden, weight, targets), head_cross_entropy(*wide, targets)
-    close(found, right)
-    for one, other in zip(torch.autograd.grad(found, (hidden, weight)), torch.autograd.grad(right, wide), strict=True):
-        close(one, other)
+    wide = in_float64(hidden, weight)
+    found, expected = head_cross_entropy(hidden, weight, targets), head_cross_entropy(*wide, targets)
+    close(found, expected)
+    all_close(grad(found, (hidden, weight)), grad(expected, wide))
 
 
 @needs_onednn
@@ -92,3 +91,18 @@ def test_onednn_takes_float32_alone_and_nothing_under_autocast(monkeypatch):
         assert Linear(torch.nn.Parameter(x))(x).dtype == torch.bfloat16
     monkeypatch.setattr(module, "USE_ONEDNN", False)
     assert not fits_onednn(x, x)
+
+
+@needs_onednn
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_compiler_is_left_its_own_products(monkeypatch, make_cell, adapted):
+    monkeypatch.setattr(module, "USE_ONEDNN", True)
+    weight, x, graphs = torch.nn.Parameter(torch.randn(50, 20)), torch.randn(9, 20), []
+    layer = ReLoRALinear(weight, make_cell("relora", dropout=0.0).method) if adapted else Linear(weight)
+
+    def backend(graph, _):
+        graphs.append(graph.print_readable(print_output=False))
+        return graph.forward
+
+    close(torch.compile(layer, backend=backend)(x), x.double() @ weight.double().mT)
+    assert graphs and not any("_linear_pointwise" in graph for graph in graphs)

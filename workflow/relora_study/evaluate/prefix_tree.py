@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..model.loss import head_log_probabilities
-from .scoring import Ids, batches, check_vocabulary
+from .scoring import Ids, batches, check_vocabulary, padded
 
 ROW_TOKENS = 64  # longer rows share more prefixes, and pay for it in attention
 
@@ -89,8 +89,8 @@ def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[Ids], batch_t
 
 def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:
     device, longest = model.lm_head.weight.device, max(len(row.inputs) for row in rows)
-    inputs, depths = (_padded([getattr(row, name) for row in rows], 0, device) for name in ("inputs", "depths"))
-    last = _padded([row.last for row in rows], longest, device)
+    inputs, depths = (padded([getattr(row, name) for row in rows], 0, device) for name in ("inputs", "depths"))
+    last = padded([row.last for row in rows], longest, device)
     hidden = model.model(
         input_ids=inputs, position_ids=depths, attention_mask=_hidden_from(last), use_cache=False
     ).last_hidden_state[last < longest]
@@ -105,13 +105,6 @@ def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:
         for row, gains in zip(rows, of_row, strict=True)
         for ids, edges in row.sentences.items()
     }
-
-
-def _padded(values: list[list[int]], filling: int, device: torch.device) -> Tensor:
-    padded = np.full((len(values), max(map(len, values))), filling)
-    for row, own in zip(padded, values, strict=True):
-        row[: len(own)] = own
-    return torch.from_numpy(padded).to(device)
 
 
 def _hidden_from(last: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -50,14 +51,21 @@ def batches(items: Iterable[T], length: Callable[[T], int], batch_tokens: int) -
         yield batch
 
 
+def padded(rows: Sequence[Sequence[int]], filling: int, device: torch.device) -> Tensor:
+    """``rows`` as int64 [rows, longest], filled up on the right."""
+    filled = np.full((len(rows), max(map(len, rows))), filling, dtype=np.int64)
+    for place, row in zip(filled, rows, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(filled).to(device)
+
+
 def _score(model: LlamaForCausalLM, batch: list[Ids]) -> list[Tensor]:
     device = model.lm_head.weight.device
-    rows = [torch.tensor(ids, device=device) for ids in batch]
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    inputs = padded(batch, 0, device)
     lengths = torch.tensor([len(ids) for ids in batch], device=device)
-    scored = torch.arange(1, padded.shape[1], device=device) < lengths[:, None]
-    hidden = model.model(input_ids=padded[:, :-1], use_cache=False).last_hidden_state
-    targets = padded[:, 1:][scored]
+    scored = torch.arange(1, inputs.shape[1], device=device) < lengths[:, None]
+    hidden = model.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
+    targets = inputs[:, 1:][scored]
     sources = torch.arange(len(targets), device=device)
     losses = -head_log_probabilities(hidden[scored], model.lm_head.weight, sources, targets)
     return list(torch.split(losses.cpu(), (lengths - 1).tolist()))

@@ -26,7 +26,7 @@ def padded_attention(
 
     ``query`` is [batch, heads, length, head_dim], ``key`` and ``value`` [batch, key-value heads, length, head_dim];
     the result is [batch, length, heads, head_dim], and no attention weights. Keys and values are not repeated.
-    An ``attention_mask`` is what is added to the scores, [batch, 1, length, length].
+    An ``attention_mask`` [batch, 1, length, length] is what is added to the scores, or true where they count.
     """
     without_gradients = query.device.type == "cpu" and not torch.is_grad_enabled()
     if without_gradients and attention_mask is not None and attention_mask.is_floating_point():

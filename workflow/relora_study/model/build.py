@@ -7,7 +7,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from ..config import Cell, Model, Size
 from . import attention
-from .matmul import Linear
+from .matmul import Linear, linears
 from .relora import add_adapters
 from .rms_norm import RMSNorm
 from .swiglu import SwiGLU
@@ -60,7 +60,7 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
     """The same model with this project's attention, products, norms and SwiGLU: the same weights and function."""
     llama.set_attn_implementation(attention.NAME)
-    for name, linear in [(name, module) for name, module in llama.named_modules() if isinstance(module, nn.Linear)]:
+    for name, linear in linears(llama).items():
         llama.set_submodule(name, Linear(linear.weight))
     for layer in llama.model.layers:
         layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)

@@ -29,16 +29,17 @@ class HeadCrossEntropy(torch.autograd.Function):
         buffer = _logits_buffer(hidden, weight, rows)
         for start in range(0, len(hidden), rows):
             part, answers = hidden[start : start + rows], targets[start : start + rows, None]
-            exponentials, normalizer, lost = _exponentiate(_logits(part, weight, buffer), answers)
+            logits = _logits(part, weight, buffer)
+            normalizer, lost = _exponentiate(logits, answers)
             total += lost
             if hidden_gradient is not None:
-                gradient = _logit_gradient(exponentials, normalizer, answers, len(hidden)).to(part.dtype)
+                gradient = _turn_into_gradient(logits, normalizer, answers, len(hidden)).to(part.dtype)
                 with torch.autocast(part.device.type, enabled=False):
                     hidden_gradient[start : start + rows] = matmul(gradient, weight.to(part.dtype))
                     if ctx.needs_input_grad[1]:
                         weight_gradient = matmul_transposed(gradient, part, plus=weight_gradient)
                 del gradient
-            del exponentials
+            del logits  # else two chunks of them would be there at once
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total / len(hidden)
 
@@ -65,15 +66,15 @@ def _logits(part: Tensor, weight: Tensor, buffer: Tensor | None) -> Tensor:
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-def _exponentiate(logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """``logits`` [n, vocab], turned into exponentials over their row's largest; their sums [n, 1]; the loss, summed."""
+def _exponentiate(logits: Tensor, answers: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn ``logits`` [n, vocab] into exponentials over their row's largest; their sums [n, 1], and the summed loss."""
     chosen, largest = logits.gather(-1, answers), logits.amax(-1, keepdim=True)
     normalizer = logits.sub_(largest).exp_().sum(-1, keepdim=True)
-    return logits, normalizer, (normalizer.log() + largest - chosen).sum()
+    return normalizer, (normalizer.log() + largest - chosen).sum()
 
 
-def _logit_gradient(exponentials: Tensor, normalizer: Tensor, answers: Tensor, count: int) -> Tensor:
-    """The gradient of the mean over ``count`` rows, in the place of the exponentials."""
+def _turn_into_gradient(exponentials: Tensor, normalizer: Tensor, answers: Tensor, count: int) -> Tensor:
+    """``exponentials`` [n, vocab], turned into the gradient that the mean over ``count`` rows has at the logits."""
     gradient = exponentials.mul_(1.0 / (normalizer * count))
     return gradient.scatter_add_(-1, answers, gradient.new_full(answers.shape, -1.0 / count))
 
@@ -97,9 +98,8 @@ def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targ
     targets it has, a part of the vocabulary at a time.
     """
     entries = max(SCORED_ENTRIES, CHUNK_BYTES_ON_GPU // (4 * len(hidden))) if hidden.is_cuda else SCORED_ENTRIES
-    normalizers = torch.stack(
-        [_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]
-    ).logsumexp(0)
+    of_parts = [_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]
+    normalizers = torch.stack(of_parts).logsumexp(0)
     chosen: Tensor = torch.linalg.vecdot(hidden[sources], weight[targets])
     return chosen - normalizers[sources]
 

@@ -37,9 +37,10 @@ def matmul_transposed(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tenso
 
 
 def fits_onednn(*operands: Tensor) -> bool:
-    """Whether a product of ``operands`` goes to oneDNN; under autocast none does."""
-    able = all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
-    return USE_ONEDNN and able and not torch.is_autocast_enabled("cpu")
+    """Whether a product of ``operands`` goes to oneDNN; none does under autocast, or where a compiler decides."""
+    if not USE_ONEDNN or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
 
 
 class _Product(torch.autograd.Function):
@@ -57,6 +58,11 @@ class _Product(torch.autograd.Function):
         (gradient,), (x, weight) = upstream, ctx.saved_tensors
         of_x, of_weight = ctx.needs_input_grad
         return matmul(gradient, weight) if of_x else None, matmul_transposed(gradient, x) if of_weight else None
+
+
+def linears(model: nn.Module) -> dict[str, nn.Linear]:
+    """The linear layers by name, in the model's order; adapted ones are none."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
 class Linear(nn.Linear):

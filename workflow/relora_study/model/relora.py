@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Method
-from .matmul import matmul, matmul_transposed
+from .matmul import linears, matmul, matmul_transposed
 
 ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B")
 
@@ -36,7 +36,7 @@ class _AdaptedLinear(torch.autograd.Function):
         """The output, [n, out]."""
         narrow = matmul(_thinned(x, keep), down.mT)
         ctx.save_for_backward(x, weight, down, up, narrow, keep)
-        return matmul(x, weight.mT, plus=matmul(narrow, up))
+        return matmul(narrow, up, plus=matmul(x, weight.mT))
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, Tensor, Tensor, None]:
@@ -118,11 +118,9 @@ def add_adapters(model: nn.Module, method: Method) -> None:
     """
     if method.adapters_only:
         model.requires_grad_(False)
-    linears = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    for name, linear in linears:
-        parent, _, target = name.rpartition(".")
-        if target in method.targets:
-            setattr(model.get_submodule(parent), target, ReLoRALinear(linear.weight, method))
+    for name, linear in linears(model).items():
+        if name.rpartition(".")[2] in method.targets:
+            model.set_submodule(name, ReLoRALinear(linear.weight, method))
 
 
 def adapters(model: nn.Module) -> dict[str, ReLoRALinear]:
