@@ -1,0 +1,50 @@
+"""Successive halving: who goes on, and what a search costs."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+from relora_study.experiments.halving import Tuning, promoted
+
+
+def tuning(**changes) -> Tuning:
+    rates = {"grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 6e-3, 7e-3, 8e-3]}}
+    return Tuning(**{"space": rates, "rungs": [100, 200, 400], **changes})
+
+
+def test_the_better_half_goes_on_best_first():
+    assert promoted({"a": 3.0, "b": 1.0, "c": 2.0, "d": 4.0}, 2) == ["b", "c"]
+
+
+def test_equal_losses_are_told_apart_by_name():
+    assert promoted({"b": 1.0, "c": 1.0, "a": 1.0}, 2) == ["a", "b"]
+
+
+def test_a_diverged_run_comes_last():
+    losses = {"a": math.nan, "b": 9.0, "c": math.inf, "d": 1.0}
+    assert promoted(losses, 2) == ["d", "b"] and promoted(losses, 4)[2:] == ["a", "c"]
+
+
+def test_what_a_search_costs_is_counted_by_hand():
+    """Eight candidates train 100 steps, four 100 more, two 200 more."""
+    found = tuning()
+    assert [found.survivors(rung) for rung in range(3)] == [8, 4, 2]
+    assert found.steps_in_all() == 8 * 100 + 4 * 100 + 2 * 200
+
+
+def test_at_least_one_goes_on():
+    assert tuning(keep=0.01).survivors(2) == 1
+
+
+WRONG = [
+    ({"rungs": []}, "must rise"),
+    ({"rungs": [200, 100]}, "must rise"),
+    ({"keep": 0.0}, "keep 0 must lie between 0 and 1"),
+    ({"spaces": {"relora": {"grid": {"rank": [1, 2]}}}}, "as many candidates as the others.*'space': 8, 'relora': 2"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_a_search_that_is_not_fair_is_refused(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        tuning(**changes)

@@ -1,0 +1,48 @@
+"""A variant: a cell with some keys changed, under a name that says which and depends on nothing else."""
+
+from typing import Any
+
+import numpy as np
+
+from ..config import Cell, Method, Model, Section, Size, Train, cell_name, read_values
+from ..errors import UserError
+from .space import Point, Value
+
+SECTIONS: dict[str, type[Section]] = {"method": Method, "size": Size, "train": Train, "model": Model}
+MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
+
+
+def section_of(key: str) -> str:
+    """The section of a cell that holds ``key``. Raises :class:`UserError` where none does."""
+    for section, kind in SECTIONS.items():
+        if key in kind.model_fields:
+            return section
+    known = sorted({field for kind in SECTIONS.values() for field in kind.model_fields})
+    raise UserError(f"{key!r} is no key of a method, a size, the model or the recipe; there are {', '.join(known)}")
+
+
+def variant_name(method: str, point: Point) -> str:
+    """What ``method`` is called with the keys of ``point`` changed, such as ``relora+learning_rate=0.001``."""
+    return MARK.join([method, *(f"{key}={_written(point[key])}" for key in sorted(point))])
+
+
+def _written(value: Value) -> str:
+    """``value`` in a folder's name: numbers without an exponent, because ``-`` parts a cell's name."""
+    if isinstance(value, list):
+        return "_".join(map(_written, value))
+    if isinstance(value, float) and not isinstance(value, bool):
+        return np.format_float_positional(value, trim="-")
+    return str(value).lower()
+
+
+def vary(cell: Cell, point: Point) -> Cell:
+    """``cell`` with the keys of ``point`` changed, under the variant's name.
+
+    Raises :class:`UserError`, which names the variant, where the changed settings are not possible together.
+    """
+    changed: dict[str, Any] = cell.model_dump()
+    for key, value in point.items():
+        changed[section_of(key)][key] = value
+    method = variant_name(cell.method_name, point)
+    name = cell_name(cell.size_name, method, cell.seed)
+    return read_values(Cell, changed | {"method_name": method, "name": name}, f"the variant {name}")
