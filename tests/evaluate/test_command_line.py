@@ -13,7 +13,7 @@ from relora_study.errors import command_line
 from relora_study.evaluate import __main__ as stage
 from relora_study.evaluate import bench, suite
 from relora_study.files import sha256
-from relora_study.train.checkpoints import save_checkpoint
+from relora_study.model.checkpoints import save_checkpoint
 from relora_study.train.run import start
 from studies import write_yaml
 

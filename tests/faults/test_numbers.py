@@ -10,9 +10,9 @@ from relora_study.data.tokens import Manifest, Split, open_tokens, write_manifes
 from relora_study.dynamics.matrices import weight_matrices
 from relora_study.dynamics.spectrum import effective_rank, reason, spectrum
 from relora_study.errors import UserError
+from relora_study.model.checkpoints import load_adapters, load_model
 from relora_study.model.relora import adapters
 from relora_study.train import loop
-from relora_study.train.checkpoints import load_adapters, load_model
 from relora_study.train.loop import train
 from safetensors.torch import load_file
 

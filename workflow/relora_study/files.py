@@ -127,9 +127,3 @@ def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Pat
                 old.unlink(missing_ok=True)
         make(place)
     return place
-
-
-def code_version(*stages: str) -> str:
-    """The SHA-256 of the code of ``stages``: what was measured with other code is measured again."""
-    sources = [source for stage in stages for source in sorted((Path(__file__).parent / stage).glob("*.py"))]
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

@@ -17,11 +17,12 @@ from .errors import command_line
 from .estimate import data_bytes, training_flops
 from .files import read_yaml, write_csv
 from .model.build import count_parameters
+from .model.device import chosen_device
 from .report.published import final_values
 from .report.shapes import has_papers_shape
-from .train.checkpoints import bytes_needed, is_due
+from .schedule import is_due
+from .train.disk import bytes_needed
 from .train.loop import take_step
-from .train.parallel import chosen_device
 from .train.run import start
 
 # Dense bfloat16 operations a second with float32 sums, from the vendor's data sheets (A100 and H100 as SXM).

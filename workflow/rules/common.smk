@@ -19,8 +19,9 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin,
 from relora_study.config import cells, check
 from relora_study.errors import UserError, refusal
 from relora_study.estimate import estimated_minutes
+from relora_study.imports import source_files
 from relora_study.report.captions import captions, chapters, shown, suite_name
-from relora_study.scheduling import (
+from relora_study.job_resources import (
     launch_command,
     node_resources,
     pretrain_megabytes,
@@ -28,7 +29,7 @@ from relora_study.scheduling import (
     reading_megabytes,
     reading_minutes,
 )
-from relora_study.schema import check_results, mark_results
+from relora_study.results_version import check_results, mark_results
 
 
 def hold_folder():
@@ -66,10 +67,9 @@ wildcard_constraints:
     cell="|".join(CELLS),
 
 
-def code(*places):
-    """The modules of a stage, as inputs: a change to them reruns that stage alone."""
-    files = [file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))]
-    return [os.path.relpath(file) for file in files]
+def code(stage):
+    """The files that a stage's command runs, as inputs: a change to one reruns the stages that import it."""
+    return [os.path.relpath(file) for file in source_files(f"{stage}.__main__")]
 
 
 def own_files(path, wanted=True):
@@ -84,7 +84,7 @@ def as_yaml(settings):
 
 
 def by_cell(amount, *arguments):
-    """What ``amount`` of relora_study.scheduling says of a job's cell, as a resource."""
+    """What ``amount`` of relora_study.job_resources says of a job's cell, as a resource."""
     return lambda wildcards: amount(CELLS[wildcards.cell], *arguments)
 
 

@@ -1,6 +1,6 @@
 rule dynamics:
     input:
-        code("dynamics", "model"),
+        code("dynamics"),
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/dynamics.yaml",

@@ -52,7 +52,7 @@ rule texts:
 
 rule evaluate:
     input:
-        code("evaluate", "model"),
+        code("evaluate"),
         "results/data/tokenizer",
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",

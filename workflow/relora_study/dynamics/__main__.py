@@ -11,7 +11,7 @@ from ..data.tokens import held_out_batch
 from ..errors import command_line
 from ..files import write_csv
 from ..memory import release_freed_memory
-from ..train.parallel import chosen_device
+from ..model.device import chosen_device
 from .cell import cell_table, open_subject
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

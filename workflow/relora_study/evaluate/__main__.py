@@ -17,8 +17,9 @@ from ..data.tokens import held_out_batch
 from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
 from ..memory import keep_freed_memory
-from ..train.checkpoints import due_steps, is_evaluated, list_checkpoints
-from ..train.parallel import chosen_device
+from ..model.checkpoints import list_checkpoints
+from ..model.device import chosen_device
+from ..schedule import due_steps, is_evaluated
 from .bench import Bench, measure_once
 from .domains import collect_texts
 from .minimal_pairs import encode_pairs
