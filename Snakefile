@@ -26,7 +26,6 @@ localrules:
     published_only,
     section_settings,
     cell_settings,
-    whole_settings,
     minimal_pairs,
 
 

@@ -57,14 +57,16 @@ def run(*arguments) -> None:
 @pytest.fixture
 def stage(corpus, data_settings, tmp_path):
     """The data stage's folder after all its commands."""
-    config, data = tmp_path / "data.yaml", tmp_path / "data"
-    config.write_text(yaml.safe_dump(data_settings(held_out_fraction=0.2).model_dump()))
+    config, ids, data = tmp_path / "data.yaml", tmp_path / "tokens.yaml", tmp_path / "data"
+    settings = data_settings(held_out_fraction=0.2).model_dump()
+    config.write_text(yaml.safe_dump(settings))
+    ids.write_text(yaml.safe_dump(settings | {"vocab_size": 300, "context_length": 16}))
     documents, tokenizer = data / "documents", data / "tokenizer"
     run("fetch", "--settings", config, "--output", data / "download")
     run("documents", "--settings", config, "--download", data / "download", "--output", documents)
-    run("tokenizer", "--settings", config, "--documents", documents, "--vocab-size", 300, "--output", tokenizer)
+    run("tokenizer", "--settings", ids, "--documents", documents, "--output", tokenizer)
     places = ("--documents", documents, "--tokenizer", tokenizer, "--output", data / "tokens")
-    run("tokens", "--settings", config, "--context-length", 16, *places)
+    run("tokens", "--settings", ids, *places)
     return data
 
 
@@ -154,7 +156,7 @@ def test_held_out_documents_of_domains_that_never_train_leave_one_line(stage, tm
     pd.read_parquet(file).assign(domain="nowhere").to_parquet(file)
     places = ("--documents", stage / "documents", "--tokenizer", stage / "tokenizer", "--output", tmp_path / "again")
     with pytest.raises(UserError, match=r"held_out\.bin would hold 0 tokens, fewer than one sequence; add documents"):
-        run("tokens", "--settings", tmp_path / "data.yaml", "--context-length", 16, *places)
+        run("tokens", "--settings", tmp_path / "tokens.yaml", *places)
 
 
 @pytest.mark.parametrize(

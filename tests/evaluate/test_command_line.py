@@ -38,8 +38,8 @@ def place(make_cell, raw, tmp_path):
     counts = {"tokens": 90, "documents": 1, "bytes": 180, "sha256": sha256(tokens / "held_out.bin")}
     manifest = {"dtype": "uint16", "vocab_size": 300, "end_of_text_id": 0, "train": counts, "held_out": counts}
     (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
-    write_yaml(root / "evaluation.yaml", raw["evaluation"])
-    write_yaml(root / "dynamics.yaml", raw["dynamics"] | {"batch_sequences": 5})
+    read = {"held_out_tokens_per_domain": 2000, "batch_sequences": 5}
+    write_yaml(root / "measurement.yaml", raw["evaluation"] | read)
     (root / "pairs").mkdir()
     pairs = [json.dumps(PAIR | {"UID": "was_were", "pairID": number}) for number in range(4)]
     (root / "pairs/was_were.jsonl").write_text("\n".join(pairs))
@@ -58,9 +58,8 @@ def invoke(monkeypatch, command, options):
 
 
 def evaluate(monkeypatch, place):
-    options = {"settings": place / "evaluation.yaml", "dynamics_settings": place / "dynamics.yaml"}
-    options |= {"cell": place / "cell", "data": place / "data", "pairs": place / "pairs"}
-    options |= {"texts": place / "texts.parquet", "held_out_tokens_per_domain": 2000, "threads": 1}
+    options = {"settings": place / "measurement.yaml", "cell": place / "cell", "data": place / "data"}
+    options |= {"pairs": place / "pairs", "texts": place / "texts.parquet", "threads": 1}
     return invoke(monkeypatch, "cell", options | {"output": place / "cell/evaluation.csv"})
 
 

@@ -33,16 +33,18 @@ def stage(raw, tmp_path):
         files = {"path": str(tmp_path / "corpus"), "text_column": "text"}
         settings = raw["data"] | {"source": "files", "files": files, "held_out_fraction": 0.2}
         (tmp_path / "data.yaml").write_text(yaml.safe_dump(settings))
+        shape = {"vocab_size": vocabulary, "context_length": 16}
+        (tmp_path / "tokens.yaml").write_text(yaml.safe_dump(settings | shape))
         data = tmp_path / "data"
         documents, tokenizer, tokens = (["--output", data / name] for name in ("documents", "tokenizer", "tokens"))
-        read = ["--documents", data / "documents"]
+        read, ids = ["--documents", data / "documents"], ["--settings", tmp_path / "tokens.yaml"]
         steps = [
-            ["documents", *documents, "--download", tmp_path],
-            ["tokenizer", *tokenizer, *read, "--vocab-size", vocabulary],
-            ["tokens", *tokens, *read, "--tokenizer", data / "tokenizer", "--context-length", 16],
+            ["documents", "--settings", tmp_path / "data.yaml", *documents, "--download", tmp_path],
+            ["tokenizer", *ids, *tokenizer, *read],
+            ["tokens", *ids, *tokens, *read, "--tokenizer", data / "tokenizer"],
         ]
         for step in steps:
-            done = CliRunner().invoke(app, [*map(str, step), "--settings", str(tmp_path / "data.yaml")])
+            done = CliRunner().invoke(app, [*map(str, step)])
             if done.exception:
                 raise done.exception
         return data

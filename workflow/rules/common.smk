@@ -6,7 +6,6 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
@@ -30,6 +29,7 @@ from relora_study.job_resources import (
     reading_minutes,
 )
 from relora_study.results_version import check_results, mark_results
+from relora_study.settings import STAGED, stage, stage_listing, staged_cell, staged_settings
 
 
 def hold_folder():
@@ -50,14 +50,16 @@ def hold_folder():
 
 try:
     STUDY = check(config, [*workflow.configfiles])
+    CELLS = cells(STUDY)
     check_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
+    if workflow.is_main_process:
+        stage(STUDY, CELLS, Path("results"))
 except OSError as error:
     sys.exit(f"error: {refusal(error)}")
 except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
-CELLS = cells(STUDY)
 CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation))
 RELEASED = captions({}, "only", "BLiMP")
 CHAPTERS = chapters()
@@ -72,15 +74,14 @@ def code(stage):
     return [os.path.relpath(file) for file in source_files(f"{stage}.__main__")]
 
 
-def own_files(path, wanted=True):
-    """The user's own files at ``path``, as inputs: what changes there is read again; none where it is not wanted."""
-    found = [file for file in [Path(path), *Path(path).rglob("*")] if file.is_file()] if wanted and path else []
-    return sorted(map(str, found))
-
-
-def as_yaml(settings):
-    """What a settings file holds."""
-    return yaml.safe_dump(settings.model_dump(), sort_keys=False)
+def own_files(reader, place, wanted=True):
+    """The listing of the user's own files at ``place``, which ``reader`` reads, as an input; none where not wanted."""
+    if not (wanted and place):
+        return []
+    listing = STAGED / "files" / f"{reader}.txt"
+    if workflow.is_main_process:
+        stage_listing(Path(place), listing)
+    return str(listing)
 
 
 def by_cell(amount, *arguments):

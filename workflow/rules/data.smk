@@ -2,9 +2,9 @@
 rule tokenizer:
     input:
         code("data"),
-        own_files(STUDY.data.tokenizer.name, STUDY.data.tokenizer.source == "path"),
+        own_files("tokenizer", STUDY.data.tokenizer.name, STUDY.data.tokenizer.source == "path"),
         "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
-        settings="results/settings/data.yaml",
+        settings="results/settings/tokens.yaml",
     output:
         directory("results/data/tokenizer"),
     log:
@@ -19,13 +19,11 @@ rule tokenizer:
     resources:
         mem_mb=3000,
         runtime=60,
-    params:
-        vocab_size=STUDY.model.vocab_size,
     message:
         "Making the tokenizer"
     shell:
         "python -m relora_study.data tokenizer --settings {input.settings:q} --documents results/data/documents"
-        " --vocab-size {params.vocab_size} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 if STUDY.data.source == "hub_pretokenized":

@@ -24,7 +24,7 @@ rule fetch:
 rule documents:
     input:
         code("data"),
-        own_files(STUDY.data.files.path, STUDY.data.source == "files"),
+        own_files("documents", STUDY.data.files.path, STUDY.data.source == "files"),
         settings="results/settings/data.yaml",
         download="results/data/download",
     output:
@@ -49,7 +49,7 @@ rule documents:
 rule tokens:
     input:
         code("data"),
-        settings="results/settings/data.yaml",
+        settings="results/settings/tokens.yaml",
         documents="results/data/documents",
         tokenizer="results/data/tokenizer",
     output:
@@ -64,10 +64,8 @@ rule tokens:
     resources:
         mem_mb=3000,
         runtime=60,
-    params:
-        context_length=STUDY.model.context_length,
     message:
         "Packing token ids"
     shell:
         "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
-        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"

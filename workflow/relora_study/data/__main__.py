@@ -10,6 +10,7 @@ import typer
 from ..config import HELD_OUT_SEQUENCES, Data, read_section
 from ..errors import command_line
 from ..files import sha256, write_json, write_whole
+from ..settings import TokenSettings
 from .convert import Rows, convert
 from .documents import split
 from .fetch import fetch_news
@@ -20,6 +21,7 @@ from .tokens import Manifest, pack, write_manifest, write_split
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
+IdSettings = Annotated[Path, typer.Option("--settings", help="the settings of token ids, settings/tokens.yaml")]
 Output = Annotated[Path, typer.Option(help="the folder to write")]
 Count = Annotated[int, typer.Option(min=1)]
 Folder = Annotated[Path, typer.Option(help="an earlier command's output")]
@@ -43,21 +45,21 @@ def documents(settings: Settings, download: Folder, output: Output) -> None:
 
 
 @app.command()
-def tokenizer(settings: Settings, documents: Folder, vocab_size: Count, output: Output) -> None:
+def tokenizer(settings: IdSettings, documents: Folder, output: Output) -> None:
     """Train the tokenizer on the training documents, or take an existing one over."""
-    data = read_section(Data, settings).tokenizer
-    if data.source == "train":
-        trained = train_tokenizer(pd.read_parquet(documents / "train.parquet").text, vocab_size)
+    data = read_section(TokenSettings, settings)
+    if data.tokenizer.source == "train":
+        trained = train_tokenizer(pd.read_parquet(documents / "train.parquet").text, data.vocab_size)
         trained.save_pretrained(output)
     else:
-        load_tokenizer(data, vocab_size).save_pretrained(output)
+        load_tokenizer(data.tokenizer, data.vocab_size).save_pretrained(output)
 
 
 @app.command()
-def tokens(settings: Settings, documents: Folder, tokenizer: Folder, context_length: Count, output: Output) -> None:
+def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: Output) -> None:
     """Encode and pack the documents, and write the manifest."""
-    data, encoder = read_section(Data, settings), open_tokenizer(tokenizer)
-    dtype = data.dtype(len(encoder))
+    data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
+    dtype, context_length = data.dtype(len(encoder)), data.context_length
     train, held_out = (pd.read_parquet(documents / f"{name}.parquet") for name in ("train", "held_out"))
     held_out = held_out[held_out.domain.isin(train.domain.unique())]
     most = HELD_OUT_SEQUENCES * (context_length + 1)
@@ -73,38 +75,28 @@ def tokens(settings: Settings, documents: Folder, tokenizer: Folder, context_len
     write_manifest(output, manifest)
 
 
-def _rows(data: Data, context_length: int, vocab_size: int) -> Rows:
+def _rows(data: TokenSettings) -> Rows:
     """The rows that a shard must hold."""
-    settings = data.hub_pretokenized
+    settings, vocab_size = data.hub_pretokenized, data.vocab_size
     dtype = data.dtype(vocab_size)
-    return Rows(settings.column, settings.rows_per_shard, context_length + 1, vocab_size, dtype)
+    return Rows(settings.column, settings.rows_per_shard, data.context_length + 1, vocab_size, dtype)
 
 
 @app.command()
-def shards(
-    settings: Settings, folder: Folder, context_length: Count, vocab_size: Count, threads: Count, output: Output
-) -> None:
+def shards(settings: IdSettings, folder: Folder, threads: Count, output: Output) -> None:
     """List the study's shards in OUTPUT: those of a local copy, or those that it downloads to FOLDER."""
-    data = read_section(Data, settings)
+    data = read_section(TokenSettings, settings)
     chosen = data.hub_pretokenized
-    token_bytes = _rows(data, context_length, vocab_size).bytes * chosen.shards
+    token_bytes = _rows(data).bytes * chosen.shards
     found = local_shards(chosen) if chosen.path else download_shards(chosen, folder, token_bytes, threads)
     write_json(output, found.model_dump(mode="json"))
 
 
 @app.command("convert")
-def convert_shards(
-    settings: Settings,
-    shards: Folder,
-    tokenizer: Folder,
-    context_length: Count,
-    vocab_size: Count,
-    threads: Count,
-    output: Output,
-) -> None:
+def convert_shards(settings: IdSettings, shards: Folder, tokenizer: Folder, threads: Count, output: Output) -> None:
     """Write the token files and the manifest from the SHARDS that `shards` listed."""
-    data, encoder = read_section(Data, settings), open_tokenizer(tokenizer)
-    rows, found = _rows(data, context_length, vocab_size), read_shards(shards)
+    data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
+    rows, found = _rows(data), read_shards(shards)
     (output / "manifest.json").unlink(missing_ok=True)  # it vouches for the files that are now replaced
     train, held_out = training_names(data.hub_pretokenized), [held_out_name(data.hub_pretokenized)]
     manifest = Manifest(

@@ -11,7 +11,7 @@ import typer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..config import Cell, Dynamics, Evaluation, read_section
+from ..config import Cell, Evaluation, read_section
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import held_out_batch
 from ..errors import UserError, command_line
@@ -20,6 +20,7 @@ from ..memory import keep_freed_memory
 from ..model.checkpoints import list_checkpoints
 from ..model.device import chosen_device
 from ..schedule import due_steps, is_evaluated
+from ..settings import MeasurementSettings
 from .bench import Bench, measure_once
 from .domains import collect_texts
 from .minimal_pairs import encode_pairs
@@ -61,24 +62,13 @@ def texts(settings: Place, documents: Place, output: Place) -> None:
 
 
 @app.command()
-def cell(
-    settings: Place,
-    dynamics_settings: Place,
-    cell: Place,
-    data: Place,
-    pairs: Place,
-    texts: Place,
-    held_out_tokens_per_domain: Count,
-    threads: Count,
-    output: Place,
-) -> None:
+def cell(settings: Place, cell: Place, data: Place, pairs: Place, texts: Place, threads: Count, output: Place) -> None:
     """Measure every evaluated checkpoint of CELL that is not measured yet, and write all to OUTPUT."""
     torch.set_num_threads(threads)
     keep_freed_memory()  # pages that each layer takes again cost a seventh of the time
-    evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
-    sequences = read_section(Dynamics, dynamics_settings).batch_sequences
-    batch = held_out_batch(data / "tokens", sequences, trained.model.context_length).tolist()
-    most = held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
+    evaluation, trained = read_section(MeasurementSettings, settings), read_section(Cell, cell / "config.yaml")
+    batch = held_out_batch(data / "tokens", evaluation.batch_sequences, trained.model.context_length).tolist()
+    most = evaluation.held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
     tokenizer = _tokenizer_of(trained, data / "tokenizer")
     bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
     found = list_checkpoints(cell, due_steps(trained))
