@@ -48,8 +48,13 @@ rule published_only:
 
 
 onstart:
-    announce()
+    begin()
 
 
 onsuccess:
+    end()
     web_report()
+
+
+onerror:
+    end_unfinished()
