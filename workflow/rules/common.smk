@@ -48,7 +48,13 @@ def hold_folder():
 
 
 try:
-    STUDY = check(config, [*workflow.configfiles])
+    # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
+    OVERLAYS = workflow.config_settings.configfiles
+    STUDY = check(
+        config,
+        [*(file for file in workflow.configfiles if file not in OVERLAYS), *OVERLAYS],
+        workflow.config_settings.config,
+    )
     check_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
 except OSError as error:
@@ -57,7 +63,7 @@ except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
 CELLS = cells(STUDY)
-CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation))
+CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
 RELEASED = captions({}, "only", "BLiMP")
 CHAPTERS = chapters()
 

@@ -28,6 +28,28 @@ rule tokenizer:
         " --vocab-size {params.vocab_size} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
+# What only the packed corpus tells, and readings after training would fail on, is said before anything trains.
+rule enough:
+    input:
+        tokens="results/data/tokens",
+    output:
+        "results/data/enough.txt",
+    log:
+        "results/logs/data/enough.log",
+    localrule: True
+    conda:
+        "../../envs/data.yaml"
+    params:
+        context_length=STUDY.model.context_length,
+        train=STUDY.train.steps * STUDY.train.batch_size,
+        held_out=STUDY.dynamics.batch_sequences,
+    message:
+        "Checking that the corpus is enough"
+    shell:
+        "python -m relora_study.data enough --tokens {input.tokens:q} --context-length {params.context_length}"
+        " --train-sequences {params.train} --held-out-sequences {params.held_out} --output {output:q} 2> >(tee {log:q} >&2)"
+
+
 if STUDY.data.source == "hub_pretokenized":
 
     include: "shards.smk"
