@@ -89,11 +89,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+class StrictLoader(yaml.SafeLoader):
+    """YAML in which a mapping has each key once; PyYAML takes the last and drops the others in silence."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """The mapping that begins here. A key that a merge (`<<`) brings may be given once more: it is overridden."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines:
+                where = "in line" if lines[name] == line else f"in lines {lines[name]} and"
+                raise UserError(f"key {key.value!r} is given twice, {where} {line}; keep one, with all that both hold")
+            lines[name] = line
+        return node
+
+
 def read_yaml(path: Path) -> Any:
-    """Read one YAML document; a missing or malformed file is a :class:`UserError` that names it."""
+    """Read one YAML document; a :class:`UserError` names a file that is missing, malformed, or has a key twice."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 

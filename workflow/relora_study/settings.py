@@ -28,6 +28,14 @@ class TokenSettings(Data):
     context_length: PositiveInt
 
 
+class CorpusNeeds(Section):
+    """What a study takes of its corpus: rows of ``context_length`` that train in all, and rows that are held out."""
+
+    context_length: PositiveInt
+    train_sequences: PositiveInt
+    held_out_sequences: PositiveInt
+
+
 class MeasurementSettings(Evaluation):
     """What a cell is evaluated on: the evaluation section, and how much of the held-out documents and ids is read."""
 
@@ -47,6 +55,11 @@ def stage_settings(study: Study) -> dict[str, Section]:
     sections = {name: getattr(study, name) for name in ("study", "data", "evaluation", "report", "runtime")}
     return sections | {
         "tokens": TokenSettings(**data.model_dump(), vocab_size=model.vocab_size, context_length=model.context_length),
+        "enough": CorpusNeeds(
+            context_length=model.context_length,
+            train_sequences=study.train.steps * study.train.batch_size,
+            held_out_sequences=study.dynamics.batch_sequences,
+        ),
         "measurement": MeasurementSettings(
             **study.evaluation.model_dump(),
             held_out_tokens_per_domain=data.held_out_tokens_per_domain,

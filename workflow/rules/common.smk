@@ -30,7 +30,13 @@ from relora_study.settings import STAGED, stage, stage_listing, staged_cell, sta
 from relora_study.snakemake_session import filter_terminal, hold_folder, make_web_report, stop_on_interrupt
 
 try:
-    STUDY = check(config, [*workflow.configfiles])
+    # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
+    OVERLAYS = workflow.config_settings.configfiles
+    STUDY = check(
+        config,
+        [*(file for file in workflow.configfiles if file not in OVERLAYS), *OVERLAYS],
+        workflow.config_settings.config,
+    )
     CELLS = cells(STUDY)
     check_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
@@ -41,7 +47,7 @@ except OSError as error:
 except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
-CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation))
+CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
 RELEASED = captions({}, "only", "BLiMP")
 CHAPTERS = chapters()
 

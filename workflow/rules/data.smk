@@ -26,6 +26,25 @@ rule tokenizer:
         " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
+# What only the packed corpus tells, and readings after training would fail on, is said before anything trains.
+rule enough:
+    input:
+        settings="results/settings/enough.yaml",
+        tokens="results/data/tokens",
+    output:
+        "results/data/enough.txt",
+    log:
+        "results/logs/data/enough.log",
+    localrule: True
+    conda:
+        "../../envs/data.yaml"
+    message:
+        "Checking that the corpus is enough"
+    shell:
+        "python -m relora_study.data enough --settings {input.settings:q} --tokens {input.tokens:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
+
+
 if STUDY.data.source == "hub_pretokenized":
 
     include: "shards.smk"

@@ -8,7 +8,7 @@ rule section_settings:
     log:
         "results/logs/settings/{section}.log",
     wildcard_constraints:
-        section="study|data|tokens|evaluation|measurement|dynamics|report|runtime|whole",
+        section="study|data|tokens|enough|evaluation|measurement|dynamics|report|runtime|whole",
     conda:
         "../../envs/data.yaml"
     message:

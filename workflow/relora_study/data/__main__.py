@@ -1,5 +1,6 @@
 """`python -m relora_study.data`: from a corpus to token ids."""
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -9,15 +10,16 @@ import typer
 
 from ..config import HELD_OUT_SEQUENCES, Data, read_section
 from ..errors import command_line
-from ..files import sha256, write_json, write_whole
-from ..settings import TokenSettings
+from ..files import sha256, write_json, write_text, write_whole
+from ..settings import CorpusNeeds, TokenSettings
 from .convert import Rows, convert
 from .documents import split
+from .enough import check_enough
 from .fetch import fetch_news
 from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
 from .sources import SOURCES
 from .tokenizer import load_tokenizer, open_tokenizer, train_tokenizer
-from .tokens import Manifest, pack, write_manifest, write_split
+from .tokens import Manifest, pack, read_manifest, write_manifest, write_split
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
@@ -73,6 +75,15 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
         held_out=write_split(output / "held_out.bin", pack(held_out, encoder, dtype)[:most], held_out, context_length),
     )
     write_manifest(output, manifest)
+
+
+@app.command()
+def enough(settings: Path, tokens: Folder, output: Output) -> None:
+    """Check that TOKENS hold what a study takes, before anything trains; say how often the data repeat."""
+    said = check_enough(read_manifest(tokens), read_section(CorpusNeeds, settings))
+    if said:
+        print(said, file=sys.stderr)
+    write_text(output, said + "\n" * bool(said))
 
 
 def _rows(data: TokenSettings) -> Rows:
