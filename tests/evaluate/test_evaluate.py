@@ -308,8 +308,8 @@ PAIR = {"sentence_good": "a", "sentence_bad": "b", "linguistics_term": "t", "UID
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{"], r"u\.jsonl, line 1: not a minimal pair"),
-        ([json.dumps(PAIR), json.dumps({"UID": "u"})], r"line 2: not a minimal pair \(KeyError: 'sentence_good'\)"),
+        (["{"], r"u\.jsonl, line 1: not JSON \(Expecting property name"),
+        ([json.dumps(PAIR), json.dumps({"UID": "u"})], r"line 2: not a minimal pair \(sentence_good is missing\)"),
         ([json.dumps(PAIR)] * 2, "paradigm u has pairID 0 twice"),
         ([], "holds no .jsonl file with minimal pairs"),
     ],

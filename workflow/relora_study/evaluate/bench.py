@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from ..files import code_version, once, write_csv, write_whole
+from ..files import code_version, once, read_csv, write_csv, write_whole
 from ..train.checkpoints import CPU, load_model, read_metadata
 from .minimal_pairs import accuracies, judge
 from .perplexity import Texts, perplexities, score_texts
@@ -55,7 +55,7 @@ def measure_once(bench: Bench, checkpoint: Path, folder: Path) -> pd.DataFrame:
         write_whole(place.with_name(f"{place.stem}-texts.parquet"), measured.texts.to_parquet)
         write_csv(place, measured.table)
 
-    return pd.read_csv(once(folder, checkpoint.name, depends_on, make))
+    return read_csv(once(folder, checkpoint.name, depends_on, make))
 
 
 class Measured(NamedTuple):
