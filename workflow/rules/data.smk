@@ -15,7 +15,7 @@ rule tokenizer:
     localrule: STUDY.data.tokenizer.source == "hub"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=60,
@@ -25,7 +25,7 @@ rule tokenizer:
         "Making the tokenizer"
     shell:
         "python -m relora_study.data tokenizer --settings {input.settings:q} --documents results/data/documents"
-        " --vocab-size {params.vocab_size} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --vocab-size {params.vocab_size} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 if STUDY.data.source == "hub_pretokenized":

@@ -60,7 +60,7 @@ rule tokens:
         "results/benchmarks/jobs/tokens.tsv"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=60,
@@ -70,4 +70,5 @@ rule tokens:
         "Packing token ids"
     shell:
         "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
-        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --threads {threads}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
