@@ -116,9 +116,9 @@ def test_a_tokenizer_with_more_entries_than_the_model(place, monkeypatch):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "was_were.jsonl, line 5: not a minimal pair (JSONDecodeError"),
-        (json.dumps(PAIR), "was_were.jsonl, line 5: not a minimal pair (KeyError: 'UID')"),
-        (json.dumps(PAIR | {"UID": None, "pairID": 9}), "line 5: not a minimal pair (ValueError: UID is null)"),
+        ("{", "was_were.jsonl, line 5: not JSON (Expecting property name"),
+        (json.dumps(PAIR), "was_were.jsonl, line 5: not a minimal pair (UID is missing)"),
+        (json.dumps(PAIR | {"UID": None, "pairID": 9}), "line 5: not a minimal pair (UID is null)"),
         (json.dumps(PAIR | {"UID": "was_were", "pairID": 3}), "paradigm was_were has pairID 3 twice"),
     ],
 )
@@ -132,6 +132,7 @@ def collect(monkeypatch, place, raw, command, section, **chosen):
     """The command ``texts`` or ``minimal-pairs`` with other settings in its section: what it ends with."""
     write_yaml(place / "chosen.yaml", raw["evaluation"] | {section: raw["evaluation"][section] | chosen})
     options = {"settings": place / "chosen.yaml", "documents": place, "output": place / "collected"}
+    options |= {"tokenizer": place / "data/tokenizer"} if command == "texts" else {}
     return invoke(monkeypatch, command, options)
 
 

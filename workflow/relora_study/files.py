@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,9 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = usual_mode(partial)
             write(partial)
+            set_mode(partial, mode)
             sync(partial)
             partial.replace(path)
         finally:
@@ -45,13 +48,34 @@ def write_folder_whole(place: Path, fill: Callable[[Path], Any]) -> None:
         partial.mkdir(parents=True)
         try:
             fill(partial)
-            for path in (*partial.iterdir(), partial):
+            mode = usual_mode(partial / ".partial-mode")
+            for path in partial.iterdir():
+                set_mode(path, mode)
                 sync(path)
+            sync(partial)
             shutil.rmtree(place, ignore_errors=True)
             partial.rename(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         sync(place.parent)
+
+
+def usual_mode(missing: Path) -> int:
+    """The permissions that the umask and the folder's own rules give a new file, read from one that is made and goes.
+
+    Some libraries (safetensors) write files that their owner alone may read, whatever the umask.
+    """
+    missing.touch()
+    try:
+        return stat.S_IMODE(missing.stat().st_mode)
+    finally:
+        missing.unlink()
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Give ``path`` the permissions ``mode``, where it has others: some network disks refuse to be asked."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 @contextmanager
@@ -82,6 +106,14 @@ def write_text(path: Path, text: str) -> None:
 def write_csv(path: Path, table: pd.DataFrame) -> None:
     """Write ``table`` to ``path`` in one piece, floats to nine significant digits (exact for float32)."""
     write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.9g"))
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table of readings in ``path``, as :func:`write_csv` wrote it: a domain called NA or null stays a word.
+
+    Only an empty ``value`` is missing.
+    """
+    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,7 +15,7 @@ rule tokenizer:
     localrule: STUDY.data.tokenizer.source == "hub"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=60,
@@ -23,7 +23,7 @@ rule tokenizer:
         "Making the tokenizer"
     shell:
         "python -m relora_study.data tokenizer --settings {input.settings:q} --documents results/data/documents"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
+        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # What only the packed corpus tells, and readings after training would fail on, is said before anything trains.

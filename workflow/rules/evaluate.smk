@@ -29,6 +29,8 @@ rule texts:
         own_files("perplexity", STUDY.evaluation.perplexity.path, STUDY.evaluation.perplexity.source == "path"),
         "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
         settings="results/settings/evaluation.yaml",
+        # Only its vocabulary is read: lists of ids are held to it.
+        tokenizer="results/data/tokenizer",
     output:
         "results/evaluation/texts.parquet",
     log:
@@ -47,7 +49,7 @@ rule texts:
         "Collecting the texts for perplexity"
     shell:
         "python -m relora_study.evaluate texts --settings {input.settings:q} --documents results/data/documents"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule evaluate:

@@ -60,7 +60,7 @@ rule tokens:
         "results/benchmarks/jobs/tokens.tsv"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=60,
@@ -68,4 +68,4 @@ rule tokens:
         "Packing token ids"
     shell:
         "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
-        " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

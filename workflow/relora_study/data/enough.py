@@ -13,8 +13,8 @@ def check_enough(manifest: Manifest, needs: CorpusNeeds) -> str:
     available = manifest.held_out.tokens // (needs.context_length + 1)
     if needs.held_out_sequences > available:
         raise UserError(
-            f"dynamics.batch_sequences {needs.held_out_sequences} is more than the {available} sequences that are held out;"
-            " lower it, or hold more text out (data.held_out_fraction)"
+            f"dynamics.batch_sequences {needs.held_out_sequences} is more than the {available} sequences that are held"
+            " out; lower it, or hold more text out (data.held_out_fraction)"
         )
     trained, there = needs.train_sequences * needs.context_length, manifest.train.tokens
     if needs.train_sequences <= there // (needs.context_length + 1):

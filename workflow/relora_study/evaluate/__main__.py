@@ -12,7 +12,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..config import Cell, Evaluation, read_section
-from ..data.tokenizer import open_tokenizer
+from ..data.documents import Stored
+from ..data.tokenizer import id_count, open_tokenizer
 from ..data.tokens import held_out_batch
 from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
@@ -40,8 +41,8 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
     """Collect the suite of minimal pairs, one .jsonl a paradigm."""
     chosen = read_section(Evaluation, settings).minimal_pairs
     if chosen.source == "templated":
-        texts = pd.read_parquet(documents / "train.parquet").text
-        pairs = pd.DataFrame([pair for paradigm in templated_suite(texts).values() for pair in paradigm])
+        suite = templated_suite(Stored(documents / "train.parquet").texts())
+        pairs = pd.DataFrame([pair for paradigm in suite.values() for pair in paradigm])
     elif chosen.source == "hub":
         pairs = read_hub(chosen.path or BLIMP_ON_THE_HUB, chosen.revision)
     else:
@@ -55,9 +56,10 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
 
 
 @app.command()
-def texts(settings: Place, documents: Place, output: Place) -> None:
-    """Collect the texts whose perplexity is measured, as a table of domain and text."""
-    collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet")
+def texts(settings: Place, documents: Place, tokenizer: Place, output: Place) -> None:
+    """Collect the texts whose perplexity is measured, as a table of domain and text, or ids of the TOKENIZER's."""
+    known = frozenset(open_tokenizer(tokenizer).get_vocab().values())
+    collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet", known)
     write_whole(output, collected.to_parquet)
 
 
@@ -108,9 +110,9 @@ def open_bench(
 def _tokenizer_of(trained: Cell, place: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in ``place``. Raises :class:`UserError` where it may give ids that the cell's model has not."""
     tokenizer, known = open_tokenizer(place), trained.model.vocab_size
-    if len(tokenizer) > known:
+    if (size := id_count(tokenizer)) > known:
         raise UserError(
-            f"{place} has {len(tokenizer)} entries, more than the {known} of {trained.name}'s model;"
+            f"{place} has {size} entries, more than the {known} of {trained.name}'s model, up to its largest id;"
             " take the tokenizer that the cell was trained with, or raise model.vocab_size and train it again"
         )
     return tokenizer

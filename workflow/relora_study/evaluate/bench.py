@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from ..files import once, write_csv, write_whole
+from ..files import once, read_csv, write_csv, write_whole
 from ..imports import code_version
 from ..model.checkpoints import load_model, read_metadata
 from ..model.device import CPU
@@ -57,7 +57,7 @@ def measure_once(bench: Bench, checkpoint: Path, folder: Path) -> pd.DataFrame:
         write_whole(place.with_name(f"{place.stem}-texts.parquet"), measured.texts.to_parquet)
         write_csv(place, measured.table)
 
-    return pd.read_csv(once(folder, checkpoint.name, depends_on, make))
+    return read_csv(once(folder, checkpoint.name, depends_on, make))
 
 
 class Measured(NamedTuple):
