@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import Cell
-from ..model.loss import head_cross_entropy
+from ..model.kernels.cross_entropy import head_cross_entropy
 from ..model.relora import adapters
 from . import parallel
 from .checkpoints import check_disk, is_due, save_checkpoint
