@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..config import Cell
 from ..model.checkpoints import save_checkpoint
-from ..model.loss import head_cross_entropy
+from ..model.kernels.cross_entropy import head_cross_entropy
 from ..model.relora import adapters
 from ..schedule import is_due, is_reset, learning_rate_ratio
 from . import parallel
