@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit help run test test-slurm drill pack bench bench-train bench-dynamics bench-eval plan check lock clean
+.PHONY: audit help run test test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -62,6 +62,9 @@ bench-eval: .venv-bench ## minimal pairs against lm_eval: same decisions, pairs/
 CONFIG ?=
 plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)
 	@PYTHONPATH=workflow python -m relora_study.plan config.yaml $(CONFIG) $(MEASURE)
+
+docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema's descriptions
+	@PYTHONPATH=workflow python -m relora_study.config
 
 check: .venv/test ## formatting, lint and types
 	ruff format --check .

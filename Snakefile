@@ -26,7 +26,6 @@ localrules:
     published_only,
     section_settings,
     cell_settings,
-    whole_settings,
     minimal_pairs,
 
 
@@ -49,8 +48,13 @@ rule published_only:
 
 
 onstart:
-    announce()
+    begin()
 
 
 onsuccess:
+    end()
     web_report()
+
+
+onerror:
+    end_unfinished()

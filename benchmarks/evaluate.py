@@ -26,7 +26,7 @@ from relora_study.evaluate.suite import read_suite
 from relora_study.files import read_yaml
 from relora_study.memory import keep_freed_memory
 from relora_study.model.build import llama_config
-from relora_study.train.checkpoints import load_model
+from relora_study.model.checkpoints import load_model
 from train import paper_or_default
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 

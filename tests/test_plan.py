@@ -5,9 +5,9 @@ import torch
 from relora_study import plan
 from relora_study.activations import activation_bytes, kept_bytes
 from relora_study.estimate import flops_per_token
-from relora_study.model import matmul
 from relora_study.model.build import build_model
-from relora_study.model.loss import head_cross_entropy
+from relora_study.model.kernels import matmul
+from relora_study.model.kernels.cross_entropy import head_cross_entropy
 from relora_study.model.relora import add_adapters
 from relora_study.plan import app, cell_plan, measured_hours
 from torch.utils.flop_counter import FlopCounterMode

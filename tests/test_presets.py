@@ -11,8 +11,7 @@ from relora_study.config import cells, check
 from relora_study.files import read_yaml
 from relora_study.model.build import count_parameters
 from relora_study.report.shapes import has_papers_shape
-from relora_study.train.checkpoints import is_due, is_evaluated
-from relora_study.train.schedule import is_reset
+from relora_study.schedule import is_due, is_evaluated, is_reset
 from snakemake.utils import update_config
 
 ROOT = Path(__file__).parent.parent

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from relora_study.config import Data
 from relora_study.config import Tokenizer as TokenizerSettings
 from relora_study.data.__main__ import app
-from relora_study.data.documents import split
+from relora_study.data.documents import Document, split
 from relora_study.data.fetch import PINS, fetch_news
+from relora_study.data.folder import list_documents
 from relora_study.data.sources import read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
 from relora_study.data.tokens import open_tokens, read_manifest, row, row_count
@@ -24,6 +26,17 @@ from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 TEXTS = [f"The minister of city {number} said that the law was new." for number in range(200)]
+
+
+def documents_of(settings: Data) -> pd.DataFrame:
+    """The documents of the settings' folder, as a table."""
+    return pd.DataFrame(read_files(settings, list_documents(Path(settings.files.path), "data.files")))
+
+
+def parts_of(table: pd.DataFrame, fraction: float, folder: Path) -> list[pd.DataFrame]:
+    """The training and the held-out documents that `split` makes of a table of documents."""
+    split(table[list(Document._fields)].itertuples(index=False), fraction, folder)
+    return [pd.read_parquet(folder / f"{name}.parquet") for name in ("train", "held_out")]
 
 
 @pytest.fixture
@@ -57,19 +70,21 @@ def run(*arguments) -> None:
 @pytest.fixture
 def stage(corpus, data_settings, tmp_path):
     """The data stage's folder after all its commands."""
-    config, data = tmp_path / "data.yaml", tmp_path / "data"
-    config.write_text(yaml.safe_dump(data_settings(held_out_fraction=0.2).model_dump()))
+    config, ids, data = tmp_path / "data.yaml", tmp_path / "tokens.yaml", tmp_path / "data"
+    settings = data_settings(held_out_fraction=0.2).model_dump()
+    config.write_text(yaml.safe_dump(settings))
+    ids.write_text(yaml.safe_dump(settings | {"vocab_size": 300, "context_length": 16}))
     documents, tokenizer = data / "documents", data / "tokenizer"
     run("fetch", "--settings", config, "--output", data / "download")
     run("documents", "--settings", config, "--download", data / "download", "--output", documents)
-    run("tokenizer", "--settings", config, "--documents", documents, "--vocab-size", 300, "--output", tokenizer)
+    run("tokenizer", "--settings", ids, "--documents", documents, "--output", tokenizer)
     places = ("--documents", documents, "--tokenizer", tokenizer, "--output", data / "tokens")
-    run("tokens", "--settings", config, "--context-length", 16, *places)
+    run("tokens", "--settings", ids, *places)
     return data
 
 
 def test_every_document_is_read_once_with_its_domain(corpus, data_settings, tmp_path):
-    found = read_files(data_settings(), tmp_path)
+    found = documents_of(data_settings())
     assert sorted(found.text) == sorted(TEXTS)
     assert found.id.is_unique
     assert found.domain.value_counts().to_dict() == {"files": 199, "letters": 1}
@@ -112,19 +127,19 @@ def test_any_text_survives_the_tokenizer(text):
 BYTES = train_tokenizer(TEXTS, 300)
 
 
-def test_the_split_is_by_hash_alone():
+def test_the_split_is_by_hash_alone(tmp_path):
     table = pd.DataFrame({"id": [f"d{n}" for n in range(2000)], "domain": "x", "text": [f"t{n}" for n in range(2000)]})
     table["held_out_only"] = False
-    train, held_out = split(table, 0.1)
+    train, held_out = parts_of(table, 0.1, tmp_path)
     assert len(train) + len(held_out) == 2000 and 150 < len(held_out) < 250
-    fewer_train, fewer_held_out = split(table.sample(1000, random_state=1), 0.1)
+    fewer_train, fewer_held_out = parts_of(table.sample(1000, random_state=1), 0.1, tmp_path)
     assert set(fewer_train.id) <= set(train.id) and set(fewer_held_out.id) <= set(held_out.id)
 
 
-def test_empty_and_repeated_texts_are_dropped():
+def test_empty_and_repeated_texts_are_dropped(tmp_path):
     texts = ["a", "a", " ", "", *map(str, range(100))]
     table = pd.DataFrame({"id": map(str, range(104)), "domain": "x", "text": texts, "held_out_only": False})
-    assert sum(map(len, split(table, 0.2))) == 101
+    assert sum(map(len, parts_of(table, 0.2, tmp_path))) == 101
 
 
 def test_a_tokenizer_of_ones_own_is_taken_over_or_refused(tmp_path):
@@ -154,7 +169,7 @@ def test_held_out_documents_of_domains_that_never_train_leave_one_line(stage, tm
     pd.read_parquet(file).assign(domain="nowhere").to_parquet(file)
     places = ("--documents", stage / "documents", "--tokenizer", stage / "tokenizer", "--output", tmp_path / "again")
     with pytest.raises(UserError, match=r"held_out\.bin would hold 0 tokens, fewer than one sequence; add documents"):
-        run("tokens", "--settings", tmp_path / "data.yaml", "--context-length", 16, *places)
+        run("tokens", "--settings", tmp_path / "tokens.yaml", *places)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +183,7 @@ def test_held_out_documents_of_domains_that_never_train_leave_one_line(stage, tm
 def test_bad_files_are_named(corpus, data_settings, tmp_path, name, content, message):
     (corpus / name).write_text(content)
     with pytest.raises(UserError, match=message) as caught:
-        read_files(data_settings(), tmp_path)
+        documents_of(data_settings())
     assert name in str(caught.value)
 
 
@@ -177,12 +192,12 @@ def test_texts_that_look_like_something_else_stay_text(corpus, data_settings, tm
     for file in corpus.rglob("*.*"):
         file.unlink()
     (corpus / "rows.jsonl").write_text("\n".join(json.dumps({"text": one, "date": one}) for one in (text, text)))
-    assert read_files(data_settings(), tmp_path).text.tolist() == [text, text]
+    assert documents_of(data_settings()).text.tolist() == [text, text]
 
 
 def test_an_empty_folder_is_named(data_settings, tmp_path):
     with pytest.raises(UserError, match="holds no"):
-        read_files(data_settings(), tmp_path)
+        documents_of(data_settings())
 
 
 def test_a_wrong_wheel_is_refused_without_network(tmp_path):
@@ -191,7 +206,7 @@ def test_a_wrong_wheel_is_refused_without_network(tmp_path):
         fetch_news(tmp_path)
 
 
-def test_news_are_read_from_the_wheels_layout(raw, tmp_path):
+def test_news_are_read_from_the_wheels_layout(tmp_path):
     def zipped(name, table):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as inner:
@@ -205,7 +220,7 @@ def test_news_are_read_from_the_wheels_layout(raw, tmp_path):
         wheel.writestr(pin["train"], zipped("news.csv", news))
         for member in pin["held_out_only"].values():
             wheel.writestr(member, zipped("other.csv", pd.DataFrame({"text": ["speech", None]})))
-    found = read_news(Data.model_validate(raw["data"]), tmp_path)
+    found = pd.DataFrame(read_news(tmp_path))
     counts = found.domain.value_counts().to_dict()
     assert counts == {"big.org": 160, "other news": 3} | dict.fromkeys(pin["held_out_only"], 2)
     assert found.held_out_only.sum() == 2 * len(pin["held_out_only"])

@@ -83,9 +83,9 @@ def prepare(tmp_path, tokenizer):
     """Run both commands on a data section; the folder of tokens."""
 
     def prepare(data: Data) -> Path:
-        (tmp_path / "data.yaml").write_text(yaml.safe_dump(data.model_dump()))
-        shape = ("--context-length", CONTEXT, "--vocab-size", VOCABULARY, "--threads", 2)
-        common = ("--settings", tmp_path / "data.yaml", *shape)
+        shape = {"context_length": CONTEXT, "vocab_size": VOCABULARY}
+        (tmp_path / "tokens.yaml").write_text(yaml.safe_dump(data.model_dump() | shape))
+        common = ("--settings", tmp_path / "tokens.yaml", "--threads", 2)
         listed = tmp_path / "shards.json"
         run("shards", *common, "--folder", tmp_path / "shards", "--output", listed)
         places = ("--shards", listed, "--tokenizer", tokenizer, "--output", tmp_path / "tokens")

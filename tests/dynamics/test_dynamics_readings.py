@@ -26,6 +26,7 @@ CONFIGURATION = Path(__file__).parents[2] / "config.yaml"
 MODULES = {"w2": "mlp.down_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
 SCALE, RANK, STEPS = 2.0, 3, (0, 4, 5, 8, 9, 10)  # every 4 steps, one step later, and the last
 CYCLE = 8
+SETTINGS = {"batch_sequences": 4, "subspace_dimensions": 3, "cycle_steps": CYCLE}
 
 
 def build_cell(folder, method):
@@ -93,7 +94,7 @@ def place(tmp_path_factory):
     counts = {"tokens": 90, "documents": 1, "bytes": 180, "sha256": sha256(tokens / "train.bin")}
     manifest = {"dtype": "uint16", "vocab_size": 300, "end_of_text_id": 0, "train": counts, "held_out": counts}
     (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
-    write_yaml(root / "dynamics.yaml", {"batch_sequences": 4, "subspace_dimensions": 3})
+    write_yaml(root / "dynamics.yaml", SETTINGS)
     return root
 
 
@@ -103,7 +104,6 @@ def run(place, method, output=None):
         "--settings": place / "dynamics.yaml",
         "--cell": place / f"cells/{method}",
         "--data": place / "data",
-        "--cycle-steps": CYCLE,
         "--threads": 1,
         "--output": output,
     }
@@ -322,7 +322,7 @@ def test_the_same_files_give_the_same_bytes(place, tmp_path):
 def test_only_what_changed_is_read_again(place, tmp_path, monkeypatch):
     build_cell(tmp_path / "cells/relora", "relora")
     (tmp_path / "data").symlink_to(place / "data")
-    write_yaml(tmp_path / "dynamics.yaml", {"batch_sequences": 4, "subspace_dimensions": 3})
+    write_yaml(tmp_path / "dynamics.yaml", SETTINGS)
     read = []
     monkeypatch.setattr(cell, "read_step", lambda subject, step: read.append(step) or iter([]))
     run(tmp_path, "relora")
@@ -350,7 +350,7 @@ def test_broken_weights_are_reasons_not_crashes(place, tmp_path):
     save_file(tensors, file, metadata={"format": "pt"})
     seal(file.parent)
     (tmp_path / "data").symlink_to(place / "data")
-    write_yaml(tmp_path / "dynamics.yaml", {"batch_sequences": 4, "subspace_dimensions": 3})
+    write_yaml(tmp_path / "dynamics.yaml", SETTINGS)
     table = pd.read_csv(run(tmp_path, "relora"), keep_default_na=False)
     broken = pick(table, step=8, component="w2", layer=1, quantity="weights")
     assert set(broken["reason"]) == {"non-finite values"}
@@ -381,7 +381,7 @@ def test_a_cell_without_its_first_checkpoint_says_so(place, tmp_path):
     checkpoints = tmp_path / "cells/full/checkpoints"
     checkpoints.mkdir(parents=True)
     (tmp_path / "data").symlink_to(place / "data")
-    write_yaml(tmp_path / "dynamics.yaml", {"batch_sequences": 4, "subspace_dimensions": 3})
+    write_yaml(tmp_path / "dynamics.yaml", SETTINGS)
     write_yaml(tmp_path / "cells/full/config.yaml", read_yaml(place / "cells/full/config.yaml"))
     (checkpoints / "step-000004").symlink_to(place / "cells/full/checkpoints/step-000004")
     with pytest.raises(UserError, match="step-000000 is missing or damaged"):

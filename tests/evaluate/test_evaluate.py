@@ -30,7 +30,7 @@ from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import missing_of_blimp, read_suite
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
 from relora_study.files import read_yaml, sha256, write_json
-from relora_study.train.checkpoints import save_checkpoint
+from relora_study.model.checkpoints import save_checkpoint
 from relora_study.train.run import start
 from scipy.stats import norm
 from torch.nn import functional
@@ -140,7 +140,7 @@ def test_texts_come_from_a_folder_by_domain_or_as_ids(raw, tmp_path):
     (tmp_path / "wiki").mkdir()
     pd.DataFrame({"ids": [[1, 2, 3], [4, 5]]}).to_parquet(tmp_path / "wiki/shard.parquet")
     chosen = raw["evaluation"]["perplexity"] | {"source": "path", "path": str(tmp_path), "text_column": "ids"}
-    found = collect_texts(Perplexity(**chosen), tmp_path)
+    found = collect_texts(Perplexity(**chosen), tmp_path, range(300))
     assert found.domain.tolist() == ["wiki", "wiki"]
     assert take_texts(found.text, TOKENIZER, 2, 100).ids == [[1, 2], [4, 5]]
 
@@ -156,13 +156,15 @@ def test_the_papers_paloma_comes_from_a_local_copy_by_source_as_text_or_ids(raw,
     (tmp_path / "data").mkdir()
     table.to_parquet(tmp_path / "data/val-00000-of-00001.parquet")
     chosen = perplexity_settings(raw, source="hub", path=str(tmp_path))
-    found = collect_texts(chosen, tmp_path)
+    found = collect_texts(chosen, tmp_path, range(300))
     assert found.to_dict("list") == {"domain": ["c4", "mc4"], "text": ["One text.", "Another."]}
-    found = collect_texts(chosen.model_copy(update={"text_column": "input_ids", "domain_column": "text"}), tmp_path)
+    found = collect_texts(
+        chosen.model_copy(update={"text_column": "input_ids", "domain_column": "text"}), tmp_path, range(300)
+    )
     assert found.domain.tolist() == ["One text.", "Another."]
     assert take_texts(found.text, TOKENIZER, 9, 100).ids == [[4, 5, 6], [7, 8]]
     with pytest.raises(UserError, match="has no column nothing; it has input_ids, text, source"):
-        collect_texts(chosen.model_copy(update={"text_column": "nothing"}), tmp_path)
+        collect_texts(chosen.model_copy(update={"text_column": "nothing"}), tmp_path, range(300))
 
 
 def test_paloma_itself_comes_from_a_local_copy_a_configuration_a_domain(raw, tmp_path):
@@ -175,7 +177,7 @@ def test_paloma_itself_comes_from_a_local_copy_a_configuration_a_domain(raw, tmp
         configurations += [f"- config_name: {name}", "  data_files:"]
         configurations += [f"  - {{split: {split}, path: {name}/{split}/*}}" for split in ("val", "test")]
     (tmp_path / "README.md").write_text("\n".join(["---", "configs:", *configurations, "---"]))
-    found = collect_texts(perplexity_settings(raw, source="hub", path=str(tmp_path)), tmp_path)
+    found = collect_texts(perplexity_settings(raw, source="hub", path=str(tmp_path)), tmp_path, range(300))
     assert found.to_dict("list") == {"domain": ["c4_en", "ptb"], "text": ["val of c4_en.", "val of ptb."]}
 
 
@@ -308,8 +310,8 @@ PAIR = {"sentence_good": "a", "sentence_bad": "b", "linguistics_term": "t", "UID
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["{"], r"u\.jsonl, line 1: not a minimal pair"),
-        ([json.dumps(PAIR), json.dumps({"UID": "u"})], r"line 2: not a minimal pair \(KeyError: 'sentence_good'\)"),
+        (["{"], r"u\.jsonl, line 1: not JSON \(Expecting property name"),
+        ([json.dumps(PAIR), json.dumps({"UID": "u"})], r"line 2: not a minimal pair \(sentence_good is missing\)"),
         ([json.dumps(PAIR)] * 2, "paradigm u has pairID 0 twice"),
         ([], "holds no .jsonl file with minimal pairs"),
     ],

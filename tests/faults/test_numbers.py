@@ -10,9 +10,9 @@ from relora_study.data.tokens import Manifest, Split, open_tokens, write_manifes
 from relora_study.dynamics.matrices import weight_matrices
 from relora_study.dynamics.spectrum import effective_rank, reason, spectrum
 from relora_study.errors import UserError
+from relora_study.model.checkpoints import load_adapters, load_model
 from relora_study.model.relora import adapters
 from relora_study.train import loop
-from relora_study.train.checkpoints import load_adapters, load_model
 from relora_study.train.loop import train
 from safetensors.torch import load_file
 
@@ -99,7 +99,7 @@ def test_adapters_of_zeros_train_to_zeros_and_have_a_spectrum_with_a_reason(make
 @pytest.mark.parametrize(("vocabulary", "dtype"), [(257, "uint16"), (65_536, "uint16"), (65_537, "uint32")])
 def test_vocabularies_at_the_edge_keep_their_last_id(make_cell, tmp_path, vocabulary, dtype):
     ids = np.arange(vocabulary - 80, vocabulary).astype(dtype)
-    split = write_split(tmp_path / "train.bin", ids, pd.DataFrame({"text": ["x"]}), 16)
+    split = write_split(tmp_path / "train.bin", [ids[:30], ids[30:]], (1, 1), 16, None)
     empty = Split(documents=0, tokens=0, bytes=0, sha256="")
     names = dict(source="test", vocab_size=vocabulary, end_of_text_id=0, tokenizer_sha256="")
     write_manifest(tmp_path, Manifest(dtype=dtype, train=split, held_out=empty, **names))

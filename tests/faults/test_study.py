@@ -121,11 +121,10 @@ def test_the_number_of_threads_is_recorded(study):
 
 STAGES = {
     "evaluation.csv": (
-        "evaluate cell --settings results/settings/evaluation.yaml --dynamics-settings results/settings/dynamics.yaml"
+        "evaluate cell --settings results/settings/measurement.yaml"
         " --pairs results/evaluation/minimal_pairs --texts results/evaluation/texts.parquet"
-        " --held-out-tokens-per-domain 2048"
     ),
-    "dynamics.csv": "dynamics cell --settings results/settings/dynamics.yaml --cycle-steps 8",
+    "dynamics.csv": "dynamics cell --settings results/settings/dynamics.yaml",
 }
 
 

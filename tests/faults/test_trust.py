@@ -54,6 +54,8 @@ def dangers(code: str) -> list[str]:
             bad = [key for key, value in FORBIDDEN_SWITCHES.items() if key in switches and switches[key] != (not value)]
             if name in FORBIDDEN_CALLS or name.split(".")[-1] in FORBIDDEN_NAMES or bad:
                 found.append(f"{node.lineno}: {name} {bad}")
+            if name.startswith("Auto") and name.endswith(".from_pretrained") and "trust_remote_code" not in switches:
+                found.append(f"{node.lineno}: {name} without trust_remote_code=False")
             if name == "LlamaForCausalLM.from_pretrained" and switches.get("use_safetensors") is not True:
                 found.append(f"{node.lineno}: {name} without use_safetensors")
     return found
@@ -83,6 +85,7 @@ def test_the_rules_do_not_either():
         "subprocess.run('x', shell=True)",
         "archive.extractall(place)",
         "LlamaForCausalLM.from_pretrained(path)",
+        "AutoTokenizer.from_pretrained(path)",
     ],
 )
 def test_what_is_not_allowed_is_seen(code):
@@ -111,7 +114,11 @@ def hub(monkeypatch):
     monkeypatch.setattr(HfApi, "repo_info", lambda self, name, repo_type: SimpleNamespace(sha="ab" * 20))
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name, **pins: loaded.append(pins) or ["default"])
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, split, **pins: loaded.append(pins) or stop_here())
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda name, **pins: loaded.append(pins) or stop_here())
+    monkeypatch.setattr(
+        AutoTokenizer,
+        "from_pretrained",
+        lambda name, trust_remote_code, **pins: loaded.append(pins) or stop_here(),
+    )
     return loaded
 
 
@@ -126,7 +133,7 @@ def test_nothing_comes_from_the_hub_but_from_a_commit_that_is_named(raw, hub, ki
             load_tokenizer(Tokenizer(source="hub", name="owner/name", revision=revision), 300)
         elif kind == "perplexity":
             collect_texts(
-                Perplexity(**raw["evaluation"]["perplexity"] | {"source": "hub", "revision": revision}), Path()
+                Perplexity(**raw["evaluation"]["perplexity"] | {"source": "hub", "revision": revision}), Path(), ()
             )
         else:
             read_hub("owner/name", revision)

@@ -2,8 +2,8 @@ import peft
 import pytest
 import torch
 from relora_study.config import Model, Size
-from relora_study.model import matmul
 from relora_study.model.build import build_model
+from relora_study.model.kernels import matmul
 from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state
 from relora_study.train.loop import mean_loss
 from relora_study.train.run import start

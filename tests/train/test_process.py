@@ -14,7 +14,7 @@ import pytest
 import torch
 from relora_study.errors import UserError
 from relora_study.train import __main__ as command
-from relora_study.train.checkpoints import bytes_needed
+from relora_study.train.disk import bytes_needed
 from relora_study.train.loop import train
 from safetensors.torch import load_file
 

@@ -7,15 +7,16 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.errors import UserError
+from relora_study.model import device
 from relora_study.model.build import build_model
+from relora_study.model.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.model.relora import adapters
-from relora_study.train import loop, parallel
-from relora_study.train.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
+from relora_study.schedule import is_reset, learning_rate_ratio
+from relora_study.train import loop
 from relora_study.train.log import Recorder
 from relora_study.train.loop import take_step, train
 from relora_study.train.resets import reset
 from relora_study.train.run import start
-from relora_study.train.schedule import is_reset, learning_rate_ratio
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
@@ -226,5 +227,5 @@ def test_what_is_set_aside_never_meets_an_older_one_and_does_not_count_as_room(m
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # on a machine with GPUs, too
     with pytest.raises(UserError, match=r"runtime\.device cuda: GPU 0 is wanted, and torch .* sees 0 here; set"):
-        parallel.chosen_device("cuda")
-    assert parallel.chosen_device("auto") == CPU
+        device.chosen_device("cuda")
+    assert device.chosen_device("auto") == CPU

@@ -6,6 +6,8 @@ from .config import Cell, Study, cells
 NOMINAL_FLOPS_PER_SECOND = 1.2e11
 SHARD_BYTES_PER_ID = 1.86  # of the published parquet shards: 77.8 MB hold 20,480 rows of 2,049 ids
 OVERHEAD = 1.6  # evaluation, spectra and report, as a multiple of training
+SHARES = {"pretrain": 1.0, "evaluate": (OVERHEAD - 1) / 2, "dynamics": (OVERHEAD - 1) / 2}  # of a training, by rule
+IMPORTS = 5.0  # seconds that any job takes
 
 
 def flops_per_token(cell: Cell) -> int:
@@ -62,3 +64,9 @@ def estimated_minutes(study: Study) -> float:
     """Minutes that the whole study takes on two CPU cores, when nothing is done yet; right within a factor of two."""
     flops = sum(map(training_flops, cells(study).values()))
     return 1 + OVERHEAD * flops / NOMINAL_FLOPS_PER_SECOND / 60
+
+
+def expected_seconds(rule: str, cell: Cell | None) -> float:
+    """Seconds that a job of ``rule`` takes on one of two CPU cores, right within a factor of two or so."""
+    share = SHARES.get(rule, 0.0) if cell else 0.0
+    return IMPORTS + (2 * share * training_flops(cell) / NOMINAL_FLOPS_PER_SECOND if cell else 0.0)

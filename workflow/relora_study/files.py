@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +27,9 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = usual_mode(partial)
             write(partial)
+            set_mode(partial, mode)
             sync(partial)
             partial.replace(path)
         finally:
@@ -45,13 +48,34 @@ def write_folder_whole(place: Path, fill: Callable[[Path], Any]) -> None:
         partial.mkdir(parents=True)
         try:
             fill(partial)
-            for path in (*partial.iterdir(), partial):
+            mode = usual_mode(partial / ".partial-mode")
+            for path in partial.iterdir():
+                set_mode(path, mode)
                 sync(path)
+            sync(partial)
             shutil.rmtree(place, ignore_errors=True)
             partial.rename(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         sync(place.parent)
+
+
+def usual_mode(missing: Path) -> int:
+    """The permissions that the umask and the folder's own rules give a new file, read from one that is made and goes.
+
+    Some libraries (safetensors) write files that their owner alone may read, whatever the umask.
+    """
+    missing.touch()
+    try:
+        return stat.S_IMODE(missing.stat().st_mode)
+    finally:
+        missing.unlink()
+
+
+def set_mode(path: Path, mode: int) -> None:
+    """Give ``path`` the permissions ``mode``, where it has others: some network disks refuse to be asked."""
+    if stat.S_IMODE(path.stat().st_mode) != mode:
+        path.chmod(mode)
 
 
 @contextmanager
@@ -84,16 +108,42 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.9g"))
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """The table of readings in ``path``, as :func:`write_csv` wrote it: a domain called NA or null stays a word.
+
+    Only an empty ``value`` is missing.
+    """
+    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON with sorted keys."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+class StrictLoader(yaml.SafeLoader):
+    """YAML in which a mapping has each key once; PyYAML takes the last and drops the others in silence."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """The mapping that begins here. A key that a merge (`<<`) brings may be given once more: it is overridden."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            name, line = (key.tag, str(key.value)), key.start_mark.line + 1
+            if name in lines:
+                where = "in line" if lines[name] == line else f"in lines {lines[name]} and"
+                raise UserError(f"key {key.value!r} is given twice, {where} {line}; keep one, with all that both hold")
+            lines[name] = line
+        return node
+
+
 def read_yaml(path: Path) -> Any:
-    """Read one YAML document; a missing or malformed file is a :class:`UserError` that names it."""
+    """Read one YAML document; a :class:`UserError` names a file that is missing, malformed, or has a key twice."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
@@ -127,9 +177,3 @@ def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Pat
                 old.unlink(missing_ok=True)
         make(place)
     return place
-
-
-def code_version(*stages: str) -> str:
-    """The SHA-256 of the code of ``stages``: what was measured with other code is measured again."""
-    sources = [source for stage in stages for source in sorted((Path(__file__).parent / stage).glob("*.py"))]
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()

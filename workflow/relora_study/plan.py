@@ -9,19 +9,19 @@ from typing import Annotated
 import pandas as pd
 import torch
 import typer
-from snakemake.utils import update_config  # type: ignore[import-untyped]
 
 from .activations import activation_bytes
-from .config import Cell, Study, cells, check
+from .config import Cell, Study, cells, read_study
 from .errors import command_line
 from .estimate import data_bytes, training_flops
-from .files import read_yaml, write_csv
+from .files import write_csv
 from .model.build import count_parameters
+from .model.device import chosen_device
 from .report.published import final_values
 from .report.shapes import has_papers_shape
-from .train.checkpoints import bytes_needed, is_due
+from .schedule import is_due
+from .train.disk import bytes_needed
 from .train.loop import take_step
-from .train.parallel import chosen_device
 from .train.run import start
 
 # Dense bfloat16 operations a second with float32 sums, from the vendor's data sheets (A100 and H100 as SXM).
@@ -98,10 +98,7 @@ def plan(
     output: Annotated[Path, typer.Option(help="the CSV to write")] = Path("results/plan.csv"),
 ) -> None:
     """Print and write what each size and method of the study that CONFIGS make together costs, for one seed."""
-    merged: dict[str, object] = {}
-    for config in configs:
-        update_config(merged, read_yaml(config))
-    study = check(merged, configs)
+    study = read_study(configs)
     chosen = [cell for cell in cells(study).values() if cell.seed == study.study.seeds[0]]
     table = pd.DataFrame([cell_plan(cell, share) for cell in chosen])
     if measure:

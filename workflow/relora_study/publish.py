@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from .config import Cell, read_section
 from .errors import UserError, command_line
 from .files import read_yaml
-from .train.checkpoints import list_checkpoints
+from .model.checkpoints import list_checkpoints
 
 SHOWN = [  # suite, item, metric of evaluation.csv, and what the card calls it
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),

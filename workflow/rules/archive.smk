@@ -1,18 +1,3 @@
-rule whole_settings:
-    output:
-        "results/settings/whole.yaml",
-    log:
-        "results/logs/settings/whole.log",
-    conda:
-        "../../envs/data.yaml"
-    params:
-        yaml=as_yaml(STUDY),
-    message:
-        "Settings: all of them"
-    shell:
-        "printf %s {params.yaml:q} > {output:q} 2> {log:q}"
-
-
 # Never part of `all`: `snakemake archive`.
 rule archive:
     input:

@@ -1,12 +1,7 @@
-import fcntl
 import os
-import shutil
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
@@ -18,9 +13,11 @@ os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin,
 
 from relora_study.config import cells, check
 from relora_study.errors import UserError, refusal
-from relora_study.estimate import estimated_minutes
+from relora_study.estimate import estimated_minutes, expected_seconds
+from relora_study.imports import source_files
+from relora_study.progress import Progress
 from relora_study.report.captions import captions, chapters, shown, suite_name
-from relora_study.scheduling import (
+from relora_study.job_resources import (
     launch_command,
     node_resources,
     pretrain_megabytes,
@@ -28,36 +25,29 @@ from relora_study.scheduling import (
     reading_megabytes,
     reading_minutes,
 )
-from relora_study.schema import check_results, mark_results
-
-
-def hold_folder():
-    """A hold on this folder for as long as this process lives; with no other, what a killed Snakemake locked is freed.
-
-    Snakemake's own lock outlives it. The system takes this one back, however its process ends.
-    """
-    notes = Path(".snakemake")
-    notes.mkdir(exist_ok=True)
-    hold = (notes / "alive").open("w")
-    with suppress(OSError):  # another is alive, or the file system has no locks: Snakemake's own lock speaks
-        fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(notes / "locks", ignore_errors=True)
-    with suppress(OSError):
-        fcntl.flock(hold, fcntl.LOCK_SH)
-    return hold
-
+from relora_study.results_version import check_results, mark_results
+from relora_study.settings import STAGED, stage, stage_listing, staged_cell, staged_settings
+from relora_study.snakemake_session import filter_terminal, hold_folder, make_web_report, stop_on_interrupt
 
 try:
-    STUDY = check(config, [*workflow.configfiles])
+    # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
+    OVERLAYS = workflow.config_settings.configfiles
+    STUDY = check(
+        config,
+        [*(file for file in workflow.configfiles if file not in OVERLAYS), *OVERLAYS],
+        workflow.config_settings.config,
+    )
+    CELLS = cells(STUDY)
     check_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
+    if workflow.is_main_process:
+        stage(STUDY, CELLS, Path("results"))
 except OSError as error:
     sys.exit(f"error: {refusal(error)}")
 except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
-CELLS = cells(STUDY)
-CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation))
+CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
 RELEASED = captions({}, "only", "BLiMP")
 CHAPTERS = chapters()
 
@@ -66,25 +56,23 @@ wildcard_constraints:
     cell="|".join(CELLS),
 
 
-def code(*places):
-    """The modules of a stage, as inputs: a change to them reruns that stage alone."""
-    files = [file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))]
-    return [os.path.relpath(file) for file in files]
+def code(stage):
+    """The files that a stage's command runs, as inputs: a change to one reruns the stages that import it."""
+    return [os.path.relpath(file) for file in source_files(f"{stage}.__main__")]
 
 
-def own_files(path, wanted=True):
-    """The user's own files at ``path``, as inputs: what changes there is read again; none where it is not wanted."""
-    found = [file for file in [Path(path), *Path(path).rglob("*")] if file.is_file()] if wanted and path else []
-    return sorted(map(str, found))
-
-
-def as_yaml(settings):
-    """What a settings file holds."""
-    return yaml.safe_dump(settings.model_dump(), sort_keys=False)
+def own_files(reader, place, wanted=True):
+    """The listing of the user's own files at ``place``, which ``reader`` reads, as an input; none where not wanted."""
+    if not (wanted and place):
+        return []
+    listing = STAGED / "files" / f"{reader}.txt"
+    if workflow.is_main_process:
+        stage_listing(Path(place), listing)
+    return str(listing)
 
 
 def by_cell(amount, *arguments):
-    """What ``amount`` of relora_study.scheduling says of a job's cell, as a resource."""
+    """What ``amount`` of relora_study.job_resources says of a job's cell, as a resource."""
     return lambda wildcards: amount(CELLS[wildcards.cell], *arguments)
 
 
@@ -114,38 +102,48 @@ def parent_of_output(wildcards, output):
     return str(Path(output[0]).parent)
 
 
-def announce():
-    """Say what a study will cost before it starts, and leave the terminal to the trainings' progress."""
-    # No setting of Snakemake's silences its scheduler's "Select jobs" and "Execute n jobs" without its errors.
+PROGRESS = Progress(
+    workflow,
+    lambda rule, cell: expected_seconds(rule, CELLS.get(cell)),
+    trusted=STUDY.runtime.device != "cuda",
+)
+
+
+def begin():
+    """Mark the results, say what the study will cost, and from then on how far it is."""
     mark_results(Path("results"), STUDY.schema_version)
-    logger.addFilter(lambda record: not str(record.msg).startswith(("Select jobs to execute", "Execute ")))
+    stop_on_interrupt(filter_terminal(logger.handlers))
     on_cpu = f"about {estimated_minutes(STUDY):.0f} min on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu
     print(
         f"{len(CELLS)} cell{'s' * (len(CELLS) > 1)}: {cost}.\n"
-        "Each training says every 20 seconds how far it is; all else is in results/logs. Stop and go on at any time.",
+        "Twice a minute a line says how far the study is; all else is in results/logs. Stop and go on at any time.",
         file=sys.stderr,
     )
+    PROGRESS.start()
+
+
+def end():
+    """Say no more how far the study is."""
+    PROGRESS.stop()
+
+
+def end_unfinished():
+    """The last line after Ctrl-C; after an error, Snakemake has said what failed."""
+    PROGRESS.stop()
+    if any(getattr(found, "interrupted", False) for handler in logger.handlers for found in handler.filters):
+        print("Stopped. Run the same command again to go on from there.", file=sys.stderr)
 
 
 def web_report():
-    """After a run of the whole study: remake results/report.html, by the user's own command with `--report`."""
-    paper, page, log = (Path("results") / name for name in ("paper.pdf", "report.html", "logs/report.log"))
-    if workflow.dag_settings.targets:
+    """Once the whole study is there: remake results/report.html where the paper is newer."""
+    results = Path("results")
+    paper, page, log = (results / name for name in ("paper.pdf", "report.html", "logs/report.log"))
+    whole = [Path(file) for file in rules.all.input if isinstance(file, str)]
+    if not all(file.exists() for file in whole):
         return
     if not page.exists() or page.stat().st_mtime < paper.stat().st_mtime:
-        style = str(PACKAGE.parent / "report" / "style.css")  # the default profile's, which need not be in use
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            *sys.argv[1:],
-            "--report",
-            str(page),
-            "--report-stylesheet",
-            style,
-        ]
-        with log.open("w", encoding="utf-8") as stream:
-            if subprocess.run(command, stdout=stream, stderr=stream).returncode:
-                raise WorkflowError(f"the web report could not be made; {log} says why")
-    print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)
+        style = PACKAGE.parent / "report" / "style.css"
+        if not make_web_report(str(workflow.main_snakefile), staged_settings("whole"), style, page, log):
+            raise WorkflowError(f"the web report could not be made; {log} says why")
+        print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)

@@ -2,9 +2,9 @@
 rule tokenizer:
     input:
         code("data"),
-        own_files(STUDY.data.tokenizer.name, STUDY.data.tokenizer.source == "path"),
+        own_files("tokenizer", STUDY.data.tokenizer.name, STUDY.data.tokenizer.source == "path"),
         "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
-        settings="results/settings/data.yaml",
+        settings="results/settings/tokens.yaml",
     output:
         directory("results/data/tokenizer"),
     log:
@@ -15,17 +15,34 @@ rule tokenizer:
     localrule: STUDY.data.tokenizer.source == "hub"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=60,
-    params:
-        vocab_size=STUDY.model.vocab_size,
     message:
         "Making the tokenizer"
     shell:
         "python -m relora_study.data tokenizer --settings {input.settings:q} --documents results/data/documents"
-        " --vocab-size {params.vocab_size} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+# What only the packed corpus tells, and readings after training would fail on, is said before anything trains.
+rule enough:
+    input:
+        settings="results/settings/enough.yaml",
+        tokens="results/data/tokens",
+    output:
+        "results/data/enough.txt",
+    log:
+        "results/logs/data/enough.log",
+    localrule: True
+    conda:
+        "../../envs/data.yaml"
+    message:
+        "Checking that the corpus is enough"
+    shell:
+        "python -m relora_study.data enough --settings {input.settings:q} --tokens {input.tokens:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 if STUDY.data.source == "hub_pretokenized":

@@ -1,6 +1,6 @@
 rule dynamics:
     input:
-        code("dynamics", "model"),
+        code("dynamics"),
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/dynamics.yaml",
@@ -19,9 +19,8 @@ rule dynamics:
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
         cell=subpath(input.manifest, parent=True),
-        cycle_steps=STUDY.cycle_steps,
     message:
         "Taking the spectra of {wildcards.cell}"
     shell:
         "python -m relora_study.dynamics cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
-        " --cycle-steps {params.cycle_steps} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

@@ -1,7 +1,7 @@
 rule minimal_pairs:
     input:
         code("evaluate"),
-        own_files(STUDY.evaluation.minimal_pairs.path, STUDY.evaluation.minimal_pairs.source == "path"),
+        own_files("minimal_pairs", STUDY.evaluation.minimal_pairs.path, STUDY.evaluation.minimal_pairs.source == "path"),
         "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
         settings="results/settings/evaluation.yaml",
     output:
@@ -26,9 +26,11 @@ rule minimal_pairs:
 rule texts:
     input:
         code("evaluate"),
-        own_files(STUDY.evaluation.perplexity.path, STUDY.evaluation.perplexity.source == "path"),
+        own_files("perplexity", STUDY.evaluation.perplexity.path, STUDY.evaluation.perplexity.source == "path"),
         "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
         settings="results/settings/evaluation.yaml",
+        # Only its vocabulary is read: lists of ids are held to it.
+        tokenizer="results/data/tokenizer",
     output:
         "results/evaluation/texts.parquet",
     log:
@@ -47,17 +49,16 @@ rule texts:
         "Collecting the texts for perplexity"
     shell:
         "python -m relora_study.evaluate texts --settings {input.settings:q} --documents results/data/documents"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule evaluate:
     input:
-        code("evaluate", "model"),
+        code("evaluate"),
         "results/data/tokenizer",
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",
-        settings="results/settings/evaluation.yaml",
-        dynamics="results/settings/dynamics.yaml",
+        settings="results/settings/measurement.yaml",
         pairs="results/evaluation/minimal_pairs",
         texts="results/evaluation/texts.parquet",
     output:
@@ -75,10 +76,8 @@ rule evaluate:
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
         cell=subpath(input.manifest, parent=True),
-        held_out_tokens=STUDY.data.held_out_tokens_per_domain,
     message:
         "Evaluating {wildcards.cell}"
     shell:
-        "python -m relora_study.evaluate cell --settings {input.settings:q} --dynamics-settings {input.dynamics:q}"
-        " --cell {params.cell:q} --data results/data --pairs {input.pairs:q} --texts {input.texts:q}"
-        " --held-out-tokens-per-domain {params.held_out_tokens} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.evaluate cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
+        " --pairs {input.pairs:q} --texts {input.texts:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

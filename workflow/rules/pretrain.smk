@@ -2,6 +2,7 @@ rule pretrain:
     input:
         config="results/cells/{cell}/config.yaml",
         tokens="results/data/tokens",
+        enough=ancient("results/data/enough.txt"),
     output:
         manifest="results/cells/{cell}/manifest.json",
     log:

@@ -1,7 +1,7 @@
 # Code is no input here: a comment must not cost the download, the conversion and all trainings. Force with `-R shards`.
 rule shards:
     input:
-        settings="results/settings/data.yaml",
+        settings="results/settings/tokens.yaml",
     output:
         "results/data/shards.json",
     log:
@@ -20,19 +20,16 @@ rule shards:
     # The shards themselves are no output: Snakemake would delete them before a rerun, which goes on from them.
     params:
         folder="results/data/shards",
-        context_length=STUDY.model.context_length,
-        vocab_size=STUDY.model.vocab_size,
     message:
         "Getting the shards"
     shell:
         "python -m relora_study.data shards --settings {input.settings:q} --folder {params.folder:q}"
-        " --context-length {params.context_length} --vocab-size {params.vocab_size} --threads {threads}"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
+        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 rule convert:
     input:
-        settings="results/settings/data.yaml",
+        settings="results/settings/tokens.yaml",
         shards="results/data/shards.json",
         # The manifest quotes its hash; made again, it does not change the ids.
         tokenizer=ancient("results/data/tokenizer"),
@@ -48,12 +45,8 @@ rule convert:
     resources:
         mem_mb=4000,
         runtime=60 + STUDY.data.hub_pretokenized.shards // 4,
-    params:
-        context_length=STUDY.model.context_length,
-        vocab_size=STUDY.model.vocab_size,
     message:
         "Converting the shards"
     shell:
         "python -m relora_study.data convert --settings {input.settings:q} --shards {input.shards:q}"
-        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --vocab-size {params.vocab_size}"
-        " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

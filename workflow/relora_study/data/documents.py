@@ -1,12 +1,42 @@
-"""Documents, cleaned and split: each document's hash alone decides where it goes."""
+"""Documents, cleaned and split: each document's hash alone decides where it goes. No corpus is held in memory."""
 
+import errno
 import hashlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.parquet import ParquetFile, ParquetWriter
 
 from ..errors import UserError
+from ..files import write_whole
+from .progress import progress
 
-COLUMNS = ["id", "domain", "text"]
+SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.string())])
+PARTS = ("train", "held_out")
+BATCH_CHARACTERS = 2**22  # of text held at a time, and of a row group
+CACHE_KIBIBYTES = 64 * 1024
+TABLE = """
+    CREATE TABLE documents (hash TEXT, held_out INTEGER, id TEXT, domain TEXT, digest BLOB UNIQUE, text TEXT);
+    CREATE INDEX by_hash ON documents (held_out, hash);
+"""
+
+Item = TypeVar("Item")
+
+
+class Document(NamedTuple):
+    """A text, where it comes from, and whether it may train."""
+
+    id: str
+    domain: str
+    text: str
+    held_out_only: bool = False
 
 
 def hash_of(identifier: str) -> str:
@@ -14,15 +44,111 @@ def hash_of(identifier: str) -> str:
     return hashlib.sha256(identifier.encode()).hexdigest()
 
 
-def split(documents: pd.DataFrame, held_out_fraction: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Training and held-out documents (id, domain, text), each ordered by hash, so that a prefix is a fair sample.
+def split(documents: Iterable[Document], held_out_fraction: float, output: Path) -> None:
+    """Write train.parquet and held_out.parquet (id, domain, text), each ordered by hash: a prefix is a fair sample.
 
-    Empty documents and repeated texts are dropped. Raises :class:`UserError` where either part is left empty.
+    Empty documents and repeated texts are dropped. A database on the disk of ``output`` sorts them. Raises
+    :class:`UserError` where either part is left empty.
     """
-    kept = documents[documents.text.str.strip() != ""].drop_duplicates("text")
-    kept = kept.assign(hash=kept.id.map(hash_of)).sort_values("hash", kind="stable")
-    held_out = kept.held_out_only | (kept.hash.map(lambda value: int(value, 16) / 2**256) < held_out_fraction)
-    train, rest = kept.loc[~held_out, COLUMNS], kept.loc[held_out, COLUMNS]
-    if train.empty or rest.empty:
-        raise UserError(f"{len(kept)} documents with text leave no training or no held-out document; add documents")
-    return train, rest
+    output.mkdir(parents=True, exist_ok=True)
+    with _database(output / ".sorting.sqlite") as database:
+        _fill(database, documents, held_out_fraction)
+        counts = [_count(database, held_out) for held_out in (0, 1)]
+        if not all(counts):
+            raise UserError(
+                f"{sum(counts)} documents with text leave no training or no held-out document; add documents"
+            )
+        for held_out, name in enumerate(PARTS):
+            rows = database.execute(
+                "SELECT id, domain, text FROM documents WHERE held_out = ? ORDER BY hash, rowid", (held_out,)
+            )
+            shown = progress(rows, counts[held_out], f"writing {name} documents", " documents")
+            write_whole(output / f"{name}.parquet", partial(_write, rows=shown))
+
+
+@contextmanager
+def _database(path: Path) -> Iterator[sqlite3.Connection]:
+    """An empty table of documents in a file that goes afterwards. The disk's refusal is an :class:`OSError`."""
+    path.unlink(missing_ok=True)  # a killed process left it
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIBIBYTES}"):
+                database.execute(f"PRAGMA {pragma}")
+            database.executescript(TABLE)
+            yield database
+    except sqlite3.OperationalError as error:
+        full = "full" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error), str(path.parent)) from error
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _fill(database: sqlite3.Connection, documents: Iterable[Document], held_out_fraction: float) -> None:
+    """Insert the documents that have a text not seen before."""
+    database.execute("BEGIN")
+    for document in progress(documents, None, "reading documents", " documents"):
+        if document.text.strip():
+            hashed = hash_of(document.id)
+            held_out = document.held_out_only or int(hashed, 16) / 2**256 < held_out_fraction
+            digest = hashlib.sha256(document.text.encode()).digest()
+            row = (hashed, int(held_out), document.id, document.domain, digest, document.text)
+            database.execute("INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, ?, ?)", row)
+    database.execute("COMMIT")
+
+
+def _count(database: sqlite3.Connection, held_out: int) -> int:
+    found = database.execute("SELECT count(*) FROM documents WHERE held_out = ?", (held_out,))
+    return int(found.fetchone()[0])
+
+
+def _write(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
+    with ParquetWriter(path, SCHEMA) as writer:
+        for batch in batches(rows, lambda row: len(row[2]), BATCH_CHARACTERS):
+            columns = [pa.array(column, pa.string()) for column in zip(*batch, strict=True)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=SCHEMA))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Documents that :func:`split` wrote to ``path``, read a batch at a time; of ``domains`` alone, if not None."""
+
+    path: Path
+    domains: frozenset[str] | None = None
+
+    def _columns(self, *names: str) -> Iterator[pa.Table]:
+        with ParquetFile(self.path) as file:
+            for number in range(file.num_row_groups):
+                table = file.read_row_group(number, columns=["domain", *names])
+                if self.domains is not None:
+                    table = table.filter(pc.is_in(table["domain"], pa.array(sorted(self.domains), pa.string())))
+                yield table
+
+    def texts(self) -> Iterator[str]:
+        """The texts, in their order."""
+        for batch in self._columns("text"):
+            yield from batch["text"].to_pylist()
+
+    def all_domains(self) -> frozenset[str]:
+        """Every domain that has a document."""
+        return frozenset(name for batch in self._columns() for name in batch["domain"].unique().to_pylist())
+
+    def size(self) -> tuple[int, int]:
+        """How many documents there are, and the bytes of their texts in UTF-8."""
+        documents = size = 0
+        for batch in self._columns("text"):
+            documents += len(batch)
+            size += pc.sum(pc.binary_length(batch["text"])).as_py() or 0
+        return documents, size
+
+
+def batches(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
+    """``items`` in lists that end with the item that brings the sum of their sizes to ``most``."""
+    batch, total = [], 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= most:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch

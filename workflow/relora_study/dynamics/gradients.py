@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from ..model.loss import head_cross_entropy
+from ..model.kernels.cross_entropy import head_cross_entropy
 from .matrices import MODULES, Matrices, parameters
 
 MICRO_BATCH_TOKENS = 1024

@@ -41,7 +41,7 @@ def stored_matrices(checkpoint: Path, device: torch.device) -> Matrices:
 def adapter_factors(adapters: Mapping[str, Factors], layers: int) -> dict[str, Factors]:
     """Adapters by component, A [layers, r, in] and B [layers, out, r]; components without adapters are left out.
 
-    ``adapters`` is what `train.checkpoints.load_adapters` returns, keyed by the module's full name.
+    ``adapters`` is what `model.checkpoints.load_adapters` returns, keyed by the module's full name.
     """
     names = {component: [f"model.layers.{i}.{module}" for i in range(layers)] for component, module in MODULES.items()}
     return {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..config import Method
-from ..train.checkpoints import load_adapters, load_model, read_metadata
+from ..model.checkpoints import load_adapters, load_model, read_metadata
 from .circuits import authors_ov, ov_circuit_factors
 from .gradients import gradients
 from .low_rank import low_rank_spectrum

@@ -11,14 +11,17 @@ import typer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..config import Cell, Dynamics, Evaluation, read_section
-from ..data.tokenizer import open_tokenizer
+from ..config import Cell, Evaluation, read_section
+from ..data.documents import Stored
+from ..data.tokenizer import id_count, open_tokenizer
 from ..data.tokens import held_out_batch
 from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
 from ..memory import keep_freed_memory
-from ..train.checkpoints import due_steps, is_evaluated, list_checkpoints
-from ..train.parallel import chosen_device
+from ..model.checkpoints import list_checkpoints
+from ..model.device import chosen_device
+from ..schedule import due_steps, is_evaluated
+from ..settings import MeasurementSettings
 from .bench import Bench, measure_once
 from .domains import collect_texts
 from .minimal_pairs import encode_pairs
@@ -38,8 +41,8 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
     """Collect the suite of minimal pairs, one .jsonl a paradigm."""
     chosen = read_section(Evaluation, settings).minimal_pairs
     if chosen.source == "templated":
-        texts = pd.read_parquet(documents / "train.parquet").text
-        pairs = pd.DataFrame([pair for paradigm in templated_suite(texts).values() for pair in paradigm])
+        suite = templated_suite(Stored(documents / "train.parquet").texts())
+        pairs = pd.DataFrame([pair for paradigm in suite.values() for pair in paradigm])
     elif chosen.source == "hub":
         pairs = read_hub(chosen.path or BLIMP_ON_THE_HUB, chosen.revision)
     else:
@@ -53,31 +56,21 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
 
 
 @app.command()
-def texts(settings: Place, documents: Place, output: Place) -> None:
-    """Collect the texts whose perplexity is measured, as a table of domain and text."""
-    collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet")
+def texts(settings: Place, documents: Place, tokenizer: Place, output: Place) -> None:
+    """Collect the texts whose perplexity is measured, as a table of domain and text, or ids of the TOKENIZER's."""
+    known = frozenset(open_tokenizer(tokenizer).get_vocab().values())
+    collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet", known)
     write_whole(output, collected.to_parquet)
 
 
 @app.command()
-def cell(
-    settings: Place,
-    dynamics_settings: Place,
-    cell: Place,
-    data: Place,
-    pairs: Place,
-    texts: Place,
-    held_out_tokens_per_domain: Count,
-    threads: Count,
-    output: Place,
-) -> None:
+def cell(settings: Place, cell: Place, data: Place, pairs: Place, texts: Place, threads: Count, output: Place) -> None:
     """Measure every evaluated checkpoint of CELL that is not measured yet, and write all to OUTPUT."""
     torch.set_num_threads(threads)
     keep_freed_memory()  # pages that each layer takes again cost a seventh of the time
-    evaluation, trained = read_section(Evaluation, settings), read_section(Cell, cell / "config.yaml")
-    sequences = read_section(Dynamics, dynamics_settings).batch_sequences
-    batch = held_out_batch(data / "tokens", sequences, trained.model.context_length).tolist()
-    most = held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
+    evaluation, trained = read_section(MeasurementSettings, settings), read_section(Cell, cell / "config.yaml")
+    batch = held_out_batch(data / "tokens", evaluation.batch_sequences, trained.model.context_length).tolist()
+    most = evaluation.held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
     tokenizer = _tokenizer_of(trained, data / "tokenizer")
     bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
     found = list_checkpoints(cell, due_steps(trained))
@@ -117,9 +110,9 @@ def open_bench(
 def _tokenizer_of(trained: Cell, place: Path) -> PreTrainedTokenizerBase:
     """The tokenizer in ``place``. Raises :class:`UserError` where it may give ids that the cell's model has not."""
     tokenizer, known = open_tokenizer(place), trained.model.vocab_size
-    if len(tokenizer) > known:
+    if (size := id_count(tokenizer)) > known:
         raise UserError(
-            f"{place} has {len(tokenizer)} entries, more than the {known} of {trained.name}'s model;"
+            f"{place} has {size} entries, more than the {known} of {trained.name}'s model, up to its largest id;"
             " take the tokenizer that the cell was trained with, or raise model.vocab_size and train it again"
         )
     return tokenizer

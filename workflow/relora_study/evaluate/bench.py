@@ -9,8 +9,10 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from ..files import code_version, once, write_csv, write_whole
-from ..train.checkpoints import CPU, load_model, read_metadata
+from ..files import once, read_csv, write_csv, write_whole
+from ..imports import code_version
+from ..model.checkpoints import load_model, read_metadata
+from ..model.device import CPU
 from .minimal_pairs import accuracies, judge
 from .perplexity import Texts, perplexities, score_texts
 from .scoring import negative_log_likelihoods
@@ -47,7 +49,7 @@ def measure_once(bench: Bench, checkpoint: Path, folder: Path) -> pd.DataFrame:
     each text its loss (-texts.parquet); under the checkpoint's name and a key of its weights, the bench and this code.
     """
     weights = read_metadata(checkpoint).sha256["model.safetensors"]
-    depends_on = weights, bench.fingerprint, code_version("evaluate", "model")
+    depends_on = weights, bench.fingerprint, code_version("evaluate.bench")
 
     def make(place: Path) -> None:
         measured = measure(bench, checkpoint)
@@ -55,7 +57,7 @@ def measure_once(bench: Bench, checkpoint: Path, folder: Path) -> pd.DataFrame:
         write_whole(place.with_name(f"{place.stem}-texts.parquet"), measured.texts.to_parquet)
         write_csv(place, measured.table)
 
-    return pd.read_csv(once(folder, checkpoint.name, depends_on, make))
+    return read_csv(once(folder, checkpoint.name, depends_on, make))
 
 
 class Measured(NamedTuple):

@@ -3,15 +3,17 @@
 from pathlib import Path
 
 import datasets
-import pandas as pd
+import pyarrow as pa
 from datasets.exceptions import DatasetsError
 
 from ..data.hub import HUB_ERRORS, commit, first_line
 from ..errors import UserError
 
 
-def load_configurations(name: str, revision: str | None, split: str, section: str) -> dict[str, pd.DataFrame]:
+def load_configurations(name: str, revision: str | None, split: str, section: str) -> dict[str, pa.Table]:
     """A dataset's ``split`` by configuration; ``name`` is a repository, or a folder that holds a copy of one.
+
+    The library runs no Python of a dataset's own, and refuses one that needs it.
 
     A repository is read at the commit ``revision``. ``section`` of the configuration gave both, for the
     :class:`UserError` where the dataset cannot be read or no commit is named.
@@ -19,15 +21,16 @@ def load_configurations(name: str, revision: str | None, split: str, section: st
     pinned = {} if Path(name).is_dir() else {"revision": commit(name, revision, f"{section}.revision", "dataset")}
     try:
         parts = datasets.get_dataset_config_names(name, **pinned)
-        return {part: datasets.load_dataset(name, part, split=split, **pinned).to_pandas() for part in parts}
-    except (*HUB_ERRORS, DatasetsError) as error:
+        loaded = {part: datasets.load_dataset(name, part, split=split, **pinned) for part in parts}
+        return {part: dataset.with_format("arrow")[:] for part, dataset in loaded.items()}
+    except (*HUB_ERRORS, DatasetsError, RuntimeError) as error:
         way_out = "give a dataset on the Hub, or the folder of a copy"
         raise UserError(
             f"{section}.path: cannot load split {split} of {name}: {first_line(error)}; {way_out}"
         ) from error
 
 
-def require_columns(table: pd.DataFrame, columns: set[str], name: str) -> None:
+def require_columns(table: pa.Table, columns: set[str], name: str) -> None:
     """Raise :class:`UserError` where ``table``, of the dataset ``name``, lacks one of ``columns``."""
-    if lacking := sorted(columns - set(table.columns)):
-        raise UserError(f"{name} has no column {', '.join(lacking)}; it has {', '.join(table.columns)}")
+    if lacking := sorted(columns - set(table.column_names)):
+        raise UserError(f"{name} has no column {', '.join(lacking)}; it has {', '.join(table.column_names)}")

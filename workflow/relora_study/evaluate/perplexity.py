@@ -9,6 +9,7 @@ import pandas as pd
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
+from .domains import MACRO_AVERAGE, OVERALL
 from .scoring import negative_log_likelihoods
 
 AVERAGED = ["token_perplexity", "mean_text_perplexity", "loss", "bits_per_byte"]
@@ -93,7 +94,7 @@ def perplexities(scored: pd.DataFrame) -> pd.DataFrame:
     """
     measured = {str(name): _measure(group) for name, group in scored.groupby("domain", sort=False)}
     averages = pd.DataFrame(measured).T[AVERAGED].mean()
-    measured |= {"overall": _measure(scored), "macro_average": averages.to_dict()}
+    measured |= {OVERALL: _measure(scored), MACRO_AVERAGE: averages.to_dict()}
     rows = [(item, metric, value) for item, values in measured.items() for metric, value in values.items()]
     return pd.DataFrame(rows, columns=["item", "metric", "value"])
 

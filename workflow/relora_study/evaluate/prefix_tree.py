@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from ..model.loss import head_log_probabilities
+from ..model.kernels.cross_entropy import head_log_probabilities
 from .scoring import Ids, batches, check_vocabulary, padded
 
 ROW_TOKENS = 64  # longer rows share more prefixes, and pay for it in attention

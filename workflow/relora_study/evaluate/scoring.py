@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..errors import UserError
-from ..model.loss import head_log_probabilities
+from ..model.kernels.cross_entropy import head_log_probabilities
 
 Ids = tuple[int, ...]
 T = TypeVar("T")

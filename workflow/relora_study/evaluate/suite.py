@@ -1,14 +1,17 @@
 """Suites of minimal pairs in BLiMP's JSONL schema: fetched, checked, read."""
 
-import io
-import json
 import re
 import urllib.request
 import zipfile
-from pathlib import Path
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 
+from ..data.folder import is_hidden, list_documents
+from ..data.reader import parse_objects, read_objects, require_unicode
 from ..errors import UserError
 from ..files import sha256, write_whole
 from .hub import load_configurations, require_columns
@@ -18,7 +21,9 @@ BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
 BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
 BLIMP_PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
 PAIRS_A_PARADIGM = 1000  # of BLiMP
-FIELDS = ["sentence_good", "sentence_bad", "linguistics_term", "UID", "pairID"]
+SENTENCES = ["sentence_good", "sentence_bad"]
+FIELDS = [*SENTENCES, "linguistics_term", "UID", "pairID"]
+SECTION = "evaluation.minimal_pairs"
 
 
 def download_blimp(output: Path) -> Path:
@@ -43,10 +48,14 @@ def read_hub(name: str, revision: str | None = None) -> pd.DataFrame:
 
     Its configurations are paradigms, as BLiMP's.
     """
-    parts = load_configurations(name, revision, "train", "evaluation.minimal_pairs")
-    pairs = pd.concat(parts.values(), ignore_index=True).rename(columns={"pair_id": "pairID"})
-    require_columns(pairs, set(FIELDS), name)
-    return _checked(pairs[FIELDS].astype(str), name)
+    parts = load_configurations(name, revision, "train", SECTION)
+    pairs = []
+    for configuration, table in parts.items():
+        table = table.rename_columns(["pairID" if column == "pair_id" else column for column in table.column_names])
+        require_columns(table, set(FIELDS), name)
+        rows = enumerate(table.select(FIELDS).to_pylist())
+        pairs += [_pair(row, f"{name} ({configuration}), row {number}") for number, row in rows]
+    return _checked(pd.DataFrame(pairs, columns=FIELDS), name)
 
 
 def read_suite(path: Path) -> pd.DataFrame:
@@ -55,9 +64,7 @@ def read_suite(path: Path) -> pd.DataFrame:
     Raises :class:`UserError` that names the file and line of a pair that is not JSON or lacks a field, or the paradigm
     of one that repeats or whose name could lead out of a folder.
     """
-    pairs = pd.DataFrame(
-        [_parse(name, number, line) for name, text in _texts(path) for number, line in enumerate(text.splitlines(), 1)]
-    )
+    pairs = pd.DataFrame([_pair(row, f"{name}, line {number}") for name, number, row in _rows(path)], columns=FIELDS)
     if pairs.empty:
         raise UserError(f"{path} holds no .jsonl file with minimal pairs")
     return _checked(pairs, str(path))
@@ -91,22 +98,33 @@ def missing_of_blimp(pairs: pd.DataFrame) -> str:
     return "; ".join(named + [f"{count} pairs, not {PAIRS_A_PARADIGM}, of {name}" for name, count in short.items()])
 
 
-def _texts(path: Path) -> list[tuple[str, str]]:
+def _rows(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+    """The objects of the suite's files: each with its file's name and its line."""
     try:
         if path.is_dir():
-            return [(str(file), file.read_text(encoding="utf-8")) for file in sorted(path.rglob("*.jsonl"))]
-        with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive:
-            names = sorted(name for name in archive.namelist() if name.endswith(".jsonl") and "__MACOSX" not in name)
-            return [(name, archive.read(name).decode("utf-8")) for name in names]
-    except (OSError, UnicodeDecodeError, zipfile.BadZipFile) as error:
+            listing = list_documents(path, SECTION, (".jsonl",))
+            listing.say(SECTION)
+            for file in listing.files:
+                yield from ((str(file), number, row) for number, row in read_objects(file))
+        else:
+            with zipfile.ZipFile(path) as archive:
+                for name in sorted(archive.namelist()):
+                    parts = PurePosixPath(name).parts
+                    if name.lower().endswith(".jsonl") and not is_hidden(part for part in parts if part != ".."):
+                        with archive.open(name) as stream:
+                            yield from ((name, number, row) for number, row in parse_objects(stream, name))
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(f"minimal_pairs.path: cannot read {path}: {error}") from error
 
 
-def _parse(name: str, number: int, line: str) -> dict[str, str]:
-    try:
-        pair = json.loads(line)
-        if empty := [field for field in FIELDS if pair[field] is None]:
-            raise ValueError(f"{', '.join(empty)} is null")
-        return {field: str(pair[field]) for field in FIELDS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{name}, line {number}: not a minimal pair ({type(error).__name__}: {error})") from error
+def _pair(row: dict[str, Any], place: str) -> dict[str, str]:
+    """The fields of a pair: two sentences, and names, which may be numbers."""
+    for name in FIELDS:
+        value = row.get(name)
+        if value is None:
+            raise UserError(f"{place}: not a minimal pair ({name} is {'null' if name in row else 'missing'})")
+        if not isinstance(value, str) and (name in SENTENCES or type(value) is not int):
+            raise UserError(f"{place}: not a minimal pair ({name} is {value!r:.40}, no text)")
+        if not require_unicode(str(value), place).strip() and name in SENTENCES:
+            raise UserError(f"{place}: not a minimal pair ({name} is empty)")
+    return {name: str(row[name]) for name in FIELDS}

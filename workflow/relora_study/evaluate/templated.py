@@ -101,7 +101,8 @@ PARADIGMS: dict[str, tuple[str, Callable[[list[str]], Iterable[Pair]]]] = {
 
 def templated_suite(texts: Iterable[str]) -> dict[str, list[dict[str, str]]]:
     """The suite by paradigm, over the nouns that ``texts`` use often enough; the same texts give the same pairs."""
-    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()))
+    wanted = {*NOUNS, *map(_plural, NOUNS)}
+    counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()) if word in wanted)
     nouns = [noun for noun in NOUNS if counts[noun] >= RAREST and counts[_plural(noun)] >= RAREST] or NOUNS
     return {name: _draw(name, phenomenon, make(nouns)) for name, (phenomenon, make) in PARADIGMS.items()}
 

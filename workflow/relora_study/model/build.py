@@ -1,4 +1,4 @@
-"""The base model: transformers' Llama, in the shape and with the first weights that the configuration asks for."""
+"""The base model: transformers' Llama, with the shape and the initialization that the configuration asks for."""
 
 import torch
 from torch import nn
@@ -6,11 +6,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from ..config import Cell, Model, Size
-from . import attention
-from .matmul import Linear, linears
+from .kernels import attention
+from .kernels.linear import Linear, linears
+from .kernels.rms_norm import RMSNorm
+from .kernels.swiglu import SwiGLU
 from .relora import add_adapters
-from .rms_norm import RMSNorm
-from .swiglu import SwiGLU
 
 
 def llama_config(size: Size, model: Model) -> LlamaConfig:
@@ -33,7 +33,7 @@ def llama_config(size: Size, model: Model) -> LlamaConfig:
 
 
 def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
-    """A fresh model whose weights depend on ``seed`` alone; transformers' own but for what kernels keep.
+    """A fresh model whose weights depend on ``seed`` alone: transformers' Llama, computed by this project's kernels.
 
     ``initialization: pytorch`` is what the paper's code does (Embedding N(0, 1), Linear kaiming-uniform with
     a = sqrt 5: PyTorch's ``reset_parameters``); ``normal`` is transformers' own N(0, 0.02).
@@ -58,7 +58,7 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 
 
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
-    """The same model with this project's attention, products, norms and SwiGLU: the same weights and function."""
+    """Give ``llama`` this project's attention, products, norms and SwiGLU, in place; weights and function stay."""
     llama.set_attn_implementation(attention.NAME)
     for name, linear in linears(llama).items():
         llama.set_submodule(name, Linear(linear.weight))

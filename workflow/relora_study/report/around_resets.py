@@ -4,17 +4,16 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-FULL = "full"
 MEASURED = ["loss", "gradient_norm", "update_norm"]
 
 
-def over_full_rank(log: pd.DataFrame) -> pd.DataFrame:
-    """``log`` with its losses over those of full rank of the same size and seed, which saw the same batches.
+def over_full_rank(log: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
+    """``log`` with its losses over those of method ``baseline`` at the same size and seed, which saw the same batches.
 
     What is common to a batch cancels, and with it most of the noise. Cells without such a partner keep their losses.
     """
     keys = ["size", "seed", "step"]
-    full = log[log.method == FULL][[*keys, "loss"]].rename(columns={"loss": "of_full"})
+    full = log[log.method == baseline][[*keys, "loss"]].rename(columns={"loss": "of_full"})
     both = log.merge(full, on=keys, how="left")
     return both.assign(loss=both.loss - both.of_full.fillna(0.0)).drop(columns="of_full")
 

@@ -45,7 +45,8 @@ def audit(results: Results) -> pd.DataFrame:
 
 
 def _evidence(results: Results, cell: Cell, pattern: pd.Series) -> Evidence:
-    log, regular = over_full_rank(results.own_table("log.csv")), regular_readings(results)
+    log = over_full_rank(results.own_table("log.csv"), results.baseline)
+    regular = regular_readings(results)
     after = pd.concat(
         published_readings(results, quantity, metric).assign(quantity=quantity, metric=metric)
         for quantity, metric in (("weights", "per"), ("updates", "per"), ("updates", "frobenius_norm"))

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from ..config import Cell, Evaluation
 from ..config import Report as Settings
+from ..config.evaluated import BLIMP, PALOMA, is_blimp, is_paloma, own_name
+from ..files import read_yaml
 from .shapes import has_papers_shape
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
@@ -16,21 +16,22 @@ SUITES = {"templated": "the project's templated minimal pairs (not BLiMP)"}
 OVERLAY = " Thin dashed lines: the released curves of the paper."
 
 
-def suite_name(evaluation: Evaluation) -> str:
-    """What the minimal pairs are: BLiMP, by the name of its file or dataset, another suite, or the project's own."""
+def suite_name(evaluation: Evaluation, report: Settings | None = None) -> str:
+    """What the minimal pairs are called: as the user says, the project's own, BLiMP, or by their file or dataset."""
     pairs = evaluation.minimal_pairs
-    return SUITES.get(pairs.source) or _named(pairs.path if pairs.source != "url" else None, "BLiMP")
+    if report and report.suite:
+        return report.suite
+    return SUITES.get(pairs.source) or (BLIMP if is_blimp(pairs) else own_name(pairs.path))
 
 
-def texts_name(evaluation: Evaluation) -> str:
-    """What the texts are whose perplexity is measured, in the same way."""
+def texts_name(evaluation: Evaluation, report: Settings | None = None) -> str:
+    """What the texts of perplexity are called: as the user says, held-out documents, Paloma, or by their place."""
     texts = evaluation.perplexity
-    return "held-out documents" if texts.source == "held_out" else _named(texts.path, "Paloma")
-
-
-def _named(path: str | None, usual: str) -> str:
-    """``usual`` where ``path`` does not say otherwise; else the name that it ends in."""
-    return usual if path is None or usual.lower() in path.lower() else Path(path).stem
+    if report and report.texts:
+        return report.texts
+    if texts.source == "held_out":
+        return "held-out documents"
+    return PALOMA if is_paloma(texts) else own_name(texts.path)
 
 
 def shown(report: Settings, cells: Mapping[str, Cell]) -> Shown:
@@ -51,12 +52,12 @@ def captions(cells: Mapping[str, Cell], published: Shown, suite: str) -> dict[st
         else " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
         "overlay": OVERLAY if published == "overlay" else "",
     }
-    texts = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    texts = read_yaml(FILE)
     chosen = texts["published"] if published == "only" else texts
     return {kind: {name: chosen[kind][name].format(**words) for name in chosen[kind]} for kind in ("figures", "tables")}
 
 
 def chapters() -> dict[str, str]:
     """The chapter of the web report that each figure belongs to."""
-    texts = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    texts = read_yaml(FILE)
     return {name: chapter for chapter, names in texts["chapters"].items() for name in names}

@@ -60,7 +60,7 @@ def _recipe(results: Results) -> str:
     tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
     return (
         f"Each trained for {cell.train.steps:,} optimizer steps of {cell.train.batch_size} sequences of"
-        f" {cell.model.context_length:,} tokens: {tokens:,} tokens, at a peak rate of {cell.train.learning_rate:g}."
+        f" {cell.model.context_length:,} tokens: {tokens:,} tokens, at a peak rate of {results.peak_rates()}."
     )
 
 

@@ -27,6 +27,7 @@ class Results:
     published: Shown = "off"
     suite: str = "BLiMP"
     texts: str = "Paloma"
+    chosen_baseline: str | None = None
     _read_already: dict[str, pd.DataFrame] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -56,9 +57,21 @@ class Results:
             self._read_already[file] = pd.concat(parts, ignore_index=True)
         return self._read_already[file]
 
+    @property
+    def baseline(self) -> str | None:
+        """The method of full rank that the others are compared with: the chosen one, or else the first of rank 0."""
+        whole = (cell.method_name for cell in self.cells.values() if not cell.method.rank)
+        return self.chosen_baseline or next(whole, None)
+
+    def peak_rates(self) -> str:
+        """The cells' peak learning rates, each once."""
+        return " and ".join(f"{rate:g}" for rate in dict.fromkeys(c.train.learning_rate for c in self.cells.values()))
+
     def full_rank_of(self, cell: Cell) -> Cell | None:
         """What ``cell``, which has adapters, is compared with: full rank, the same size and seed; None without it."""
-        return self.cells.get(cell_name(cell.size_name, "full", cell.seed)) if cell.method.rank else None
+        if not cell.method.rank or self.baseline is None:
+            return None
+        return self.cells.get(cell_name(cell.size_name, self.baseline, cell.seed))
 
     def manifest(self, cell: Cell) -> dict[str, Any]:
         """What ``cell`` wrote of its run when it ended."""
@@ -95,8 +108,9 @@ def open_results(results: Path) -> Results:
     chosen = read_section(Selection, settings / "study.yaml")
     cells = {name: read_section(Cell, folder / name / "config.yaml") for name in chosen.cell_names}
     evaluation = read_section(Evaluation, settings / "evaluation.yaml")
-    published = shown(read_section(Report, settings / "report.yaml"), cells)
-    return Results(folder, cells, published, suite_name(evaluation), texts_name(evaluation))
+    report = read_section(Report, settings / "report.yaml")
+    names = suite_name(evaluation, report), texts_name(evaluation, report)
+    return Results(folder, cells, shown(report, cells), *names, chosen.baseline)
 
 
 def full_rank(cell: Cell, component: str) -> int:

@@ -100,7 +100,7 @@ def _study(results: Results) -> dict[str, str]:
         "context": f"{cell.model.context_length:,}",
         "vocabulary": f"{cell.model.vocab_size:,}",
         "tokens": f"{recipe.steps * recipe.batch_size * cell.model.context_length:,}",
-        "rate": f"{recipe.learning_rate:g}",
+        "rate": results.peak_rates(),
         "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
         "decay": f"{recipe.weight_decay:g}",
         "suite": results.suite,

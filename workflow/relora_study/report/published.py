@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..train.schedule import learning_rate_ratio
+from ..schedule import learning_rate_ratio
 from .numbers import plain
 from .round_off import FORMATS, random_product
 from .shapes import LEARNING_RATE, RANK, RESET_PERIOD, SCHEDULES, STEPS, WIDTHS

@@ -29,6 +29,7 @@ PUBLISHED = {
 }
 
 matplotlib.use("Agg")
+matplotlib.rcdefaults()  # a matplotlibrc in the working directory is read before the one that report/__init__.py names
 matplotlib.rcParams.update(
     {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "lines.markersize": 3.5}
 )

@@ -23,11 +23,11 @@ from ..data.tokens import open_tokens, read_manifest, row, row_count
 from ..errors import UserError, command_line
 from ..files import write_json
 from ..memory import release_freed_memory
-from .checkpoints import due_steps, list_checkpoints, read_metadata
+from ..model.checkpoints import list_checkpoints, read_metadata
+from ..schedule import due_steps, is_reset
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
 from .run import Run
-from .schedule import is_reset
 
 STOPPED = 75  # exit code of a run that saved its state and stopped: EX_TEMPFAIL of sysexits.h, try again
 

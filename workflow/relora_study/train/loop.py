@@ -10,14 +10,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import Cell
-from ..model.loss import head_cross_entropy
+from ..model.checkpoints import save_checkpoint
+from ..model.kernels.cross_entropy import head_cross_entropy
 from ..model.relora import adapters
+from ..schedule import is_due, is_reset, learning_rate_ratio
 from . import parallel
-from .checkpoints import check_disk, is_due, save_checkpoint
+from .disk import check_disk
 from .log import Recorder, Row
 from .resets import reset
 from .run import Run, begin_adapters, start
-from .schedule import is_reset, learning_rate_ratio
 from .state import newest_whole_state, restore_state, save_state, set_aside_another_configurations_run
 
 SECONDS_BETWEEN_PROGRESS_LINES = 20

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ..errors import UserError
+from ..model.device import chosen_device
 
 
 def rank() -> int:
@@ -19,22 +19,6 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes train the cell together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of this process that ``runtime.device`` names: auto takes a GPU where there is one.
-
-    Raises :class:`UserError` where there is no GPU for this process.
-    """
-    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not there):
-        return torch.device("cpu")
-    if number >= there:
-        raise UserError(
-            f"runtime.device {name}: GPU {number} is wanted, and torch {torch.__version__} sees {there} here;"
-            " set runtime.device cpu, lower runtime.processes, or install a CUDA build of torch"
-        )
-    return torch.device("cuda", number)
 
 
 @contextmanager

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from ..config import Cell
 from ..errors import UserError
 from ..files import sha256, write_folder_whole, write_json
+from ..model.checkpoints import checkpoint_place, is_whole, save_tensors
+from ..schedule import due_steps
 from . import parallel
-from .checkpoints import STATES_KEPT, checkpoint_place, due_steps, is_whole, save_tensors
+from .disk import STATES_KEPT
 from .log import not_finite, rows_up_to
 from .run import Run
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ...config import Method
-from ...train.schedule import is_reset
+from ...schedule import is_reset
 from ..load import Results, full_rank, published_readings, rank_ceiling
 from ..pattern import adapter_shares
 from ..published import NAMES, adapter_per, published_ceiling

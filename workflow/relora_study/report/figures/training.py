@@ -80,10 +80,10 @@ def resets(results: Results) -> Figure:
     if results.published == "only":
         return _released_resets(results)
     titles = ["loss over full rank's, minus\nmean of ten before", "update norm over\nmean of ten before"]
-    if "full" not in results.methods:
+    if results.baseline is None:
         titles[0] = "loss minus\nmean of ten before"
     figure, grid = grid_of(results, titles, titles)
-    log = over_full_rank(results.own_table("log.csv"))
+    log = over_full_rank(results.own_table("log.csv"), results.baseline)
     for column, size in enumerate(results.sizes):
         here = log[log["size"] == size]
         at = sorted(here.step[here.reset == 1].unique())[1:]

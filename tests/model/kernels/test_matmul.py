@@ -2,21 +2,13 @@
 
 import pytest
 import torch
-from relora_study.model import matmul as module
-from relora_study.model.loss import head_cross_entropy
-from relora_study.model.matmul import Linear, fits_onednn, matmul, matmul_transposed
+from relora_study.model.kernels import linear as linear_module
+from relora_study.model.kernels import matmul as module
+from relora_study.model.kernels.linear import Linear
+from relora_study.model.kernels.matmul import fits_onednn, matmul, matmul_transposed
 from relora_study.model.relora import ReLoRALinear
 from torch.autograd import grad
 from torch.nn import functional
-
-needs_onednn = pytest.mark.skipif(
-    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="this PyTorch comes without oneDNN's linear operation"
-)
-
-
-@pytest.fixture(params=[pytest.param(True, marks=needs_onednn, id="onednn"), pytest.param(False, id="usual")])
-def use_onednn(request, monkeypatch):
-    monkeypatch.setattr(module, "USE_ONEDNN", request.param)
 
 
 def close(found, expected):
@@ -35,7 +27,7 @@ def in_float64(*inputs):
 
 
 @pytest.mark.parametrize(("k", "m", "n"), [(70, 33, 12), (70, 12, 33), (1, 5, 4)])
-def test_products_and_transposed_ones_with_and_without_a_summand(use_onednn, k, m, n):
+def test_products_and_transposed_ones_with_and_without_a_summand(either_library, k, m, n):
     a, b, plus = torch.randn(m, k), torch.randn(k, n), torch.randn(m, n)
     product = a.double() @ b.double()
     close(matmul(a, b), product)
@@ -46,45 +38,32 @@ def test_products_and_transposed_ones_with_and_without_a_summand(use_onednn, k, 
     close(matmul_transposed(a.mT.contiguous(), b, plus.mT.contiguous().mT), product + plus)
 
 
-def test_linear_and_its_gradients_are_pytorchs(use_onednn):
+def test_the_products_are_the_references(either_library, reference):
+    plain, a, b, plus = reference(module), *(torch.randn(*shape) for shape in [(7, 5), (5, 9), (7, 9)])
+    close(matmul(a, b, plus.clone()), plain.matmul(a.double(), b.double(), plus.double()))
+    close(matmul(a, b), plain.matmul(a.double(), b.double()))
+    close(matmul_transposed(a.mT, b), plain.matmul_transposed(a.mT.double(), b.double()))
+
+
+def test_linear_and_its_gradients_are_pytorchs(either_library, reference):
     x, weight = torch.randn(3, 7, 20, requires_grad=True), torch.nn.Parameter(torch.randn(50, 20))
     layer, upstream = Linear(weight), torch.randn(3, 7, 50)
     wide = in_float64(x, weight)
     found, expected = layer(x), functional.linear(*wide)
     close(found, expected)
+    close(found, reference(linear_module).linear(*wide))
     all_close(grad(found, (x, weight), upstream), grad(expected, wide, upstream.double()))
     assert [(name, each is weight) for name, each in layer.named_parameters()] == [("weight", True)]
 
 
-def test_a_frozen_weight_gets_no_gradient(use_onednn):
+def test_a_frozen_weight_gets_no_gradient(either_library):
     x, layer = torch.randn(4, 20, requires_grad=True), Linear(torch.nn.Parameter(torch.randn(50, 20)))
     layer.weight.requires_grad_(False)
     layer(x).sum().backward()
     assert layer.weight.grad is None and x.grad is not None
 
 
-def test_the_adapted_layer_in_float32_is_the_one_in_float64(use_onednn, make_cell):
-    layer = ReLoRALinear(torch.randn(50, 20), make_cell("relora", dropout=0.0).method)
-    torch.nn.init.normal_(layer.B)
-    x, upstream = torch.randn(9, 20, requires_grad=True), torch.randn(9, 50)
-    found = [layer(x), *grad(layer(x), (x, layer.A, layer.B), upstream)]
-    layer, (wide,) = layer.double(), in_float64(x)
-    all_close(found, [layer(wide), *grad(layer(wide), (wide, layer.A, layer.B), upstream.double())])
-
-
-def test_the_heads_gradients_add_up_over_chunks(use_onednn, monkeypatch):
-    monkeypatch.setattr("relora_study.model.loss._chunk_rows", lambda hidden, weight: 7)
-    hidden, weight = torch.randn(30, 12, requires_grad=True), torch.randn(50, 12, requires_grad=True)
-    targets = torch.randint(50, (30,))
-    wide = in_float64(hidden, weight)
-    found, expected = head_cross_entropy(hidden, weight, targets), head_cross_entropy(*wide, targets)
-    close(found, expected)
-    all_close(grad(found, (hidden, weight)), grad(expected, wide))
-
-
-@needs_onednn
-def test_onednn_takes_float32_alone_and_nothing_under_autocast(monkeypatch):
-    monkeypatch.setattr(module, "USE_ONEDNN", True)
+def test_onednn_takes_float32_alone_and_nothing_under_autocast(onednn, monkeypatch):
     x = torch.randn(2, 3)
     assert fits_onednn(x, x) and not fits_onednn(x, x.double()) and not fits_onednn(x.bfloat16(), x.bfloat16())
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -93,10 +72,8 @@ def test_onednn_takes_float32_alone_and_nothing_under_autocast(monkeypatch):
     assert not fits_onednn(x, x)
 
 
-@needs_onednn
 @pytest.mark.parametrize("adapted", [False, True])
-def test_a_compiler_is_left_its_own_products(monkeypatch, make_cell, adapted):
-    monkeypatch.setattr(module, "USE_ONEDNN", True)
+def test_a_compiler_is_left_its_own_products(onednn, make_cell, adapted):
     weight, x, graphs = torch.nn.Parameter(torch.randn(50, 20)), torch.randn(9, 20), []
     layer = ReLoRALinear(weight, make_cell("relora", dropout=0.0).method) if adapted else Linear(weight)
 

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from ..config import Cell, Train
+from ..config import Cell
 from ..errors import UserError
-from ..files import require_room, sha256, write_folder_whole, write_json
-from ..model.build import count_parameters, use_kernels
-from ..model.relora import ReLoRALinear, adapters, effective_state
-
-CPU = torch.device("cpu")
-STATES_KEPT = 2  # the newest full states of a run; one more is there while it is written
+from ..files import sha256, write_folder_whole, write_json
+from .build import use_kernels
+from .device import CPU
+from .relora import ReLoRALinear, adapters, effective_state
 
 
 @dataclass(frozen=True)
@@ -38,40 +35,6 @@ class CheckpointMetadata:
     method: str
     cell: str
     sha256: dict[str, str]
-
-
-def is_due(cell: Cell, step: int) -> bool:
-    """Whether ``step`` leaves a checkpoint: the first, each multiple, ``checkpoint_offset`` after a reset's, the last.
-
-    The paper evaluates every 1,000 steps, and reads adapters 100 steps after each multiple of their period, 2,000.
-    """
-    train, period = cell.train, cell.method.reset_period
-    after_reset = period is not None and step > period and step % period == train.checkpoint_offset
-    return step % train.checkpoint_every == 0 or after_reset or step == train.steps
-
-
-def is_evaluated(train: Train, step: int) -> bool:
-    """Whether the checkpoint of ``step`` is evaluated: all but the readings after a restart."""
-    return step % train.checkpoint_every == 0 or step == train.steps
-
-
-def due_steps(cell: Cell) -> list[int]:
-    """The steps at which a whole run leaves checkpoints, in order."""
-    return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
-
-
-def check_disk(cell: Cell, cell_dir: Path) -> None:
-    """Say what the cell needs; raise :class:`UserError` where the disk has not that much, beyond what is there."""
-    needed = bytes_needed(cell, *count_parameters(cell))
-    kept = [file for place in ("checkpoints", "state") for file in (cell_dir / place).glob("step-*/*.safetensors")]
-    require_room(cell_dir, needed - sum(file.stat().st_size for file in kept), "checkpoints and states")
-    # In one write: cells that start together share the terminal.
-    sys.stderr.write(f"{cell.name}: needs {needed / 1e9:.2f} GB in {cell_dir}\n")
-
-
-def bytes_needed(cell: Cell, parameters: int, trainable: int) -> int:
-    """What a cell writes: float32 weights at each checkpoint, and the states kept with two moments for what trains."""
-    return 4 * (len(due_steps(cell)) * parameters + (STATES_KEPT + 1) * (parameters + 2 * trainable))
 
 
 def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path) -> None:

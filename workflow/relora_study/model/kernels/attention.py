@@ -1,4 +1,16 @@
-"""Causal attention for small heads, registered with transformers by name, so that the model stays transformers' own."""
+"""Causal attention with grouped queries, registered with transformers by name, so that the model stays transformers'.
+
+Plain reference::
+
+    def attention(query, key, value, scaling, mask):
+        groups = query.shape[1] // key.shape[1]
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        weights = (scaling * query @ key.mT + mask).softmax(-1)
+        return (weights @ value).transpose(1, 2)
+
+    def causal_mask(length):
+        return torch.full((length, length), -torch.inf).triu(1)
+"""
 
 from typing import Any
 

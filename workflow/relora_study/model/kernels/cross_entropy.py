@@ -1,4 +1,13 @@
-"""The language-model head and its cross-entropy in one operation that never holds all logits."""
+"""The language-model head and its cross-entropy in one operation that never holds all logits.
+
+Plain reference::
+
+    def head_cross_entropy(hidden, weight, targets):
+        return functional.cross_entropy(hidden @ weight.mT, targets)
+
+    def head_log_probabilities(hidden, weight, sources, targets):
+        return (hidden @ weight.mT).log_softmax(-1)[sources, targets]
+"""
 
 from typing import Any
 
@@ -105,6 +114,9 @@ def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targ
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    """That of each row of ``logits`` [n, m], which are lost: `log_softmax` is one operation, `logsumexp` is four."""
+    """The logarithm [n] of each row's summed exponentials; overwrites ``logits`` [n, m].
+
+    `log_softmax` is one operation, `logsumexp` four.
+    """
     first = logits[:, 0].clone()
     return first - torch.log_softmax(logits, -1, out=logits)[:, 0]

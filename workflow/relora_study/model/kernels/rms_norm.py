@@ -1,4 +1,10 @@
-"""RMSNorm (Zhang and Sennrich 2019) that keeps its input and a number a row for the backward pass, and no copies."""
+"""RMSNorm (Zhang and Sennrich 2019) that keeps its input and a number a row for the backward pass, and no copies.
+
+Plain reference::
+
+    def rms_norm(x, weight, eps):
+        return x / (x.pow(2).mean(-1, keepdim=True) + eps).sqrt() * weight
+"""
 
 from typing import Any
 
@@ -33,7 +39,7 @@ class _Normalized(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """Transformers' Llama norm with the same weight under the same name."""
+    """Transformers' Llama norm, with its weight under its name."""
 
     def __init__(self, weight: nn.Parameter, eps: float) -> None:
         """Take ``weight`` [d] over."""
@@ -41,6 +47,6 @@ class RMSNorm(nn.Module):
         self.weight, self.eps = weight, eps
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` [..., d] to the same shape."""
+        """Map ``x`` [..., d] to the shape of ``x``."""
         mapped = _Normalized.apply(x.flatten(0, -2), self.weight, self.eps)  # type: ignore[no-untyped-call]
         return mapped.view(x.shape)  # type: ignore[no-any-return]

@@ -10,9 +10,7 @@ import torch
 import yaml
 from relora_study.config import Runtime, cells, check
 from relora_study.errors import UserError
-from relora_study.model.build import build_model
-from relora_study.model.relora import add_adapters
-from relora_study.scheduling import (
+from relora_study.job_resources import (
     launch_command,
     node_resources,
     parameter_count,
@@ -21,6 +19,8 @@ from relora_study.scheduling import (
     reading_megabytes,
     training_minutes,
 )
+from relora_study.model.build import build_model
+from relora_study.model.relora import add_adapters
 
 ROOT = Path(__file__).parent.parent
 METHODS = [

@@ -1,8 +1,8 @@
-"""When things happen: the learning rate of every optimizer step, as a share of its peak, and the resets."""
+"""When things happen in a run: the learning rate of every optimizer step, the resets, and the checkpoints."""
 
 import math
 
-from ..config import Method
+from .config import Cell, Method, Train
 
 
 def learning_rate_ratio(method: Method, step: int) -> float:
@@ -33,6 +33,26 @@ def is_reset(method: Method, step: int) -> bool:
         return False
     cycle, since = divmod(step - method.reset_offset, method.reset_period)
     return cycle >= 1 and since == 0
+
+
+def is_due(cell: Cell, step: int) -> bool:
+    """Whether ``step`` leaves a checkpoint: the first, each multiple, ``checkpoint_offset`` after a reset's, the last.
+
+    The paper evaluates every 1,000 steps, and reads adapters 100 steps after each multiple of their period, 2,000.
+    """
+    train, period = cell.train, cell.method.reset_period
+    after_reset = period is not None and step > period and step % period == train.checkpoint_offset
+    return step % train.checkpoint_every == 0 or after_reset or step == train.steps
+
+
+def is_evaluated(train: Train, step: int) -> bool:
+    """Whether the checkpoint of ``step`` is evaluated: all but the readings after a restart."""
+    return step % train.checkpoint_every == 0 or step == train.steps
+
+
+def due_steps(cell: Cell) -> list[int]:
+    """The steps at which a whole run leaves checkpoints, in order."""
+    return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
 
 
 def _progress(method: Method, step: int) -> float:

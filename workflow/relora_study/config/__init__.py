@@ -1,0 +1,44 @@
+"""The configuration: one schema of all keys, how files and the command line make a study, and its cells.
+
+`python -m relora_study.config` writes what is made from the schema: the JSON schema for editors,
+docs/configuration.md, and the comments in config.yaml.
+"""
+
+from .cells import Cell, cells
+from .data import Data, Files, HubPretokenized, Tokenizer
+from .fields import Section, SectionT
+from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
+from .reading import check, read_section, read_study
+from .study import HELD_OUT_SEQUENCES, PAPERS_SIZES, Selection, Study, cell_name
+from .training import Method, Model, Recipe, Runtime, Size, SizeRecipe, Train
+
+__all__ = [
+    "HELD_OUT_SEQUENCES",
+    "PAPERS_SIZES",
+    "Cell",
+    "Data",
+    "Dynamics",
+    "Evaluation",
+    "Files",
+    "HubPretokenized",
+    "Method",
+    "MinimalPairs",
+    "Model",
+    "Perplexity",
+    "Recipe",
+    "Report",
+    "Runtime",
+    "Section",
+    "SectionT",
+    "Selection",
+    "Size",
+    "SizeRecipe",
+    "Study",
+    "Tokenizer",
+    "Train",
+    "cell_name",
+    "cells",
+    "check",
+    "read_section",
+    "read_study",
+]

@@ -1,0 +1,34 @@
+"""`python -m relora_study.config`: write what is made from the schema (`make docs`)."""
+
+from pathlib import Path
+
+import typer
+
+from ..errors import command_line
+from ..files import read_yaml, write_text
+from .documents import commented, page, schema_text
+from .reading import PROJECT
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def made(project: Path) -> dict[Path, str]:
+    """The files that are made from the schema and from config.yaml, and what each must hold."""
+    config = project / "config.yaml"
+    defaults = read_yaml(config)
+    return {
+        config: commented(config.read_text(encoding="utf-8")),
+        project / "workflow/schemas/config.schema.json": schema_text(defaults),
+        project / "docs/configuration.md": page(defaults),
+    }
+
+
+@app.command()
+def write() -> None:
+    """Write the JSON schema, docs/configuration.md and the comments in config.yaml."""
+    for path, text in made(PROJECT).items():
+        write_text(path, text)
+
+
+if __name__ == "__main__":
+    command_line(app)

@@ -1,0 +1,47 @@
+"""Cells: one size, one method, one seed, with all settings that decide the run."""
+
+from .fields import Section
+from .study import Study, cell_name
+from .training import Method, Model, Runtime, Size, Train
+
+
+class Cell(Section):
+    """All that decides one run: what `results/cells/<cell>/config.yaml` holds."""
+
+    name: str
+    size_name: str
+    method_name: str
+    seed: int
+    model: Model
+    size: Size
+    method: Method
+    train: Train
+    runtime: Runtime
+
+
+def cells(study: Study) -> dict[str, Cell]:
+    """The study's cells by name, sizes outermost."""
+    chosen = study.study
+    return {
+        (name := cell_name(size, method, seed)): Cell(
+            name=name,
+            size_name=size,
+            method_name=method,
+            seed=seed,
+            model=study.model,
+            size=study.sizes[size].shape,
+            method=study.methods[method].switches_at(size),
+            train=resolved_recipe(study, size, method),
+            runtime=study.runtime,
+        )
+        for size in chosen.sizes
+        for method in chosen.methods
+        for seed in chosen.seeds
+    }
+
+
+def resolved_recipe(study: Study, size: str, method: str) -> Train:
+    """The recipe of a cell. A method's block for a size comes first, then the method, then the size, then `train`."""
+    own = study.methods[method]
+    overrides = study.sizes[size].overrides | own.overrides | own.at_size(size).overrides
+    return study.train.model_copy(update=overrides)

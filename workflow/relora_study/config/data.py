@@ -1,0 +1,109 @@
+"""Sections about the corpus: where documents come from, what is held out, the tokenizer."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from .fields import NonNegativeInt, PositiveInt, ProperShare, Revision, Section, Tokens, Unit
+
+
+class Files(Section):
+    """Where `source: files` reads its documents."""
+
+    path: str | None
+    """Folder of .txt, .jsonl or .parquet files; each sub-folder is a domain."""
+    text_column: str
+    """Column of .jsonl and .parquet that holds a document."""
+
+
+class HubPretokenized(Section):
+    """Which parquet shards of token ids `source: hub_pretokenized` reads, and from where."""
+
+    path: str | None
+    """Folder that holds a copy of the repository; null: download the shards."""
+    repository: str
+    """Dataset on the Hugging Face Hub.
+
+    Its shards are the files data/train-NNNNN-of-NNNNN.parquet (docs/paper_scale.md).
+    """
+    revision: Revision
+    """The repository's commit, 40 hexadecimal digits; a download needs it."""
+    column: str
+    """Column of id lists, each of at least model.context_length + 1; more is cut."""
+    shards_in_all: Annotated[int, Field(gt=0, le=99_999), Unit("shards")]
+    """Shards of the whole corpus, as the files' names say."""
+    rows_per_shard: Annotated[PositiveInt, Unit("rows")]
+    """Rows that each shard holds."""
+    first_shard: NonNegativeInt
+    """Number of the shard that training begins with; it reads in order from there."""
+    shards: Annotated[PositiveInt, Unit("shards")]
+    """Shards that train; they hold at least train.steps x train.batch_size rows."""
+    held_out_shard: NonNegativeInt
+    """Number of the shard whose first rows are the fixed held-out batch."""
+
+    @property
+    def training_shards(self) -> range:
+        """The numbers of the shards that train, in the order in which they are read."""
+        return range(self.first_shard, self.first_shard + self.shards)
+
+    @model_validator(mode="after")
+    def _there(self) -> Self:
+        last = max(self.training_shards[-1], self.held_out_shard)
+        if last >= self.shards_in_all:
+            raise ValueError(f"shard {last} is not one of the shards_in_all {self.shards_in_all}, numbered from 0")
+        if self.held_out_shard in self.training_shards:
+            raise ValueError(f"held_out_shard {self.held_out_shard} is among the shards that train")
+        return self
+
+
+class Tokenizer(Section):
+    """Where the tokenizer comes from."""
+
+    source: Literal["train", "path", "hub"]
+    """train (byte-level BPE on the training documents) | path | hub.
+
+    Shards of token ids (`source: hub_pretokenized`) need the tokenizer that made them.
+    """
+    name: str | None
+    """Folder (path) or repository (hub)."""
+    revision: Revision = None
+    """The repository's commit (hub); while it is null, a run stops and names the newest."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.source != "train" and not self.name:
+            raise ValueError(f"name must be a folder or repository when source is {self.source}")
+        return self
+
+
+class Data(Section):
+    """From a corpus to token ids."""
+
+    source: Literal["pypi_news", "files", "hub_pretokenized"]
+    """pypi_news | files | hub_pretokenized (token ids; the paper's corpus)."""
+    files: Files
+    """What `source: files` reads."""
+    hub_pretokenized: HubPretokenized
+    """What `source: hub_pretokenized` reads (docs/paper_scale.md)."""
+    held_out_fraction: ProperShare
+    """Share of the source's documents kept out of training, chosen by hash."""
+    held_out_tokens_per_domain: Tokens
+    """Tokens that perplexity reads of a domain at most."""
+    token_dtype: Literal["auto", "uint16", "uint32"]
+    """auto (the smaller that fits the vocabulary) | uint16 | uint32."""
+    tokenizer: Tokenizer
+    """Text to token ids."""
+
+    @model_validator(mode="after")
+    def _placed(self) -> Self:
+        if self.source == "files" and not self.files.path:
+            raise ValueError("files.path must name a folder when source is files")
+        if self.source == "hub_pretokenized" and self.tokenizer.source == "train":
+            raise ValueError("tokenizer.source must be path or hub when source is hub_pretokenized: it has no texts")
+        return self
+
+    def dtype(self, vocab_size: int) -> Literal["uint16", "uint32"]:
+        """The integer type of the ids on disk: the configured one, or the smallest that holds ``vocab_size`` ids."""
+        if self.token_dtype != "auto":
+            return self.token_dtype
+        return "uint16" if vocab_size <= 2**16 else "uint32"

@@ -1,0 +1,193 @@
+"""What is made from the schema: a JSON schema for editors, a page for readers, the comments in config.yaml."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+
+from ..files import StrictLoader
+from .fields import Section
+from .reading import EXTENDS
+from .study import Study
+
+EXTENDS_SCHEMA = {
+    "type": "string",
+    "description": "File that this one builds on, seen from its own folder or from the project's.",
+}
+INTRODUCTION = """# Configuration
+
+This page is made from the schema by `make docs`; do not edit it.
+
+`config.yaml` holds the default study.
+An overlay (`--configfile mine.yaml`) changes some of its keys, and `--config` changes single ones.
+Mappings merge and lists replace: `config.yaml` first, then each overlay in the order given, then `--config`.
+An overlay that begins with `extends: workflow/presets/paper.yaml` is read on top of that file.
+Unknown keys, wrong types, impossible combinations and keys given twice stop a run before its first job.
+
+A cell's recipe (`learning_rate`, `betas`, `eps`, `weight_decay`) is taken from `methods.<name>.sizes.<size>`, else from
+`methods.<name>`, else from `sizes.<name>`, else from `train`.
+`results/cells/<cell>/config.yaml` shows what a cell runs with.
+
+Editors complete and check a configuration by its first line,
+`# yaml-language-server: $schema=workflow/schemas/config.schema.json`.
+
+The column *default* is the value in `config.yaml` or, where blocks have names of their own, the value of a key that a
+block leaves out.
+"""
+HEADER = "| key | allowed | unit | default | meaning |\n|---|---|---|---|---|"
+
+
+class _Untitled(GenerateJsonSchema):
+    """pydantic's JSON schema without a title for each field, which would only repeat its key."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def json_schema(defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of config.yaml and of overlays: no key is required, because an overlay holds a part.
+
+    ``defaults`` is what config.yaml holds.
+    """
+    schema = Study.model_json_schema(schema_generator=_Untitled)
+    for part in (schema, *schema["$defs"].values()):
+        part.pop("required", None)
+    for kind, name, _, value in _with_values(Study, defaults):
+        part = schema if kind is Study else schema["$defs"][kind.__name__]
+        part["properties"][name]["default"] = value
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "Configuration",
+        "properties": {EXTENDS: EXTENDS_SCHEMA, **schema["properties"]},
+    }
+
+
+def _with_values(kind: type[Section], values: Mapping[str, Any]) -> Iterator[tuple[type[Section], str, FieldInfo, Any]]:
+    """Each field below ``kind`` that has one place, and its value there; blocks that users name have several."""
+    for name, field in kind.model_fields.items():
+        inner, named = section_of(field.annotation)
+        if inner and not named:
+            yield from _with_values(inner, values[name])
+        elif not inner and name in values:
+            yield kind, name, field, values[name]
+
+
+def section_of(annotation: Any) -> tuple[type[Section] | None, bool]:
+    """The section that a field of this type holds, if any, and whether it holds several by name."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation, False
+    for part in get_args(annotation):
+        inner, named = section_of(part)
+        if inner:
+            return inner, named or get_origin(annotation) is dict
+    return None, False
+
+
+def schema_text(defaults: Mapping[str, Any]) -> str:
+    """The JSON schema as its file holds it."""
+    return json.dumps(json_schema(defaults), indent=1, ensure_ascii=False) + "\n"
+
+
+def page(defaults: Mapping[str, Any]) -> str:
+    """The page of the configuration, in Markdown: a table for each section."""
+    schema = json_schema(defaults)
+    top = [_row(EXTENDS, EXTENDS_SCHEMA, "–", schema)]
+    parts = [INTRODUCTION, "## Top level\n", HEADER, *top, *_rows(Study, schema, ()), ""]
+    return "\n".join([*parts, *_sections(Study, schema, ())])
+
+
+def _sections(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """A heading, a sentence and a table for each section below ``kind``."""
+    for name, field in kind.model_fields.items():
+        inner, named = section_of(field.annotation)
+        if inner:
+            place = (*path, name, "<size>" if path and named else "<name>") if named else (*path, name)
+            yield f"## {'.'.join(place)}\n\n{_sentence(field)}\n\n{HEADER}"
+            yield from _rows(inner, schema, place)
+            yield ""
+            yield from _sections(inner, schema, place)
+
+
+def _rows(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
+    """The rows of the keys of ``kind`` that are no sections; those that a block must have come first."""
+    properties = (schema if kind is Study else schema["$defs"][kind.__name__])["properties"]
+    fields = [(name, field) for name, field in kind.model_fields.items() if not section_of(field.annotation)[0]]
+    for name, field in sorted(fields, key=lambda pair: not pair[1].is_required()):
+        many = any(part.startswith("<") for part in path)
+        default = "required" if many and field.is_required() else _code(properties[name]["default"])
+        yield _row(name, properties[name], default, schema)
+
+
+def _row(name: str, found: Mapping[str, Any], default: str, schema: dict[str, Any]) -> str:
+    meaning = " ".join(found["description"].split()).replace("|", "\\|")
+    units = [part["x-unit"] for part in (found, *found.get("anyOf", ())) if "x-unit" in part]
+    return f"| `{name}` | {allowed(found, schema)} | {' '.join(units)} | {default} | {meaning} |"
+
+
+def _sentence(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
+
+
+def _code(value: Any) -> str:
+    """``value`` as YAML writes it, in a cell of a table."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1000)
+    return f"`{text.strip().removesuffix('...').strip()}`"
+
+
+def allowed(found: Mapping[str, Any], schema: dict[str, Any]) -> str:
+    """The values that a JSON schema allows, in words."""
+    if "$ref" in found:
+        return allowed(schema["$defs"][found["$ref"].rpartition("/")[2]], schema)
+    if "anyOf" in found:
+        return " or ".join(allowed(part, schema) for part in found["anyOf"])
+    if values := found.get("enum", [found["const"]] if "const" in found else []):
+        return ", ".join(f"`{value}`" for value in values)
+    if found["type"] == "array":
+        length = f"{found['minItems']} of " if found.get("minItems") == found.get("maxItems", 0) else ""
+        return f"list of {length}{allowed(found['items'], schema)}"
+    if found.get("pattern", "").endswith("{40}$"):
+        return "40 hexadecimal digits"
+    kind = {"string": "text", "boolean": "`true`, `false`"}.get(found["type"], found["type"])
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {found[key]:,}" for key, sign in signs.items() if key in found]
+    return " ".join([kind, " and ".join(bounds)]).strip()
+
+
+def commented(text: str) -> str:
+    """``text``, a config.yaml, with the first line of each key's description behind the key's first place.
+
+    A comment on a line of its own is about the study and stays.
+    """
+    lines = text.splitlines()
+    seen: set[tuple[str, str]] = set()
+    for place, (kind, name, field), end in _places(yaml.compose(text, StrictLoader), Study):
+        code = lines[place][:end] if end else lines[place].partition(" #")[0].rstrip()
+        known = (kind.__name__, name) in seen
+        lines[place] = code if known else f"{code} # {comment(field)}"
+        seen.add((kind.__name__, name))
+    return "\n".join(lines) + "\n"
+
+
+def comment(field: FieldInfo) -> str:
+    """The first line of a field's description, without its full stop."""
+    return (field.description or "").partition("\n")[0].removesuffix(".")
+
+
+Place = tuple[int, tuple[type[Section], str, FieldInfo], int | None]
+
+
+def _places(node: Any, kind: type[Section]) -> Iterator[Place]:
+    """The line of each key of ``kind`` below ``node``, the field, and the column where a value on that line ends."""
+    for key, value in node.value:
+        if (field := kind.model_fields.get(key.value)) is None:
+            continue
+        line, block = key.start_mark.line, isinstance(value, yaml.MappingNode) and not value.flow_style
+        yield line, (kind, key.value, field), None if block else value.end_mark.column
+        inner, named = section_of(field.annotation)
+        if inner and block:
+            for part in [block_node for _, block_node in value.value] if named else [value]:
+                yield from _places(part, inner)

@@ -1,0 +1,64 @@
+"""Kinds of values that keys hold: numbers with bounds and units, names, commits of the Hugging Face Hub."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic_core import CoreSchema
+
+
+class Section(BaseModel):
+    """A mapping of the configuration: unknown keys and wrong types are errors.
+
+    The string below a field is the field's description. Its first line is the key's comment in config.yaml.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+    def without(self, *keys: str) -> Self:
+        """A copy in which the optional ``keys`` are null."""
+        return self.model_copy(update=dict.fromkeys(keys))
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The unit of a field, for the JSON schema (``x-unit``) and the page of the configuration."""
+
+    name: str
+
+    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema of the field, with the unit beside it."""
+        return {**handler(core_schema), "x-unit": self.name}
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `3e-4` as text; take it for the number that its writer meant."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def is_none(value: Any) -> bool:
+    """Whether an optional key is not set: such a key is left out of settings files, so that it changes no byte."""
+    return value is None
+
+
+PositiveInt = Annotated[int, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+Steps = Annotated[int, Field(ge=0), Unit("optimizer steps")]
+PositiveSteps = Annotated[int, Field(gt=0), Unit("optimizer steps")]
+Tokens = Annotated[int, Field(gt=0), Unit("tokens")]
+Sequences = Annotated[int, Field(gt=0), Unit("sequences")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+# The bounds come before the validator: behind it, pydantic's JSON schema does not have them.
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
+NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
+BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
+ProperShare = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)]
+Betas = Annotated[list[BelowOne], Field(min_length=2, max_length=2)]
+Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None

@@ -1,0 +1,157 @@
+"""Reading a configuration: files, the files they extend, the command line; and what a mistake in them looks like."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ..errors import UserError
+from ..files import read_yaml
+from .evaluated import BLIMP, is_blimp
+from .fields import SectionT
+from .study import Study
+
+EXTENDS = "extends"
+PROJECT = Path(__file__).parents[3]
+MISSING = object()
+Files = dict[str, Any]  # a file's name -> what it holds, weakest first
+
+
+def read_study(files: Sequence[str | Path], command_line: Mapping[str, Any] | None = None) -> Study:
+    """The study that ``files``, weakest first, make together with what they extend, and the ``command_line`` last."""
+    contents = _with_extended(files)
+    return _validated(_merged([*contents.values(), dict(command_line or {})]), contents)
+
+
+def check(raw: dict[str, Any], files: Sequence[str | Path], command_line: Mapping[str, Any] | None = None) -> Study:
+    """Validate the configuration ``raw`` that Snakemake merged from ``files``, weakest first, and ``command_line``.
+
+    Snakemake reads the files itself, and knows neither a key that is given twice nor `extends`: so they are read once
+    more, and merged once more where one extends another. The files also serve to name the place of a mistake.
+    Raises :class:`UserError`, one line, with the key, the value, what is allowed, and the file.
+    """
+    contents = _with_extended(files)
+    if EXTENDS in raw:
+        return _validated(_merged([*contents.values(), dict(command_line or {})]), contents)
+    return _validated(raw, contents)
+
+
+def _with_extended(files: Sequence[str | Path]) -> Files:
+    """The content of ``files``, each after what it extends; a file that comes twice counts where it comes last."""
+    contents: Files = {}
+    for file in files:
+        for path, content in _lineage(Path(file), ()):
+            contents.pop(path, None)
+            contents[path] = content
+    return contents
+
+
+def _lineage(file: Path, extending: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
+    """``file`` without its key `extends`, after all that it extends, weakest first."""
+    place = file.resolve()
+    if place in extending:
+        circle = " extends ".join(str(path) for path in (*extending[extending.index(place) :], place))
+        raise UserError(f"extends: {circle}, which has no end; take one of them out")
+    content = read_yaml(file)
+    if not isinstance(content, dict | None):
+        raise UserError(f"{file} must hold keys and values, such as `train: {{steps: 600}}`")
+    content = dict(content or {})
+    if (extended := content.pop(EXTENDS, None)) is None:
+        return [(str(file), content)]
+    return [*_lineage(_found(extended, file), (*extending, place)), (str(file), content)]
+
+
+def _found(extended: Any, file: Path) -> Path:
+    """The file that `extends` names: seen from the folder of ``file``, or else from the project's."""
+    places = [folder / str(extended) for folder in (file.parent, Path(), PROJECT)]
+    for place in places if isinstance(extended, str) else ():
+        if place.is_file():
+            return place
+    raise UserError(f"extends = {extended!r}: no such file beside {file} or in the project ({file})")
+
+
+def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """``parts`` over each other, the last on top, as Snakemake does it: mappings merge, all else replaces."""
+    whole: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            both = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
+            whole[key] = _merged([whole[key], value]) if both else value
+    return whole
+
+
+def _validated(raw: dict[str, Any], contents: Files) -> Study:
+    typed = _typed(raw, [], list(contents.values()))
+    try:
+        return _with_suite(Study.model_validate(typed))
+    except ValidationError as error:
+        problems = [_describe(dict(problem), typed, contents) for problem in error.errors()]
+        raise UserError("; ".join(problems)) from error
+
+
+def _with_suite(study: Study) -> Study:
+    """``study``, which records that the user's own files are BLiMP: a report may be made where they are not."""
+    pairs = study.evaluation.minimal_pairs
+    if study.report.suite or pairs.path is None or not is_blimp(pairs):
+        return study
+    return study.model_copy(update={"report": study.report.model_copy(update={"suite": BLIMP})})
+
+
+def _typed(value: Any, path: list[str], known: list[Any]) -> Any:
+    """``value`` with the types of YAML: Snakemake hands what is nested in `--config` over as text throughout."""
+    if isinstance(value, dict):
+        return {key: _typed(inner, [*path, str(key)], known) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_typed(inner, [*path, str(index)], known) for index, inner in enumerate(value)]
+    if not isinstance(value, str) or any(_at(content, path) == value for content in known):
+        return value
+    try:
+        typed = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return value
+    return typed if isinstance(typed, int | float | None) else value
+
+
+def _describe(problem: dict[str, Any], raw: dict[str, Any], files: Files) -> str:
+    path = [str(part) for part in problem["loc"]]
+    key, message = ".".join(path), problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        message = "unknown key; see docs/configuration.md for the keys there are"
+    elif problem["type"] == "missing":
+        return f"{key}: required key is missing ({_origin(raw, path[:-1], files)})"
+    value = "" if isinstance(problem["input"], dict | BaseModel) else f" = {problem['input']!r}"
+    named = path or message.split()[0].rstrip(":").split(".")  # what concerns several sections begins with a key
+    place = _origin(raw, path if _at(raw, named) is MISSING else named, files)
+    return f"{key}{value}: {message} ({place})" if key else f"{message} ({place})"
+
+
+def _origin(raw: dict[str, Any], path: list[str], files: Files) -> str:
+    """The strongest file that sets what ``path`` holds, or the command line where none does."""
+    value = _at(raw, path)
+    for file, content in reversed(files.items()):
+        found = _at(content, path)
+        if found is not MISSING and (found == value or isinstance(value, dict)):
+            return file
+    return "--config"
+
+
+def _at(content: Any, path: Sequence[str]) -> Any:
+    """What ``content`` holds at ``path``, or MISSING."""
+    for part in path:
+        if isinstance(content, list) and part.isdigit() and int(part) < len(content):
+            content = content[int(part)]
+        elif isinstance(content, dict) and part in content:
+            content = content[part]
+        else:
+            return MISSING
+    return content
+
+
+def read_section(kind: type[SectionT], path: Path) -> SectionT:
+    """Read a resolved section that the workflow wrote, such as a cell's config.yaml, as ``kind``."""
+    try:
+        return kind.model_validate(read_yaml(path))
+    except ValidationError as error:
+        raise UserError(f"{path} does not hold a valid {kind.__name__}: {error.errors()[0]['msg']}") from error

@@ -1,0 +1,216 @@
+"""The whole study: its sections, and which of their combinations make sense."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from .data import Data
+from .fields import Name, Section, is_none
+from .measuring import Dynamics, Evaluation, Report
+from .training import Method, Model, Runtime, Size, Train
+
+HELD_OUT_SEQUENCES = 64  # that texts give to held_out.bin at most: the fixed batch of loss and gradients is its start
+FIRST_SEED = 42  # of `seeds: N`: the paper's
+PAPERS_SIZES = ("tiny", "small")  # the published curves are of these
+
+# A seed goes to torch (below 2^64, with a step or a rank added) and into tables of 64-bit signed integers.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _seeds(value: Any) -> Any:
+    """`5` means five seeds, from the paper's on."""
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1000
+    return list(range(FIRST_SEED, FIRST_SEED + value)) if counts else value
+
+
+class Selection(Section):
+    """The cells of the study: every size x method x seed."""
+
+    sizes: Annotated[list[str], Field(min_length=1)]
+    """Names of blocks under `sizes`."""
+    methods: Annotated[list[str], Field(min_length=1)]
+    """Names of blocks under `methods`."""
+    seeds: Annotated[
+        list[Seed],
+        Field(min_length=1),
+        BeforeValidator(
+            _seeds,
+            json_schema_input_type=Annotated[list[Seed], Field(min_length=1)] | Annotated[int, Field(gt=0, le=1000)],
+        ),
+    ]
+    """A list, or how many from 42 on: 5 means 42 to 46."""
+    baseline: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Method of rank 0 that the others are compared with; null: the first in methods."""
+
+    @property
+    def cell_names(self) -> list[str]:
+        """The cells' names, sizes outermost."""
+        return [cell_name(size, method, seed) for size in self.sizes for method in self.methods for seed in self.seeds]
+
+
+def cell_name(size: str, method: str, seed: int) -> str:
+    """What a cell and its folder are called."""
+    return f"{size}-{method}-s{seed}"
+
+
+class Study(Section):
+    """A whole study: config.yaml with its overlays."""
+
+    schema_version: Literal[1]
+    """Version of this schema and of the results' layout."""
+    study: Selection
+    """The cells: every size x method x seed."""
+    data: Data
+    """From a corpus to token ids."""
+    model: Model
+    """What all sizes share."""
+    sizes: dict[Name, Size]
+    """Shapes by name, in the terms of `transformers.LlamaConfig`."""
+    methods: dict[Name, Method]
+    """Methods by name: sets of switches; add a variant by adding a block."""
+    train: Train
+    """The recipe that all methods and sizes share where they set nothing apart."""
+    evaluation: Evaluation
+    """What each checkpoint is measured on."""
+    dynamics: Dynamics
+    """How spectra are taken."""
+    report: Report
+    """How figures and the paper look."""
+    runtime: Runtime
+    """Where and in which precision the jobs run."""
+
+    @property
+    def cycle_steps(self) -> int:
+        """The longest reset period of the study's methods: the window over which all of them are compared."""
+        periods = [self.methods[name].reset_period for name in self.study.methods]
+        return max((period for period in periods if period), default=self.train.checkpoint_every)
+
+    @model_validator(mode="after")
+    def _known_names(self) -> Self:
+        for chosen, known, kind in (
+            (self.study.sizes, self.sizes, "sizes"),
+            (self.study.methods, self.methods, "methods"),
+        ):
+            for name in chosen:
+                if name not in known:
+                    raise ValueError(f"study.{kind}: {name!r} is not one of {', '.join(known)}")
+        for values in (self.study.sizes, self.study.methods, self.study.seeds):
+            if len(set(values)) < len(values):
+                raise ValueError(f"study: {values} names one of its entries twice")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        yield from self._baseline()
+        yield from _misnamed(self)
+        yield from _without_texts(self)
+        yield from _too_little_data(self)
+        yield from self._numbers()
+        for name in self.study.methods:
+            yield from _of_method(self, name)
+
+    def _baseline(self) -> Iterator[str]:
+        name = self.study.baseline
+        if name is not None and name not in self.study.methods:
+            yield f"study.baseline: {name!r} is not one of study.methods: {', '.join(self.study.methods)}"
+        elif name is not None and self.methods[name].rank:
+            yield f"study.baseline: {name!r} has rank {self.methods[name].rank}; name a method of rank 0"
+
+    def _numbers(self) -> Iterator[str]:
+        limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)
+        if self.model.vocab_size > limit:
+            yield f"model.vocab_size {self.model.vocab_size} is too big for data.token_dtype: at most {limit}"
+        if self.train.batch_size % self.runtime.processes:
+            yield f"train.batch_size must be a multiple of runtime.processes {self.runtime.processes}"
+        if (self.evaluation.perplexity.stride or 0) > self.model.context_length:
+            yield "evaluation.perplexity.stride must be at most model.context_length: texts would have gaps"
+
+
+def _misnamed(study: Study) -> Iterator[str]:
+    """What figures and the paper say of a name must be true of its block."""
+    claims: dict[str, dict[str, Any]] = {
+        "relora_released": {"adapter_initialization": "zero", "merge": "unscaled"},
+        "relora_zero2": {"adapter_initialization": "zero", "merge": "unscaled", "restart": "undone"},
+    }
+    for name in study.study.methods:
+        rank = study.methods[name].rank
+        if name == "full" and rank:
+            yield f"methods.full.rank {rank}: figures call `full` full rank; give a method with adapters another name"
+        if name in ("relora", *claims) and not rank:
+            yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
+        for key, value in claims.get(name, {}).items():
+            if (found := getattr(study.methods[name], key)) != value:
+                yield (
+                    f"methods.{name}.{key} {found}: figures say of `{name}` that it runs the released code's rules"
+                    f" ({key}: {value}); give another method another name"
+                )
+    unpublished = [name for name in study.study.sizes if name not in PAPERS_SIZES]
+    if study.report.published == "overlay" and unpublished:
+        yield (
+            f"report.published overlay: the published curves are of the sizes {' and '.join(PAPERS_SIZES)}, and"
+            f" study.sizes has {', '.join(unpublished)}; set auto or off, or name the sizes so"
+        )
+
+
+def _without_texts(study: Study) -> Iterator[str]:
+    """Ids alone leave no texts to score or to make pairs from."""
+    if study.data.source != "hub_pretokenized":
+        return
+    if study.evaluation.perplexity.source == "held_out":
+        yield "evaluation.perplexity.source must be path or hub when data.source is hub_pretokenized: it has no texts"
+    if study.evaluation.minimal_pairs.source == "templated":
+        yield (
+            "evaluation.minimal_pairs.source must be path, url or hub when data.source is hub_pretokenized:"
+            " it has no texts"
+        )
+
+
+def _too_little_data(study: Study) -> Iterator[str]:
+    """What the configuration alone tells of rows that train and rows that are held out."""
+    shards, needed, fixed = study.data.hub_pretokenized, study.train.steps * study.train.batch_size, study.dynamics
+    if study.data.source == "hub_pretokenized":
+        if (rows := shards.shards * shards.rows_per_shard) < needed:
+            yield (
+                f"data.hub_pretokenized.shards {shards.shards} hold {rows} rows, and train.steps times"
+                f" train.batch_size are {needed}: raise shards"
+            )
+        if fixed.batch_sequences > shards.rows_per_shard:
+            yield f"dynamics.batch_sequences is above {shards.rows_per_shard}, the rows of the shard that is held out"
+        return
+    scores_held_out = study.evaluation.perplexity.source == "held_out"
+    if scores_held_out and study.data.held_out_tokens_per_domain < study.model.context_length + 1:
+        yield "data.held_out_tokens_per_domain must hold one sequence: above model.context_length"
+    if fixed.batch_sequences > HELD_OUT_SEQUENCES:
+        yield f"dynamics.batch_sequences is above {HELD_OUT_SEQUENCES}, which are held out of texts"
+
+
+def _of_method(study: Study, name: str) -> Iterator[str]:
+    """What a method of the study does not go together with."""
+    method, offset = study.methods[name], study.train.checkpoint_offset
+    for size in method.sizes or {}:
+        if size not in study.sizes:
+            yield f"methods.{name}.sizes: {size!r} is not one of {', '.join(study.sizes)}"
+    if method.full_rank_steps >= study.train.steps:
+        yield (
+            f"methods.{name}.full_rank_steps {method.full_rank_steps} must be below train.steps {study.train.steps}:"
+            " the adapters would never train"
+        )
+    period = method.reset_period
+    if period is not None and not method.reset_offset < offset < period:
+        yield (
+            f"train.checkpoint_offset {offset} must be above methods.{name}.reset_offset and below its"
+            f" reset_period {period}: it is read after a reset"
+        )
+    for size in study.study.sizes:
+        if method.rank > (most := study.sizes[size].smallest_dimension):
+            yield f"methods.{name}.rank {method.rank} is above {most}, the smallest dimension of {size}"
+        try:
+            method.switches_at(size)
+        except ValueError as error:
+            yield f"methods.{name}.{error}"

@@ -1,0 +1,285 @@
+"""Sections about models and how they train: shapes, methods, the recipe, the machine."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from .fields import (
+    BelowOne,
+    Betas,
+    Name,
+    NonNegativeInt,
+    NonNegativeNumber,
+    PositiveInt,
+    PositiveNumber,
+    PositiveSteps,
+    Section,
+    Sequences,
+    Share,
+    Steps,
+    Unit,
+    is_none,
+)
+
+
+class Model(Section):
+    """What all sizes share."""
+
+    vocab_size: Annotated[int, Field(ge=257), Unit("tokens")]
+    """Tokens that the model knows; a tokenizer that is trained has as many."""
+    context_length: Annotated[int, Field(ge=2), Unit("tokens")]
+    """Tokens of a sequence."""
+    rms_norm_eps: PositiveNumber
+    """Added to the mean square in RMSNorm."""
+    rope_theta: PositiveNumber
+    """Base of the rotary position embedding's wavelengths."""
+    initialization: Literal["pytorch", "normal"]
+    """pytorch (Embedding N(0,1), Linear kaiming-uniform) | normal (deviation 0.02)."""
+
+
+class Recipe(Section):
+    """What a size, a method, or a method at one size may set apart from `train`; null leaves it as it is."""
+
+    learning_rate: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Peak learning rate, in place of the one in `train`."""
+    betas: Annotated[Betas | None, Field(exclude_if=is_none)] = None
+    """Adam's decay rates of the two moments, in place of those in `train`."""
+    eps: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Adam's epsilon, in place of the one in `train`."""
+    weight_decay: Annotated[NonNegativeNumber | None, Field(exclude_if=is_none)] = None
+    """AdamW's weight decay, in place of the one in `train`."""
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """The keys of `train` that are set here, with their values."""
+        return {key: getattr(self, key) for key in Recipe.model_fields if getattr(self, key) is not None}
+
+
+class SizeRecipe(Recipe):
+    """What a method sets apart at one size: the recipe, and its schedule's numbers."""
+
+    warmup_steps: Annotated[Steps | None, Field(exclude_if=is_none)] = None
+    """Optimizer steps over which the rate first climbs, at this size."""
+    rewarmup_steps: Annotated[Steps | None, Field(exclude_if=is_none)] = None
+    """Optimizer steps of the climb after each multiple of the period, at this size."""
+    minimum_learning_rate_ratio: Annotated[Share | None, Field(exclude_if=is_none)] = None
+    """Rate that the cosine ends at, as a share of the peak, at this size."""
+    horizon_steps: Annotated[PositiveSteps | None, Field(exclude_if=is_none)] = None
+    """Number of optimizer steps at which the schedule ends, at this size."""
+
+    @property
+    def schedule_overrides(self) -> dict[str, Any]:
+        """The schedule's numbers that are set here, with their values."""
+        keys = SizeRecipe.model_fields.keys() - Recipe.model_fields.keys()
+        return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+
+
+class Size(Recipe):
+    """The shape of a Llama-style decoder, in the terms of `transformers.LlamaConfig`."""
+
+    d_model: PositiveInt
+    """Width of the residual stream."""
+    intermediate_size: PositiveInt
+    """Width of the feed-forward layer (SwiGLU)."""
+    num_hidden_layers: PositiveInt
+    """Decoder layers."""
+    num_attention_heads: PositiveInt
+    """Attention heads of a layer."""
+    num_key_value_heads: PositiveInt
+    """Key and value heads that the attention heads share (grouped-query attention)."""
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.num_attention_heads
+
+    @property
+    def smallest_dimension(self) -> int:
+        """The smallest dimension of any adapted matrix: no rank can exceed it."""
+        return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
+
+    @property
+    def shape(self) -> "Size":
+        """The size without a recipe of its own."""
+        return self.without(*Recipe.model_fields)
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        heads, groups = self.num_attention_heads, self.num_key_value_heads
+        if self.d_model % heads or self.head_dim % 2:
+            raise ValueError(f"d_model {self.d_model} must be num_attention_heads {heads} times an even head size")
+        if heads % groups:
+            raise ValueError(f"num_attention_heads {heads} must be a multiple of num_key_value_heads {groups}")
+        return self
+
+
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class Method(Recipe):
+    """How a cell trains: named switches, so that a variant is a block of YAML and no code."""
+
+    rank: NonNegativeInt
+    """Rank of the adapters; 0 trains the whole weights, without adapters."""
+    alpha: PositiveNumber = 1.0
+    """The adapters' output is scaled by alpha / rank."""
+    dropout: BelowOne = 0.0
+    """Dropout on the adapters' input."""
+    targets: list[Target] = Field(default=[])
+    """Projections that get adapters.
+
+    Any of q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
+    """
+    adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
+    """kaiming (A kaiming-uniform, B zero) | zero (A and B zero)."""
+    trainable_scale: bool = False
+    """Whether the factor alpha / rank of each adapter trains, from that value."""
+    adapters_only: bool = False
+    """Whether embeddings, norms and the head are frozen, too."""
+    full_rank_steps: Steps = 0
+    """Optimizer steps that the whole weights train before the adapters take over."""
+    merge: Literal["scaled", "unscaled"] = "scaled"
+    """scaled (W + alpha / rank * B A) | unscaled (W + B A)."""
+    restart: Literal["redraw", "none", "undone"] = "redraw"
+    """redraw (A anew, B zero) | none | undone (the step after a redraw undoes it)."""
+    reset_period: PositiveSteps | None = None
+    """Optimizer steps from one reset to the next; null: no resets."""
+    reset_offset: Steps = 0
+    """Optimizer steps from each multiple of the period to the reset: at k x period + offset."""
+    moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
+    """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
+    moment_reset_fraction: Share = 0.0
+    """Share of the adapters' moments that a reset sets to zero."""
+    schedule: Literal["linear", "jagged_cosine"]
+    """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
+
+    `jagged_cosine` falls by half a cosine to a minimum; at each multiple of the reset period it starts again from 0.
+    """
+    warmup_steps: Steps
+    """Optimizer steps over which the rate first climbs to its peak."""
+    rewarmup_steps: Steps = 0
+    """Optimizer steps of the climb after each multiple of the period."""
+    minimum_learning_rate_ratio: Share = 0.0
+    """Rate that the cosine ends at, as a share of the peak."""
+    horizon_steps: PositiveSteps
+    """Number of optimizer steps at which the schedule ends; training may stop before."""
+    sizes: Annotated[dict[Name, SizeRecipe] | None, Field(exclude_if=is_none)] = None
+    """What the method sets apart at one size: a block of a recipe and schedule's numbers for each.
+
+    For example `sizes: {small: {learning_rate: 3.0e-4, warmup_steps: 2000}}`.
+    """
+
+    @property
+    def scale(self) -> float:
+        """The factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
+        return self.alpha / self.rank
+
+    def at_size(self, size: str) -> SizeRecipe:
+        """What the method sets apart at ``size``."""
+        return (self.sizes or {}).get(size, SizeRecipe())
+
+    def switches_at(self, size: str) -> "Method":
+        """The method's switches and its schedule at ``size``, without a recipe.
+
+        Raises :class:`ValueError` where the schedule's numbers at that size do not go together.
+        """
+        own = self.without("sizes", *Recipe.model_fields).model_dump()
+        try:
+            return Method.model_validate(own | self.at_size(size).schedule_overrides)
+        except ValidationError as error:
+            raise ValueError(f"sizes.{size}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for problem in self._problems():
+            raise ValueError(problem)
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        period = self.reset_period
+        if self.rank and not self.targets:
+            yield "targets must name at least one projection when rank is above 0"
+        if not self.rank and (self.targets or period or self.adapters_only or self.full_rank_steps):
+            yield "rank must be above 0 when a switch of the adapters is set"
+        if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
+            yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
+        if self.schedule == "jagged_cosine" and period is None:
+            yield "schedule jagged_cosine needs a reset_period"
+        if self.warmup_steps >= self.horizon_steps:
+            yield f"warmup_steps {self.warmup_steps} must be below horizon_steps {self.horizon_steps}"
+
+
+class Train(Section):
+    """The recipe that all methods and sizes share where they set nothing apart."""
+
+    steps: Annotated[int, Field(gt=0, lt=10**6), Unit("optimizer steps")]  # checkpoints are named by six digits
+    """Optimizer steps that each cell trains."""
+    batch_size: Sequences
+    """Sequences of an optimizer step."""
+    micro_batch_size: Sequences
+    """Sequences of a forward pass; gradients accumulate up to batch_size."""
+    learning_rate: PositiveNumber
+    """Peak learning rate."""
+    betas: Betas
+    """Adam's decay rates of the two moments."""
+    eps: PositiveNumber
+    """Adam's epsilon."""
+    weight_decay: NonNegativeNumber
+    """AdamW's weight decay, on all that trains."""
+    checkpoint_every: PositiveSteps
+    """Optimizer steps between evaluated checkpoints; step 0 and the last are always kept."""
+    checkpoint_offset: Steps
+    """Optimizer steps after each multiple of a reset period at which one more is kept.
+
+    It serves the readings after a restart.
+    """
+    state_every: PositiveSteps
+    """Optimizer steps between the full states that a stopped run continues from."""
+    time_limit: Annotated[PositiveNumber | None, Unit("minutes")]
+    """Minutes after which a cell's job saves its state and stops; the next run goes on.
+
+    For schedulers (docs/cluster.md); null: no limit.
+    """
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size must be a multiple of micro_batch_size {self.micro_batch_size}")
+        if self.checkpoint_offset >= self.checkpoint_every:
+            raise ValueError(f"checkpoint_offset {self.checkpoint_offset} must be below checkpoint_every")
+        return self
+
+
+class Runtime(Section):
+    """Where and in which precision the jobs run."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    """auto (a GPU where there is one) | cpu | cuda."""
+    precision: Literal["float32", "bfloat16"]
+    """float32 | bfloat16 (autocast; weights and moments stay float32)."""
+    processes: Annotated[PositiveInt, Unit("processes")]
+    """Data-parallel processes of one training, which share batch_size.
+
+    Each has a GPU or, on the CPU, a core.
+    """
+    nodes: Annotated[PositiveInt, Unit("machines")]
+    """Machines that these processes are spread over; above 1 needs SLURM (docs/cluster.md)."""
+    compile: bool
+    """torch.compile: minutes of warm-up, worth it on a GPU."""
+    release_memory: bool
+    """Give freed memory back at once (Linux, CPU).
+
+    A tenth to a sixth less memory at the paper's small shape, for up to a seventh of the speed.
+    """
+
+    @property
+    def processes_per_node(self) -> int:
+        """How many of a training's processes run on each node."""
+        return self.processes // self.nodes
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.processes % self.nodes:
+            raise ValueError(f"processes {self.processes} must be a multiple of nodes {self.nodes}")
+        return self

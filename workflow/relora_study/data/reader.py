@@ -1,0 +1,170 @@
+"""The one reader of users' documents: .txt, .jsonl and .parquet files, plain or compressed, a document at a time."""
+
+import io
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow.parquet import ParquetFile
+
+from ..errors import UserError
+from .folder import COMPRESSIONS, Listing, suffixes
+from .hub import first_line
+
+ROWS_AT_A_TIME = 64
+BUFFER_BYTES = 2**20  # of Parquet read at a time: a whole row group may not fit in memory
+MOST_BYTES = 2**27  # of a document, which is held in memory whole
+BOM = b"\xef\xbb\xbf"
+UTF8 = "texts are UTF-8: convert it (iconv -f ENCODING -t UTF-8)"
+
+
+class Row(NamedTuple):
+    """One value of the column that holds documents, as the file has it: its id (file and row), domain and value."""
+
+    id: str
+    domain: str
+    value: Any
+
+
+def read_documents(listing: Listing, column: str, setting: str) -> Iterator[Row]:
+    """All rows of the files of ``listing``, in order; a sub-folder of its root is a domain.
+
+    ``setting`` is the section of the configuration that names ``column``. Raises :class:`UserError`, which names the
+    file and the line or row, where one cannot be read, is not UTF-8, or lacks the column.
+    """
+    for path in listing.files:
+        inside = path.relative_to(listing.root) if path != listing.root else Path(path.name)
+        domain = inside.parts[0] if len(inside.parts) > 1 else "files"
+        for number, value in enumerate(_values(path, column, f"{setting}.text_column")):
+            yield Row(f"{inside}-{number}", domain, value)
+
+
+def _values(path: Path, column: str, key: str) -> Iterator[Any]:
+    kind = suffixes(path)[0]
+    try:
+        if kind == ".txt":
+            yield read_text(path)
+        elif kind == ".jsonl":
+            yield from (_field(path, line, pair, column, key) for line, pair in read_objects(path))
+        else:
+            yield from _read_parquet(path, column, key)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"cannot read {path}: {first_line(error)}") from error
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed where its name says that they are compressed."""
+    compression = suffixes(path)[1]
+    if compression is None:
+        with path.open("rb") as plain:
+            yield plain
+    else:
+        with pa.input_stream(str(path), compression=COMPRESSIONS[compression]) as stream:
+            yield io.BufferedReader(stream)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, without a byte order mark. Raises :class:`UserError` where it is not UTF-8."""
+    with opened(path) as stream:
+        return decoded(_bounded(stream.read(MOST_BYTES + 1), str(path)), str(path))
+
+
+def _bounded(content: bytes, place: str) -> bytes:
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{place} is a document of more than {MOST_BYTES / 1e6:.0f} MB; split it")
+    return content
+
+
+def decoded(content: bytes, place: str) -> str:
+    """``content`` as text, without a byte order mark. Raises :class:`UserError`, with its ``place``, if not UTF-8.
+
+    UTF-16 without a mark is UTF-8 by its bytes, with a NUL in every second one.
+    """
+    try:
+        text = content.removeprefix(BOM).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {place}: byte {error.start} is not UTF-8; {UTF8}") from error
+    if text.count("\0") * 3 > len(text):
+        raise UserError(f"cannot read {place}: a third of it is NULs, as in UTF-16; {UTF8}")
+    return text
+
+
+def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a .jsonl file, each with the number of its line; empty lines are passed over."""
+    with opened(path) as stream:
+        yield from parse_objects(stream, str(path))
+
+
+def parse_objects(stream: IO[bytes], place: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of ``stream``, one a line; ``place`` names it in the :class:`UserError` of a bad line."""
+    for number, line in enumerate(iter(lambda: stream.readline(MOST_BYTES + 1), b""), 1):
+        text = decoded(_bounded(line, f"{place}, line {number}"), f"{place}, line {number}")
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"cannot read {place}, line {number}: not JSON ({first_line(error)})") from error
+        if not isinstance(value, dict):
+            raise UserError(
+                f"cannot read {place}, line {number}: a {type(value).__name__} instead of an object; write one a line"
+            )
+        yield number, value
+
+
+def _field(path: Path, line: int, row: dict[str, Any], column: str, key: str) -> Any:
+    if column not in row:
+        raise UserError(f"{path}, line {line} has no column {column!r}; set {key} to one of {_shortened(list(row))}")
+    return row[column]
+
+
+def _shortened(names: list[str]) -> str:
+    return f"{names!r}" if len(names) <= 20 else f"{names[:20]!r} and {len(names) - 20} more"
+
+
+def _read_parquet(path: Path, column: str, key: str) -> Iterator[Any]:
+    with _seekable(path) as stream:
+        file = ParquetFile(stream, buffer_size=BUFFER_BYTES, pre_buffer=False)
+        if column not in (names := file.schema_arrow.names):
+            raise UserError(f"{path} has no column {column!r}; set {key} to one of {_shortened(names)}")
+        for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[column]):
+            try:
+                yield from batch.column(0).to_pylist()
+            except UnicodeDecodeError as error:
+                raise UserError(f"cannot read {path}: column {column!r} holds a text that is not UTF-8") from error
+
+
+@contextmanager
+def _seekable(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes; compressed ones go through a temporary file, because Parquet is read from its end."""
+    with opened(path) as stream:
+        if suffixes(path)[1] is None:
+            yield stream
+        else:
+            with tempfile.TemporaryFile() as copy:
+                shutil.copyfileobj(stream, copy)
+                yield copy
+
+
+def as_text(row: Row, setting: str) -> str:
+    """The text of ``row``; a missing one is empty. Raises :class:`UserError` where it is no text."""
+    if row.value is None:
+        return ""
+    if not isinstance(row.value, str):
+        raise UserError(f"{setting}.text_column: {row.id} holds {row.value!r:.40}, which is no text")
+    return require_unicode(row.value, row.id)
+
+
+def require_unicode(text: str, place: str) -> str:
+    """``text``. Raises :class:`UserError` where it holds half of a surrogate pair, which no file of UTF-8 can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{place}: character {error.start} is half of a surrogate pair, which is no text") from error
+    return text
