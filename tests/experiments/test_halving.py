@@ -4,7 +4,8 @@ import math
 
 import pytest
 from pydantic import ValidationError
-from relora_study.experiments.halving import Tuning, promoted
+from relora_study.config import Tuning
+from relora_study.experiments.halving import promoted
 
 
 def tuning(**changes) -> Tuning:
@@ -29,7 +30,7 @@ def test_what_a_search_costs_is_counted_by_hand():
     """Eight candidates train 100 steps, four 100 more, two 200 more."""
     found = tuning()
     assert [found.survivors(rung) for rung in range(3)] == [8, 4, 2]
-    assert found.steps_in_all() == 8 * 100 + 4 * 100 + 2 * 200
+    assert found.steps_in_all == 8 * 100 + 4 * 100 + 2 * 200
 
 
 def test_at_least_one_goes_on():
@@ -37,9 +38,9 @@ def test_at_least_one_goes_on():
 
 
 WRONG = [
-    ({"rungs": []}, "must rise"),
+    ({"rungs": []}, "at least 1 item"),
     ({"rungs": [200, 100]}, "must rise"),
-    ({"keep": 0.0}, "keep 0 must lie between 0 and 1"),
+    ({"keep": 0.0}, "greater than 0"),
     ({"spaces": {"relora": {"grid": {"rank": [1, 2]}}}}, "as many candidates as the others.*'space': 8, 'relora': 2"),
 ]
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from relora_study.experiments.space import Range, Space
+from relora_study.config import Range, Space
 from scipy.stats import qmc
 
 
@@ -24,7 +24,7 @@ def sobol(size: int, seed: int = 0) -> Space:
         "learning_rate": Range(low=1e-4, high=1e-1, scale="log"),
         "reset_period": Range(low=20, high=200, integer=True),
     }
-    return Space(sobol=ranges, size=size, seed=seed)
+    return Space(sobol=ranges, size=size, sobol_seed=seed)
 
 
 def test_a_sobol_sample_is_scipys_on_the_ranges():

@@ -6,6 +6,7 @@ docs/configuration.md, and the comments in config.yaml.
 
 from .cells import Cell, cells
 from .data import Data, Files, HubPretokenized, Tokenizer
+from .experiments import Point, Range, Space, Sweep, Tuning
 from .fields import Section, SectionT
 from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
 from .reading import check, read_section, read_study
@@ -25,6 +26,8 @@ __all__ = [
     "MinimalPairs",
     "Model",
     "Perplexity",
+    "Point",
+    "Range",
     "Recipe",
     "Report",
     "Runtime",
@@ -33,9 +36,12 @@ __all__ = [
     "Selection",
     "Size",
     "SizeRecipe",
+    "Space",
     "Study",
+    "Sweep",
     "Tokenizer",
     "Train",
+    "Tuning",
     "cell_name",
     "cells",
     "check",

@@ -34,12 +34,21 @@ class Unit:
         return {**handler(core_schema), "x-unit": self.name}
 
 
-def _number(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """YAML 1.1 reads `3e-4` as text; take it for the number that its writer meant."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+FIRST_SEED = 42  # of `seeds: N`: the paper's
+
+
+def _seeds(value: Any) -> Any:
+    """`5` means five seeds, from the paper's on."""
+    counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1000
+    return list(range(FIRST_SEED, FIRST_SEED + value)) if counts else value
 
 
 def is_none(value: Any) -> bool:
@@ -55,10 +64,19 @@ Tokens = Annotated[int, Field(gt=0), Unit("tokens")]
 Sequences = Annotated[int, Field(gt=0), Unit("sequences")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
 # The bounds come before the validator: behind it, pydantic's JSON schema does not have them.
-PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
-NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(_number)]
-BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_number)]
-Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_number)]
-ProperShare = Annotated[float, Field(gt=0, lt=1), BeforeValidator(_number)]
+PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(as_number)]
+NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(as_number)]
+BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(as_number)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(as_number)]
+ProperShare = Annotated[float, Field(gt=0, lt=1), BeforeValidator(as_number)]
 Betas = Annotated[list[BelowOne], Field(min_length=2, max_length=2)]
+# A seed goes to torch (below 2^64, with a step or a rank added) and into tables of 64-bit signed integers.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[
+    list[Seed],
+    Field(min_length=1),
+    BeforeValidator(
+        _seeds, json_schema_input_type=Annotated[list[Seed], Field(min_length=1)] | Annotated[int, Field(gt=0, le=1000)]
+    ),
+]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None

@@ -3,25 +3,16 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from .data import Data
-from .fields import Name, Section, is_none
+from .experiments import Sweep, Tuning
+from .fields import Name, Section, Seeds, is_none
 from .measuring import Dynamics, Evaluation, Report
 from .training import Method, Model, Runtime, Size, Train
 
 HELD_OUT_SEQUENCES = 64  # that texts give to held_out.bin at most: the fixed batch of loss and gradients is its start
-FIRST_SEED = 42  # of `seeds: N`: the paper's
 PAPERS_SIZES = ("tiny", "small")  # the published curves are of these
-
-# A seed goes to torch (below 2^64, with a step or a rank added) and into tables of 64-bit signed integers.
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def _seeds(value: Any) -> Any:
-    """`5` means five seeds, from the paper's on."""
-    counts = isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 1000
-    return list(range(FIRST_SEED, FIRST_SEED + value)) if counts else value
 
 
 class Selection(Section):
@@ -31,14 +22,7 @@ class Selection(Section):
     """Names of blocks under `sizes`."""
     methods: Annotated[list[str], Field(min_length=1)]
     """Names of blocks under `methods`."""
-    seeds: Annotated[
-        list[Seed],
-        Field(min_length=1),
-        BeforeValidator(
-            _seeds,
-            json_schema_input_type=Annotated[list[Seed], Field(min_length=1)] | Annotated[int, Field(gt=0, le=1000)],
-        ),
-    ]
+    seeds: Seeds
     """A list, or how many from 42 on: 5 means 42 to 46."""
     baseline: Annotated[str | None, Field(exclude_if=is_none)] = None
     """Method of rank 0 that the others are compared with; null: the first in methods."""
@@ -79,6 +63,10 @@ class Study(Section):
     """How figures and the paper look."""
     runtime: Runtime
     """Where and in which precision the jobs run."""
+    sweeps: Annotated[dict[Name, Sweep] | None, Field(exclude_if=is_none)] = None
+    """Experiments by name: cells beside the study's own, with keys varied (docs/experiments.md)."""
+    tuning: Annotated[Tuning | None, Field(exclude_if=is_none)] = None
+    """A search, on equal budgets, for the settings of each size and method of the study (docs/experiments.md)."""
 
     @property
     def cycle_steps(self) -> int:

@@ -3,12 +3,17 @@
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
-from ..config import Cell, Method, Model, Section, Size, Train, cell_name, read_values
 from ..errors import UserError
-from .space import Point, Value
+from .cells import Cell
+from .experiments import Point
+from .fields import Section
+from .study import cell_name
+from .training import Method, Model, Size, Train
 
-SECTIONS: dict[str, type[Section]] = {"method": Method, "size": Size, "train": Train, "model": Model}
+# The recipe comes first: methods and sizes may set its keys apart, but a cell holds them in `train`.
+SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": Method, "size": Size}
 MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
 
 
@@ -26,7 +31,7 @@ def variant_name(method: str, point: Point) -> str:
     return MARK.join([method, *(f"{key}={_written(point[key])}" for key in sorted(point))])
 
 
-def _written(value: Value) -> str:
+def _written(value: Any) -> str:
     """``value`` in a folder's name: numbers without an exponent, because ``-`` parts a cell's name."""
     if isinstance(value, list):
         return "_".join(map(_written, value))
@@ -45,4 +50,7 @@ def vary(cell: Cell, point: Point) -> Cell:
         changed[section_of(key)][key] = value
     method = variant_name(cell.method_name, point)
     name = cell_name(cell.size_name, method, cell.seed)
-    return read_values(Cell, changed | {"method_name": method, "name": name}, f"the variant {name}")
+    try:
+        return Cell.model_validate(changed | {"method_name": method, "name": name})
+    except ValidationError as error:
+        raise UserError(f"the variant {name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error

@@ -1,0 +1,43 @@
+"""Variants of a cell: named by what they change, and by nothing else."""
+
+import pytest
+from relora_study.config.variants import section_of, variant_name, vary
+from relora_study.errors import UserError
+
+
+def test_a_name_says_what_was_changed_in_an_order_of_its_own():
+    point = {"rank": 4, "learning_rate": 1e-5, "betas": [0.9, 0.95], "trainable_scale": True, "alpha": 8.0}
+    assert variant_name("relora", point) == (
+        "relora+alpha=8+betas=0.9_0.95+learning_rate=0.00001+rank=4+trainable_scale=true"
+    )
+    assert variant_name("relora", dict(reversed(point.items()))) == variant_name("relora", point)
+
+
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [("rank", "method"), ("learning_rate", "train"), ("betas", "train"), ("d_model", "size"), ("rope_theta", "model")],
+)
+def test_every_key_has_its_section(key, section):
+    assert section_of(key) == section
+
+
+def test_an_unknown_key_is_one_line_with_those_there_are():
+    with pytest.raises(UserError, match="'learningrate' is no key .* learning_rate"):
+        section_of("learningrate")
+
+
+def test_a_variant_differs_in_the_keys_named_and_nowhere_else(make_cell):
+    cell = make_cell("relora")
+    varied = vary(cell, {"rank": 2, "learning_rate": 0.5})
+    assert varied.name == "tiny-relora+learning_rate=0.5+rank=2-s1" and varied.train.learning_rate == 0.5
+    before, after = cell.model_dump(), varied.model_dump()
+    for section, key in (("method", "rank"), ("train", "learning_rate")):
+        assert after[section].pop(key) != before[section].pop(key)
+    for key in ("name", "method_name"):
+        assert after.pop(key) != before.pop(key)
+    assert after == before
+
+
+def test_what_cannot_be_is_refused_by_name(make_cell):
+    with pytest.raises(UserError, match=r"tiny-relora\+reset_period=0-s1"):
+        vary(make_cell("relora"), {"reset_period": 0})
