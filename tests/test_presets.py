@@ -160,5 +160,5 @@ def test_a_presets_jobs_are_known_without_network(preset, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout.partition("Job stats:")[2], re.MULTILINE))
     assert jobs["pretrain"] == jobs["evaluate"] == jobs["dynamics"] == "8"
-    assert jobs["shards"] == jobs["convert"] == jobs["tokenizer"] == "1"
+    assert jobs["shards"] == jobs["convert"] == jobs["tokenizer"] == jobs["enough"] == "1"
     assert not {"fetch", "documents", "tokens"} & set(jobs)

@@ -229,7 +229,9 @@ def test_hours_count_every_device(results):
 @pytest.mark.parametrize(
     ("pairs", "name"),
     [
-        ({"source": "path", "path": "somewhere/BLiMP.zip"}, "BLiMP"),
+        ({"source": "path", "path": "somewhere/BLiMP.zip"}, "BLiMP (by name)"),  # which is not there
+        ({"source": "path", "path": "blimp-project/zorro"}, "zorro"),
+        ({"source": "hub", "path": "someone/blimp-nl"}, "blimp-nl"),
         ({"source": "hub"}, "BLiMP"),
         ({"source": "hub", "path": "nyu-mll/blimp"}, "BLiMP"),
         ({"source": "url"}, "BLiMP"),

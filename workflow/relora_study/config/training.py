@@ -165,7 +165,7 @@ class Method(Recipe):
     horizon_steps: PositiveSteps
     """Number of optimizer steps at which the schedule ends; training may stop before."""
     sizes: Annotated[dict[Name, SizeRecipe] | None, Field(exclude_if=is_none)] = None
-    """What the method sets apart at one size: a block of a recipe and schedule's numbers for each.
+    """What the method sets apart at one size: a block of recipe and schedule numbers for each.
 
     For example `sizes: {small: {learning_rate: 3.0e-4, warmup_steps: 2000}}`.
     """
