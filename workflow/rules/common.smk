@@ -79,10 +79,15 @@ def readings(wildcards):
     )
 
 
+def last_readings(wildcards):
+    """The files of every cell that are made last, from its others; Snakemake plans each part of the report by them."""
+    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "dynamics.csv"])
+
+
 def report_inputs(wildcards):
     """All that a part of the report is made from: readings, settings and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*readings(wildcards), *settings, *released_inputs(wildcards)]
+    return [*last_readings(wildcards), *settings, *released_inputs(wildcards)]
 
 
 def released_inputs(wildcards):
