@@ -58,11 +58,13 @@ def stage_settings(study: Study) -> dict[str, Section]:
 
 
 def stage(study: Study, cells: dict[str, Cell], results: Path) -> None:
-    """Stage every settings file of ``study``; where ``results`` holds it already, it stays up to date."""
+    """Stage every settings file of ``study`` and list the user's own files; what did not change stays up to date."""
     for name, settings in stage_settings(study).items():
         _stage_settings(settings, staged_settings(name), results / "settings" / f"{name}.yaml")
     for name, cell in cells.items():
         _stage_settings(cell, staged_cell(name), results / "cells" / name / "config.yaml")
+    for reader, place in users_places(study).items():
+        stage_listing(place, staged_listing(reader))
 
 
 def staged_settings(name: str) -> Path:
@@ -73,6 +75,23 @@ def staged_settings(name: str) -> Path:
 def staged_cell(name: str) -> Path:
     """Where the settings of the cell called ``name``, or a wildcard of that name, are staged."""
     return STAGED / "cells" / f"{name}.yaml"
+
+
+def users_places(study: Study) -> dict[str, Path]:
+    """The files and folders of the user's own, by the rule that reads them."""
+    data, evaluation = study.data, study.evaluation
+    places = {
+        "documents": data.files.path if data.source == "files" else None,
+        "tokenizer": data.tokenizer.name if data.tokenizer.source == "path" else None,
+        "minimal_pairs": evaluation.minimal_pairs.path if evaluation.minimal_pairs.source == "path" else None,
+        "texts": evaluation.perplexity.path if evaluation.perplexity.source == "path" else None,
+    }
+    return {reader: Path(place) for reader, place in places.items() if place}
+
+
+def staged_listing(reader: str) -> Path:
+    """Where the user's own files that the rule ``reader`` reads are listed."""
+    return STAGED / "files" / f"{reader}.txt"
 
 
 def as_yaml(settings: Section) -> str:

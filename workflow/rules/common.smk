@@ -25,8 +25,14 @@ from relora_study.scheduling import (
     reading_minutes,
 )
 from relora_study.schema import check_results, mark_results
-from relora_study.settings import STAGED, stage, stage_listing, staged_cell, staged_settings
-from relora_study.snakemake_session import filter_terminal, hold_folder, make_web_report, stop_on_interrupt
+from relora_study.settings import stage, staged_cell, staged_listing, staged_settings, users_places
+from relora_study.snakemake_session import (
+    TerminalFilter,
+    filter_terminal,
+    hold_folder,
+    make_web_report,
+    stop_on_interrupt,
+)
 
 try:
     STUDY = check(config, [*workflow.configfiles])
@@ -55,14 +61,9 @@ def code(*places):
     return [os.path.relpath(file) for file in files]
 
 
-def own_files(reader, place, wanted=True):
-    """The listing of the user's own files at ``place``, which ``reader`` reads, as an input; none where not wanted."""
-    if not (wanted and place):
-        return []
-    listing = STAGED / "files" / f"{reader}.txt"
-    if workflow.is_main_process:
-        stage_listing(Path(place), listing)
-    return str(listing)
+def own_files(reader):
+    """The listing of the user's own files that ``reader`` reads, as an input; none where it reads none."""
+    return str(staged_listing(reader)) if reader in users_places(STUDY) else []
 
 
 def by_cell(amount, *arguments):
@@ -101,6 +102,7 @@ def parent_of_output(wildcards, output):
     return str(Path(output[0]).parent)
 
 
+TERMINAL = TerminalFilter()
 PROGRESS = Progress(
     workflow,
     lambda rule, cell: expected_seconds(rule, CELLS.get(cell)),
@@ -111,7 +113,8 @@ PROGRESS = Progress(
 def begin():
     """Mark the results, say what the study will cost, and from then on how far it is."""
     mark_results(Path("results"), STUDY.schema_version)
-    stop_on_interrupt(filter_terminal(logger.handlers))
+    filter_terminal(logger.handlers, TERMINAL)
+    stop_on_interrupt(TERMINAL)
     on_cpu = f"about {estimated_minutes(STUDY):.0f} min on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu
     print(
@@ -122,15 +125,16 @@ def begin():
     PROGRESS.start()
 
 
-def end():
-    """Say no more how far the study is."""
+def finish():
+    """After a run without errors."""
     PROGRESS.stop()
+    web_report()
 
 
 def end_unfinished():
     """The last line after Ctrl-C; after an error, Snakemake has said what failed."""
     PROGRESS.stop()
-    if any(getattr(found, "interrupted", False) for handler in logger.handlers for found in handler.filters):
+    if TERMINAL.interrupted:
         print("Stopped. Run the same command again to go on from there.", file=sys.stderr)
 
 
