@@ -25,7 +25,6 @@ from relora_study.scheduling import (
     reading_minutes,
 )
 from relora_study.schema import check_results, mark_results
-from relora_study.settings import stage, staged_cell, staged_listing, staged_settings, users_places
 from relora_study.snakemake_session import (
     TerminalFilter,
     filter_terminal,
@@ -33,6 +32,7 @@ from relora_study.snakemake_session import (
     make_web_report,
     stop_on_interrupt,
 )
+from relora_study.staging import stage, stage_code, staged_cell, staged_listing, staged_settings, users_places
 
 try:
     STUDY = check(config, [*workflow.configfiles])
@@ -56,9 +56,11 @@ wildcard_constraints:
 
 
 def code(*places):
-    """The modules of a stage, as inputs: a change to them reruns that stage alone."""
-    files = [file for place in places for file in sorted((PACKAGE / place).rglob("*.py"))]
-    return [os.path.relpath(file) for file in files]
+    """The listing of a stage's modules, as an input: a change to them reruns that stage alone."""
+    listing = staged_listing("code-" + "-".join(places))
+    if workflow.is_main_process:
+        stage_code([file for place in places for file in (PACKAGE / place).rglob("*.py")], PACKAGE, listing)
+    return str(listing)
 
 
 def own_files(reader):
@@ -94,7 +96,7 @@ def report_inputs(wildcards):
 def released_inputs(wildcards):
     """The released values and the code that reports; what is made from them alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
-    return [*code("report"), *expand("resources/published/{name}.csv", name=tables)]
+    return [code("report"), *expand("resources/published/{name}.csv", name=tables)]
 
 
 def parent_of_output(wildcards, output):
