@@ -163,6 +163,15 @@ def test_staged_files_are_newer_than_what_they_replace_even_when_the_clock_is_be
     os.utime(place, ns=(1, 1))
     stage(study, chosen, Path("results"))
     assert staged_settings("data").stat().st_mtime_ns == 1, "what holds already is not written again"
+    kept = staged_settings("data").read_bytes()
+    for time_ns in (0, 2):  # another study's file is put there, with its time, once and again
+        place.write_text("other: settings\n")
+        os.utime(place, ns=(time_ns, time_ns))
+        stage(study, chosen, Path("results"))
+        assert staged_settings("data").read_bytes() != kept and staged_settings("data").stat().st_mtime_ns > ahead // 2
+        kept = staged_settings("data").read_bytes()
+        place.write_text(as_yaml(study.data))
+        stage(study, chosen, Path("results"))
 
 
 def test_a_listing_is_as_old_as_the_newest_file_until_a_file_changes(tmp_path):

@@ -5,6 +5,7 @@ missing. So every parse of the workflow compares each settings file with what th
 what must be written under `.snakemake`, newer than the file it replaces. A rule copies it to its place.
 """
 
+import hashlib
 import json
 import os
 import time
@@ -12,11 +13,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from .config import Cell, Section, Study
-from .files import sha256, write_text
+from .files import sha256
 from .settings import as_yaml, stage_settings
 
 Entry = list[str | int]  # of a listing: a file's path, and what changes when the file does
 STAGED = Path(".snakemake") / "relora_study"  # a dry run writes nowhere else
+IN_PLACE = "# in its place"  # the first line of a staged file that is up to date
 NEWER_NS = 1_000_000  # nanoseconds by which a staged file is newer than the file it replaces
 
 
@@ -60,16 +62,29 @@ def staged_listing(reader: str) -> Path:
 def _stage_settings(settings: Section, staged: Path, place: Path) -> None:
     """Stage ``settings`` newer than ``place`` where it holds others, and as old as ``place`` where it holds these.
 
-    The first line of a staged file is a comment with the time: Snakemake takes a newer input for unchanged when its
-    hash is the one of the last run, which says nothing of what ``place`` holds by now.
+    Snakemake takes a newer input for unchanged when its hash is the one of the last run, which says nothing of what
+    ``place`` holds by now. So a comment in the first line makes a staged file new whenever it has to be put in place.
     """
     wanted, current = as_yaml(settings), _text(place)
-    if _text(staged).partition("\n")[2] != wanted or (current != wanted and not _is_newer(staged, place)):
-        write_text(staged, f"# staged at {time.time_ns()}\n{wanted}")
+    head, _, body = _text(staged).partition("\n")
     if current == wanted:
+        if (head, body) != (IN_PLACE, wanted):
+            _write(staged, f"{IN_PLACE}\n{wanted}")
         _set_time(staged, place.stat().st_mtime_ns)
-    elif place.exists() and not _is_newer(staged, place):  # the clock is behind the file
+        return
+    replaces = f"# in the stead of {hashlib.sha256(current.encode()).hexdigest()}, "
+    if not (head.startswith(replaces) and body == wanted and _is_newer(staged, place)):
+        _write(staged, f"{replaces}{time.time_ns()}\n{wanted}")
+    if not _is_newer(staged, place):  # the clock is behind the file
         _set_time(staged, place.stat().st_mtime_ns + NEWER_NS)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` in one piece, not waiting for the disk: what a power cut spoils is staged again."""
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def _text(path: Path) -> str:
@@ -109,7 +124,7 @@ def _stage_entries(entries: list[Entry], times: list[int], listing: Path) -> Non
     """Write ``entries``, one a line: a new listing is as old as the newest of ``times``, a changed one is of now."""
     text, before = "".join(f"{json.dumps(entry)}\n" for entry in entries), listing.exists()
     if not before or _text(listing) != text:
-        write_text(listing, text)
+        _write(listing, text)
     if not before and times:
         _set_time(listing, max(times))
 
