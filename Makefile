@@ -87,4 +87,5 @@ audit: .venv/test ## ask PyPI for known vulnerabilities of the locked packages (
 	python -m pip_audit --strict --disable-pip --require-hashes --requirement requirements.txt
 
 clean: ## delete the results and Snakemake's notes; keeps .venv
-	rm -rf .snakemake && git clean -fdxq results
+	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf .snakemake

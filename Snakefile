@@ -52,8 +52,7 @@ onstart:
 
 
 onsuccess:
-    end()
-    web_report()
+    finish()
 
 
 onerror:

@@ -26,8 +26,14 @@ from relora_study.job_resources import (
     reading_minutes,
 )
 from relora_study.results_version import check_results, mark_results
-from relora_study.settings import STAGED, stage, stage_listing, staged_cell, staged_settings
-from relora_study.snakemake_session import filter_terminal, hold_folder, make_web_report, stop_on_interrupt
+from relora_study.snakemake_session import (
+    TerminalFilter,
+    filter_terminal,
+    hold_folder,
+    make_web_report,
+    stop_on_interrupt,
+)
+from relora_study.staging import stage, stage_code, staged_cell, staged_listing, staged_settings, users_places
 
 try:
     # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
@@ -57,18 +63,16 @@ wildcard_constraints:
 
 
 def code(stage):
-    """The files that a stage's command runs, as inputs: a change to one reruns the stages that import it."""
-    return [os.path.relpath(file) for file in source_files(f"{stage}.__main__")]
-
-
-def own_files(reader, place, wanted=True):
-    """The listing of the user's own files at ``place``, which ``reader`` reads, as an input; none where not wanted."""
-    if not (wanted and place):
-        return []
-    listing = STAGED / "files" / f"{reader}.txt"
+    """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it."""
+    listing = staged_listing(f"code-{stage}")
     if workflow.is_main_process:
-        stage_listing(Path(place), listing)
+        stage_code(source_files(f"{stage}.__main__"), PACKAGE, listing)
     return str(listing)
+
+
+def own_files(reader):
+    """The listing of the user's own files that ``reader`` reads, as an input; none where it reads none."""
+    return str(staged_listing(reader)) if reader in users_places(STUDY) else []
 
 
 def by_cell(amount, *arguments):
@@ -85,16 +89,21 @@ def readings(wildcards):
     )
 
 
+def last_readings(wildcards):
+    """The files of every cell that are made last, from its others; Snakemake plans each part of the report by them."""
+    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "dynamics.csv"])
+
+
 def report_inputs(wildcards):
     """All that a part of the report is made from: readings, settings and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*readings(wildcards), *settings, *released_inputs(wildcards)]
+    return [*last_readings(wildcards), *settings, *released_inputs(wildcards)]
 
 
 def released_inputs(wildcards):
     """The released values and the code that reports; what is made from them alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
-    return [*code("report"), *expand("resources/published/{name}.csv", name=tables)]
+    return [code("report"), *expand("resources/published/{name}.csv", name=tables)]
 
 
 def parent_of_output(wildcards, output):
@@ -102,6 +111,7 @@ def parent_of_output(wildcards, output):
     return str(Path(output[0]).parent)
 
 
+TERMINAL = TerminalFilter()
 PROGRESS = Progress(
     workflow,
     lambda rule, cell: expected_seconds(rule, CELLS.get(cell)),
@@ -112,7 +122,8 @@ PROGRESS = Progress(
 def begin():
     """Mark the results, say what the study will cost, and from then on how far it is."""
     mark_results(Path("results"), STUDY.schema_version)
-    stop_on_interrupt(filter_terminal(logger.handlers))
+    filter_terminal(logger.handlers, TERMINAL)
+    stop_on_interrupt(TERMINAL)
     on_cpu = f"about {estimated_minutes(STUDY):.0f} min on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu
     print(
@@ -123,15 +134,16 @@ def begin():
     PROGRESS.start()
 
 
-def end():
-    """Say no more how far the study is."""
+def finish():
+    """After a run without errors."""
     PROGRESS.stop()
+    web_report()
 
 
 def end_unfinished():
     """The last line after Ctrl-C; after an error, Snakemake has said what failed."""
     PROGRESS.stop()
-    if any(getattr(found, "interrupted", False) for handler in logger.handlers for found in handler.filters):
+    if TERMINAL.interrupted:
         print("Stopped. Run the same command again to go on from there.", file=sys.stderr)
 
 
