@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
 NAME = "padded_sdpa"
 SMALLEST_HEAD = 16  # below it, torch's CPU kernel takes about twice the time it takes at 16 (benchmarks/README.md)
@@ -72,4 +71,3 @@ def _masked_attention(
 
 
 AttentionInterface.register(NAME, padded_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
