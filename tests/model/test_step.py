@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from relora_study.model.kernels import cross_entropy
 from relora_study.train.loop import take_step
 from relora_study.train.run import start
+from torch import nn
+from torch._dynamo.backends.registry import lookup_backend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 CPU, aten = torch.device("cpu"), torch.ops.aten
@@ -16,8 +19,8 @@ PRODUCTS = {
 }  # and the place of the first factor
 
 
-def a_run(make_cell, method, **runtime):
-    cell = make_cell(method, train={"micro_batch_size": 2})
+def a_run(make_cell, method, switches=None, **runtime):
+    cell = make_cell(method, train={"micro_batch_size": 2}, **(switches or {}))
     return start(cell.model_copy(update={"runtime": cell.runtime.model_copy(update=runtime)}), CPU)
 
 
@@ -64,3 +67,45 @@ def test_the_host_waits_for_no_number_in_a_step(make_cell, method, precision):
     with NoHostSync():
         take_step(run, a_batch(), 1)
         take_step(run, a_batch(), 2)
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """The graphs that torch.compile makes of the layers, each run without being translated for a processor."""
+    recorded, backend, compile_module = [], lookup_backend("aot_eager"), nn.Module.compile
+
+    def recording(graph, inputs):
+        recorded.append(graph)
+        return backend(graph, inputs)
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **options: compile_module(module, backend=recording))
+    monkeypatch.setattr(cross_entropy, "_softmax", lambda fused: cross_entropy._loss_and_gradient)
+    yield recorded
+    torch._dynamo.reset()
+
+
+def calls(graph, name):
+    return [node for node in graph.graph.nodes if node.op == "call_function" and name in str(node.target)]
+
+
+@pytest.mark.parametrize(("method", "dropout"), [("full", {}), ("relora", {"dropout": 0.1})])
+def test_compiled_layers_are_one_graph_and_their_attention_has_no_mask(make_cell, graphs, method, dropout):
+    run = a_run(make_cell, method, dropout, compile=True)
+    take_step(run, a_batch(), 1)
+    (graph,) = graphs  # of all layers, which are alike
+    (attention,) = calls(graph, "scaled_dot_product_attention")
+    assert attention.kwargs["attn_mask"] is None and attention.kwargs["is_causal"] is True
+    assert len(calls(graph, "rand_like")) == (7 if dropout else 0)
+
+
+@pytest.mark.parametrize("method", ["full", "relora"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_step_is_the_eager_one(make_cell, graphs, method, precision):
+    switches = {} if method == "full" else {"dropout": 0.0}
+    eager, compiled = (a_run(make_cell, method, switches, compile=on, precision=precision) for on in (False, True))
+    for step in (1, 2):
+        ours, theirs = (take_step(run, a_batch(), step) for run in (compiled, eager))
+        for name in ("loss", "gradient_norm"):
+            assert ours[name].item() == pytest.approx(theirs[name].item(), rel=1e-5 if precision == "float32" else 1e-2)
+    assert len(graphs) == 1
