@@ -63,7 +63,10 @@ def on_a_fake_gpu(monkeypatch, dtype, autocast=False):
         return torch.empty(query.shape)  # a fake GPU's tensors cannot be cut
 
     monkeypatch.setattr(attention.functional, "scaled_dot_product_attention", recording)
-    with FakeTensorMode(), torch.autocast("cuda", dtype=torch.bfloat16, enabled=autocast):
+    # `torch.autocast` switches itself off where there is no GPU.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: autocast and kind == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    with FakeTensorMode():
         parts = (torch.empty(2, heads, 9, 8, dtype=dtype, device="cuda") for heads in (6, 2, 2))
         padded_attention(torch.nn.Identity(), *parts, None, scaling=0.3)
     return calls[0]
