@@ -62,8 +62,12 @@ class ReLoRALinear(nn.Module):
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin a cycle: A kaiming-uniform with a = sqrt 5, and B zero, so that B A is zero and can learn."""
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        """Begin a cycle: A kaiming-uniform with a = sqrt 5, and B zero, so that B A is zero and can learn.
+
+        A is drawn on the CPU: what a GPU draws depends on its number of processors.
+        """
+        drawn = torch.empty_like(self.A, device="cpu")
+        self.A.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5)))
         nn.init.zeros_(self.B)
 
 

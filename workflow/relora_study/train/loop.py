@@ -123,7 +123,7 @@ def mean_loss(run: Run, rows: Tensor) -> Tensor:
     bfloat16 = run.cell.runtime.precision == "bfloat16"
     with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         hidden = run.model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
-        return head_cross_entropy(hidden, run.model.lm_head.weight, rows[:, 1:])
+        return head_cross_entropy(hidden, run.model.lm_head.weight, rows[:, 1:], fused=run.cell.runtime.compile)
 
 
 def _on_device(batch: Tensor, device: torch.device) -> Tensor:

@@ -34,7 +34,8 @@ def _forget(state: dict[str, Tensor], method: Method) -> None:
 def _kept(moment: Tensor, method: Method) -> Tensor:
     """1 where ``moment`` survives a reset: all, none, a random share, or the share that is largest in magnitude."""
     if method.moment_reset == "random":
-        return torch.rand_like(moment) >= method.moment_reset_fraction
+        drawn = torch.rand_like(moment, device="cpu")  # alike for unlike GPUs
+        return (drawn >= method.moment_reset_fraction).to(moment.device)
     if method.moment_reset == "magnitude":
         order = moment.abs().flatten().argsort(stable=True).argsort(stable=True)
         return (order >= round(method.moment_reset_fraction * moment.numel())).view_as(moment)

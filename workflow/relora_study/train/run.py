@@ -31,8 +31,8 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
     run = Run(cell, model, _optimizer(cell, model), device, data=data)
     if cell.method.rank and done >= cell.method.full_rank_steps:
         begin_adapters(run)
-    elif cell.runtime.compile:
-        model.model.compile()
+    else:
+        _compile_layers(run)
     if rank():  # every process starts from the same weights and drops out on its own
         torch.manual_seed(cell.seed + rank())
     return run
@@ -49,8 +49,14 @@ def begin_adapters(run: Run) -> None:
             run.optimizer.state[parameter] = moments[name]
     if run.cell.method.restart == "undone":
         run.masters = MasterCopies(adapters(run.model).values())
+    _compile_layers(run)
+
+
+def _compile_layers(run: Run) -> None:
+    """With ``runtime.compile``, compile each of the decoder's layers: they are alike, so one compilation serves all."""
     if run.cell.runtime.compile:
-        run.model.model.compile()
+        for layer in run.model.model.layers:
+            layer.compile()
 
 
 def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.AdamW:
