@@ -232,6 +232,7 @@ class Train(Section):
     checkpoint_every: PositiveInt
     checkpoint_offset: NonNegativeInt
     state_every: PositiveInt
+    divergence: Literal["stop", "record"] = "record"
     time_limit: PositiveNumber | None
 
     @model_validator(mode="after")

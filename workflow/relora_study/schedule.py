@@ -50,9 +50,10 @@ def is_evaluated(train: Train, step: int) -> bool:
     return step % train.checkpoint_every == 0 or step == train.steps
 
 
-def due_steps(cell: Cell) -> list[int]:
-    """The steps at which a whole run leaves checkpoints, in order."""
-    return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
+def due_steps(cell: Cell, diverged_at: int | None = None) -> list[int]:
+    """The steps at which a whole run leaves checkpoints, in order; of one that diverged, those before that step."""
+    end = cell.train.steps + 1 if diverged_at is None else diverged_at
+    return [step for step in range(end) if is_due(cell, step)]
 
 
 def _progress(method: Method, step: int) -> float:

@@ -5,16 +5,17 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
+from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
-from ..files import sha256, write_json, write_whole
+from ..files import sha256, write_whole
 
 Ids = np.ndarray[Any, np.dtype[Any]]
 
 
-class Split(BaseModel):
+class Split(Contract):
     """What a file of ids holds; ``bytes`` are of the texts, in UTF-8. Shards of ids do not tell documents and bytes."""
 
     documents: int | None = None
@@ -23,7 +24,7 @@ class Split(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class Manifest(Contract):
     """What the token files hold and what made them; ``revision`` is the commit of shards from the Hub."""
 
     source: str
@@ -55,16 +56,13 @@ def write_split(path: Path, ids: Ids, documents: pd.DataFrame, context_length: i
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest beside the files, last, so that its presence says that they are whole."""
-    write_json(folder / "manifest.json", manifest.model_dump())
+    write_contract(folder / "manifest.json", manifest)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest in ``folder``. Raises :class:`UserError` where it is missing or malformed."""
     path = folder / "manifest.json"
-    try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read; delete {folder} and run again") from error
+    return read_contract(Manifest, path, f"{path} cannot be read; delete {folder} and run again")
 
 
 def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:

@@ -11,6 +11,7 @@ import typer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..cell_manifest import diverged_at
 from ..config import Cell, Dynamics, Evaluation, read_section
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import held_out_batch
@@ -81,7 +82,7 @@ def cell(
     most = held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
     tokenizer = _tokenizer_of(trained, data / "tokenizer")
     bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
-    found = list_checkpoints(cell, due_steps(trained))
+    found = list_checkpoints(cell, due_steps(trained, diverged_at(cell)))
     due = {step: path for step, path in found.items() if is_evaluated(trained.train, step)}
     progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
     tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]

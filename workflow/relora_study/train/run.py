@@ -14,7 +14,10 @@ from .resets import MasterCopies
 
 @dataclass
 class Run:
-    """A cell's model and optimizer while it trains; ``data`` is a hash of the token ids that it trains on."""
+    """A cell's model and optimizer while it trains; ``data`` is a hash of the token ids that it trains on.
+
+    ``diverged_at`` is the step that ended the training where its numbers were no longer finite.
+    """
 
     cell: Cell
     model: LlamaForCausalLM
@@ -22,6 +25,7 @@ class Run:
     device: torch.device
     masters: MasterCopies | None = None
     data: str = ""
+    diverged_at: int | None = None
 
 
 def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Run:
