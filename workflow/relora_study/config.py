@@ -186,12 +186,16 @@ class Method(Section):
     trainable_scale: bool = False
     adapters_only: bool = False
     full_rank_steps: NonNegativeInt = 0
-    merge: Literal["scaled", "unscaled"] = "scaled"
-    restart: Literal["redraw", "none", "undone"] = "redraw"
+    full_rank_from: PositiveInt | None = None
+    merge: Literal["scaled", "unscaled", "none"] = "scaled"
+    restart: Literal["redraw", "orthogonal", "none", "undone"] = "redraw"
+    scale_reset: Literal["none", "zero"] = "none"
     reset_period: PositiveInt | None = None
     reset_offset: NonNegativeInt = 0
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     moment_reset_fraction: Share = 0.0
+    moment_mask: Literal["independent", "shared"] = "independent"
+    moment_scope: Literal["adapters", "all"] = "adapters"
     schedule: Literal["linear", "jagged_cosine"]
     warmup_steps: NonNegativeInt
     rewarmup_steps: NonNegativeInt = 0
@@ -212,6 +216,10 @@ class Method(Section):
             raise ValueError("rank must be above 0 when a switch of the adapters is set")
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             raise ValueError(f"reset_period {period} must be longer than rewarmup_steps and reset_offset")
+        if self.scale_reset == "zero" and not self.trainable_scale:
+            raise ValueError("scale_reset zero needs trainable_scale: a fixed scale stays")
+        if self.full_rank_from is not None and not (self.rank and self.full_rank_from > self.full_rank_steps):
+            raise ValueError(f"full_rank_from {self.full_rank_from} must be above full_rank_steps, and rank above 0")
         if self.schedule == "jagged_cosine" and period is None:
             raise ValueError("schedule jagged_cosine needs a reset_period")
         if self.warmup_steps >= self.horizon_steps:

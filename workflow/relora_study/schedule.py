@@ -29,10 +29,16 @@ def is_reset(method: Method, step: int) -> bool:
 
     The released trainer merges after the step that makes its counter 2,000 k + 1.
     """
-    if method.reset_period is None or step <= method.full_rank_steps:
+    if method.reset_period is None or step <= method.full_rank_steps or not has_adapters(method, step):
         return False
     cycle, since = divmod(step - method.reset_offset, method.reset_period)
     return cycle >= 1 and since == 0
+
+
+def has_adapters(method: Method, step: int) -> bool:
+    """Whether the adapters train in the step that follows ``step`` finished ones."""
+    ended = method.full_rank_from is not None and step >= method.full_rank_from
+    return method.rank > 0 and step >= method.full_rank_steps and not ended
 
 
 def is_due(cell: Cell, step: int) -> bool:

@@ -19,7 +19,7 @@ from .disk import check_disk
 from .divergence import Diverged, record_divergence
 from .log import Recorder, Row
 from .resets import reset
-from .run import Run, begin_adapters, start
+from .run import Run, begin_adapters, end_adapters, start
 from .state import (
     fingerprint,
     newest_whole_state,
@@ -177,6 +177,8 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
     if step == cell.method.full_rank_steps > 0:
         with parallel.drawing_alike(cell.seed + step):
             begin_adapters(run)
+    if step == cell.method.full_rank_from:
+        end_adapters(run)
     if step % cell.train.state_every == 0 or step == cell.train.steps:
         save_state(run, step, cell_dir)
 

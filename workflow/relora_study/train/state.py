@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..config import Cell
+from ..config import Cell, Method
 from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
 from ..files import sha256, write_folder_whole
@@ -22,6 +22,9 @@ from .divergence import Diverged, forget_divergence, read_divergence
 from .log import rows_up_to
 from .run import Run
 
+# Switches that came after the first runs: at their defaults they leave a run's fingerprint as it was without them.
+LATER_SWITCHES = ("full_rank_from", "scale_reset", "moment_mask", "moment_scope")
+
 
 def fingerprint(cell: Cell, data: str) -> str:
     """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last.
@@ -29,7 +32,8 @@ def fingerprint(cell: Cell, data: str) -> str:
     ``data`` is the hash of the token ids.
     """
     machine = {"device", "processes", "nodes", "compile", "release_memory"}
-    without = {"train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
+    switches = {name for name in LATER_SWITCHES if getattr(cell.method, name) == Method.model_fields[name].default}
+    without = {"method": switches, "train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
     return hashlib.sha256((cell.model_dump_json(exclude=without) + data).encode()).hexdigest()
 
 
