@@ -4,7 +4,8 @@ from typing import Any
 
 import yaml
 
-from .config import Data, Dynamics, Evaluation, PositiveInt, Section, Study
+from .config import Data, Dynamics, Evaluation, Section, Study
+from .config.fields import PositiveInt
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's: a study of 1,000 cells is planned in seconds
 

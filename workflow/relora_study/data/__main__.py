@@ -65,9 +65,7 @@ def tokenizer(settings: IdSettings, documents: Folder, output: Output, threads: 
 
 
 @app.command()
-def tokens(
-    settings: IdSettings, documents: Folder, tokenizer: Folder, output: Output, threads: Threads = None
-) -> None:
+def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: Output, threads: Threads = None) -> None:
     """Encode and pack the documents, and write the manifest."""
     data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
     _use(threads)
