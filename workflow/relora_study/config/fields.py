@@ -48,7 +48,7 @@ def is_none(value: Any) -> bool:
 
 
 def at_default(default: Any) -> Any:
-    """A key that came later: at its ``default`` it is left out of settings files, so that older ones stay as they are."""
+    """For a key that came later: at its ``default`` it is left out of settings files, so that older ones stay valid."""
     return Field(exclude_if=lambda value: value == default)
 
 
