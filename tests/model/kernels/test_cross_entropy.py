@@ -1,10 +1,12 @@
 """The head's loss, its gradients and its log-probabilities are the plain ones, however it is cut into chunks."""
 
+import weakref
+
 import pytest
 import torch
 from relora_study.model.kernels import cross_entropy
 from relora_study.model.kernels.cross_entropy import head_cross_entropy, head_log_probabilities
-from relora_study.model.kernels.matmul import matmul_transposed_wide
+from relora_study.model.kernels.matmul import matmul, matmul_transposed_wide
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import grad
 from torch.nn import functional
@@ -128,3 +130,20 @@ def test_without_such_a_gpu_chunks_add_up_in_float32():
     for _ in range(5):
         total = matmul_transposed_wide(a[:1], b[:1], plus=total if total is None else total + 255)
     assert total.dtype == torch.float32 and (total == 5 + 4 * 255).all(), "bfloat16 would round 513 and more"
+
+
+def test_no_chunk_of_logits_is_alive_while_the_next_is_made(onednn, monkeypatch):
+    hidden, weight, made = torch.randn(30, 12, requires_grad=True), torch.randn(50, 12, requires_grad=True), []
+
+    def product(a, b, plus=None):
+        if b.shape[1] == 50:
+            assert not any(logits() is not None for logits in made)
+        given = matmul(a, b, plus)
+        if b.shape[1] == 50:
+            made.append(weakref.ref(given))
+        return given
+
+    monkeypatch.setattr(cross_entropy, "_chunk_rows", lambda hidden, weight: 7)
+    monkeypatch.setattr(cross_entropy, "matmul", product)
+    head_cross_entropy(hidden, weight, torch.randint(50, (30,)))
+    assert len(made) == 5

@@ -66,10 +66,12 @@ def _chunks_of_logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, T
     rows = min(_chunk_rows(hidden, weight), len(hidden))
     buffer = None if fits_onednn(hidden, weight) else hidden.new_empty(rows, len(weight))
     for start in range(0, len(hidden), rows):
-        part = hidden[start : start + rows]
-        into = None if buffer is None else buffer[: len(part)]
-        logits = matmul(part, weight.mT) if into is None else torch.mm(part, weight.mT, out=into)
-        yield slice(start, start + rows), logits
+        chunk = slice(start, min(start + rows, len(hidden)))
+        yield chunk, _logits(hidden[chunk], weight, buffer)  # held by no name here: its memory serves the next chunk
+
+
+def _logits(part: Tensor, weight: Tensor, buffer: Tensor | None) -> Tensor:
+    return matmul(part, weight.mT) if buffer is None else torch.mm(part, weight.mT, out=buffer[: len(part)])
 
 
 def _loss_and_gradient(logits: Tensor, answers: Tensor, count: int, wanted: bool) -> tuple[Tensor, Tensor | None]:
