@@ -12,13 +12,13 @@ import typer
 from snakemake.utils import update_config  # type: ignore[import-untyped]
 
 from .activations import activation_bytes
+from .analysis.published import final_values
+from .analysis.published_recipe import has_papers_shape
 from .config import Cell, Study, cells, check
 from .errors import command_line
 from .estimate import data_bytes, training_flops
 from .files import read_yaml, write_csv
 from .model.build import count_parameters
-from .report.published import final_values
-from .report.shapes import has_papers_shape
 from .train.checkpoints import bytes_needed, is_due
 from .train.loop import take_step
 from .train.parallel import chosen_device

@@ -16,10 +16,11 @@ sys.path.insert(0, str(PACKAGE.parent))
 own_bin = str(Path(sys.executable).parent)
 os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
 
+from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
 from relora_study.errors import UserError, refusal
 from relora_study.estimate import estimated_minutes
-from relora_study.report.captions import captions, chapters, shown, suite_name
+from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.scheduling import (
     launch_command,
     node_resources,
@@ -57,8 +58,8 @@ except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
 CELLS = cells(STUDY)
-CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation))
-RELEASED = captions({}, "only", "BLiMP")
+CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation))
+PUBLISHED = published_captions()
 CHAPTERS = chapters()
 
 
@@ -100,13 +101,13 @@ def readings(wildcards):
 def report_inputs(wildcards):
     """All that a part of the report is made from: readings, settings and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*readings(wildcards), *settings, *released_inputs(wildcards)]
+    return [*readings(wildcards), *settings, *published_inputs(wildcards)]
 
 
-def released_inputs(wildcards):
-    """The released values and the code that reports; what is made from them alone needs no run."""
+def published_inputs(wildcards):
+    """The authors' values and the code that reports; what is made from them alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
-    return [*code("report"), *expand("resources/published/{name}.csv", name=tables)]
+    return [*code("analysis", "report"), *expand("resources/published/{name}.csv", name=tables)]
 
 
 def parent_of_output(wildcards, output):

@@ -7,18 +7,19 @@ from typing import Any
 import pandas as pd
 import typst
 
+from ..analysis.adapter_pattern import adapter_pattern
+from ..analysis.audit import audit
+from ..analysis.naming import shows_published
+from ..analysis.published import Published
+from ..analysis.results import Runs
+from ..analysis.significance import published_test
+from ..config import Report
 from ..files import write_json, write_whole
 from . import sentences
-from .audit import audit
-from .captions import captions
+from .captions import captions, published_captions
 from .landing import places, versions
-from .load import Results
 from .numbers import cell_label, method_label, plain, readable
-from .pattern import adapter_pattern
-from .published import published_audit
-from .shapes import WIDTHS
-from .significance import published_test
-from .tables import final_results, models, released_models, released_results, released_significance, significance
+from .tables import final_results, models, significance
 
 Rows = list[list[str]]
 METHOD_COLUMNS = {
@@ -44,57 +45,59 @@ def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> 
     )
 
 
-def values(results: Results, title: str) -> dict[str, Any]:
+def values(runs: Runs, settings: Report) -> dict[str, Any]:
     """Every number, table and sentence of the paper that depends on the data."""
-    final, tests, found, patterns = (make(results) for make in (final_results, significance, audit, adapter_pattern))
-    manifests = [results.manifest(cell) for cell in results.cells.values()]
+    final, tests, found, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
+    published, audited = Published(), audit(Published())
+    manifests = [runs.manifest(cell) for cell in runs.cells.values()]
     return {
-        "title": title,
-        "study": _study(results),
-        "sizes": results.sizes,
-        "captions": captions(results.cells, results.published, results.suite)["figures"],
-        "shapes": _shapes(results),
-        "methods": _methods(results),
-        "models": _rows(models(_one_seed(results))),
+        "title": settings.title,
+        "study": _study(runs),
+        "sizes": runs.sizes,
+        "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"],
+        "shapes": _shapes(runs),
+        "methods": _methods(runs),
+        "models": _rows(models(_one_seed(runs))),
         "final": _rows(_without(final, ["mean_text_perplexity"])),
         "significance": _rows(
             tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
         ),
-        "published": _rows(released_results()),
+        "published": _rows(final_results(published)),
         "audit": _by_method(found),
         "audited": sentences.verdicts(found),
-        "released": _by_size(published_audit()),
-        "abstract": sentences.abstract(results, final, found),
-        "results": sentences.comparisons(results, final, tests),
-        "spectra": sentences.spectra(results),
-        "like": sentences.like_for_like(results),
+        "released": _by_size(audited),
+        "abstract": sentences.abstract(runs, final, found, audited),
+        "results": sentences.comparisons(final, tests),
+        "spectra": sentences.spectra(runs),
+        "like": sentences.like_for_like(runs),
         "patterns": sentences.patterns(patterns, found),
-        "scale": sentences.scale(results),
-        "limits": sentences.limits(results),
+        "scale": sentences.scale(runs),
+        "limits": sentences.limits(runs),
         "run": [*places(manifests), *versions(manifests)],
     }
 
 
-def released_values() -> dict[str, Any]:
-    """The same of the released values alone."""
+def published_values(source: Published) -> dict[str, Any]:
+    """The numbers, tables and sentences of the paper on the authors' values alone."""
+    found = audit(source)
     return {
-        "sizes": list(WIDTHS),
-        "captions": captions({}, "only", "BLiMP")["figures"],
-        "models": _rows(released_models()),
-        "final": _rows(released_results()),
-        "significance": _rows(released_significance()),
-        "tests": sentences.released_tests({size: published_test(size) for size in WIDTHS}),
-        "released": _by_size(published_audit()),
-        "abstract": sentences.released(),
+        "sizes": source.sizes,
+        "captions": published_captions()["figures"],
+        "models": _rows(models(source)),
+        "final": _rows(final_results(source)),
+        "significance": _rows(significance(source)),
+        "tests": sentences.published_tests({size: published_test(size) for size in source.sizes}),
+        "released": _by_size(found),
+        "abstract": sentences.published(found),
     }
 
 
-def _study(results: Results) -> dict[str, str]:
-    cell = next(iter(results.cells.values()))
+def _study(runs: Runs) -> dict[str, str]:
+    cell = next(iter(runs.cells.values()))
     recipe = cell.train
     return {
-        "cells": str(len(results.cells)),
-        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in results.cells.values()))),
+        "cells": str(len(runs.cells)),
+        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in runs.cells.values()))),
         "steps": f"{recipe.steps:,}",
         "batch": str(recipe.batch_size),
         "context": f"{cell.model.context_length:,}",
@@ -103,12 +106,12 @@ def _study(results: Results) -> dict[str, str]:
         "rate": f"{recipe.learning_rate:g}",
         "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
         "decay": f"{recipe.weight_decay:g}",
-        "suite": results.suite,
+        "suite": runs.suite,
     }
 
 
-def _shapes(results: Results) -> Rows:
-    sizes = {cell.size_name: cell.size for cell in results.cells.values()}
+def _shapes(runs: Runs) -> Rows:
+    sizes = {cell.size_name: cell.size for cell in runs.cells.values()}
     header = ["size", "width", "FFN", "layers", "heads", "KV heads"]
     return [header] + [
         [name.replace("_", " "), *(plain(value) for value in size.model_dump().values())]
@@ -116,8 +119,8 @@ def _shapes(results: Results) -> Rows:
     ]
 
 
-def _methods(results: Results) -> Rows:
-    methods = {cell.method_name: cell.method for cell in results.cells.values()}
+def _methods(runs: Runs) -> Rows:
+    methods = {cell.method_name: cell.method for cell in runs.cells.values()}
     rows = []
     for name, method in methods.items():
         settings = method.model_dump() | {"method": method_label(name)}
@@ -128,7 +131,7 @@ def _methods(results: Results) -> Rows:
 
 
 def _by_method(found: pd.DataFrame) -> Rows:
-    """The audit's values: a row a measure; for each size the released value and a column a method, means over seeds."""
+    """The audit's values: a row a measure; for each size the published value and a column a method, means over seeds."""
     found = found.assign(label=found.cell.map(lambda cell: cell_label(cell, seed=False)))
     found = found.assign(size=found.label.str.split(", ").str[0])
     columns = {}
@@ -143,18 +146,18 @@ def _by_method(found: pd.DataFrame) -> Rows:
 
 
 def _by_size(found: pd.DataFrame) -> Rows:
-    """The audit of the released curves: a row a measure, a column a size, and the verdicts where they are the same."""
+    """The audit of the published curves: a row a measure, a column a size, and the verdicts where they are the same."""
     rows = [["", *(str(size) for size in found["size"].unique()), "verdict"]]
     for (_, measure), own in found.groupby(["finding", "measure"], sort=False):
         rows.append([str(measure), *map(plain, own.value), "; ".join(own.verdict.unique())])
     return rows
 
 
-def _one_seed(results: Results) -> Results:
+def _one_seed(runs: Runs) -> Runs:
     """The cells of the first seed alone: where seeds do not differ."""
-    seed = next(iter(results.cells.values())).seed
-    cells = {name: cell for name, cell in results.cells.items() if cell.seed == seed}
-    return replace(results, cells=cells)
+    seed = next(iter(runs.cells.values())).seed
+    cells = {name: cell for name, cell in runs.cells.items() if cell.seed == seed}
+    return replace(runs, cells=cells)
 
 
 def _without(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

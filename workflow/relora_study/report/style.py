@@ -9,9 +9,9 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from ..analysis.published_recipe import LABELS
 from ..files import write_whole
 from .numbers import method_label
-from .published import NAMES
 
 # Okabe and Ito's palette, with a line and a mark of its own for each method.
 LOOKS: list[dict[str, Any]] = [
@@ -22,10 +22,10 @@ LOOKS: list[dict[str, Any]] = [
     {"color": "#CC79A7", "linestyle": (0, (5, 1)), "marker": "v"},
 ]
 
-# The released curves: thin, dashed, and without marks; grey beside our black, purple beside our colours.
+# The published curves: thin, dashed, and without marks; grey beside our black, purple beside our colours.
 PUBLISHED = {
-    NAMES["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
-    NAMES["relora"]: {"color": "#882255", "linestyle": (0, (2, 1)), "marker": "", "linewidth": 0.9},
+    LABELS["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
+    LABELS["relora"]: {"color": "#882255", "linestyle": (0, (2, 1)), "marker": "", "linewidth": 0.9},
 }
 
 matplotlib.use("Agg")
@@ -34,7 +34,7 @@ matplotlib.rcParams.update(
 )
 
 
-POINTS = {NAMES["full"]: "x", NAMES["relora"]: "+"}  # the marks of the released values where there are no lines
+POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # the marks of the published values where there are no lines
 
 
 def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
