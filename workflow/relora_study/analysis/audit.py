@@ -4,7 +4,7 @@ A measure has a key, by which sentences and figures look it up; words for reader
 verdicts, the first of which that holds is its outcome.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from .adapter_pattern import nearest_size
 from .evidence import Evidence, Reading
 from .published import Published
 from .results import Runs
+from .rounding import FORMATS
 
 COLUMNS = ["finding", "cell", "measure", "value", "published", "verdict"]
 PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]
@@ -261,7 +262,7 @@ def _random_products() -> Iterator[Measure]:
         Verdict("near", "{beside:#.4g} times away", lambda r: r.beside < FAR),
         Verdict("far", "{beside:,.0f} times away"),
     )
-    for name in read.FORMATS:
+    for name in FORMATS:
         label = f"condition number of a random product of rank 16 in {name}"
         yield Measure(f"random_{name}", "round-off", label, read.random_condition_number(name), verdicts)
 
@@ -349,11 +350,14 @@ def audit(source: Runs | Published) -> pd.DataFrame:
 
     Columns key, outcome, finding, measure, value, published, verdict, and cell (our runs) or size (the authors').
     """
-    ours = isinstance(source, Runs)
-    found = read.evidence_of_runs(source) if ours else read.evidence_of_published().values()
-    measures, name = (OF_RUNS, "cell") if ours else (OF_PUBLISHED, "size")
-    rows = [{name: model.row, **measure.row(model)} for model in found for measure in measures]
-    return pd.DataFrame(rows, columns=["key", "outcome", *(COLUMNS if ours else PUBLISHED_COLUMNS)])
+    if isinstance(source, Runs):
+        return _table(read.evidence_of_runs(source), OF_RUNS, COLUMNS)
+    return _table(read.evidence_of_published().values(), OF_PUBLISHED, PUBLISHED_COLUMNS)
+
+
+def _table(models: Iterable[Evidence], measures: Iterable[Measure], columns: list[str]) -> pd.DataFrame:
+    rows = [{columns[1]: model.row, **measure.row(model)} for model in models for measure in measures]
+    return pd.DataFrame(rows, columns=["key", "outcome", *columns])
 
 
 def outcomes(found: pd.DataFrame, key: str, outcome: str) -> pd.DataFrame:

@@ -131,7 +131,7 @@ def _methods(runs: Runs) -> Rows:
 
 
 def _by_method(found: pd.DataFrame) -> Rows:
-    """The audit's values: a row a measure; for each size the published value and a column a method, means over seeds."""
+    """The audit's values, means over seeds: a row a measure; for each size the published value, then its methods."""
     found = found.assign(label=found.cell.map(lambda cell: cell_label(cell, seed=False)))
     found = found.assign(size=found.label.str.split(", ").str[0])
     columns = {}

@@ -26,7 +26,8 @@ def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -
 
 
 def intervals_by_step(by_step: SeriesGroupBy) -> pd.DataFrame:
-    """95 % bootstrap interval of the mean at each step: columns low, high. Steps with equally many values go at once."""
+    """95 % bootstrap interval of the mean at each step, in columns low and high."""
+    # Steps that have equally many values are resampled at once.
     values = pd.DataFrame([(step, group.to_numpy()) for step, group in by_step], columns=["step", "values"])
     parts = []
     for _, group in values.groupby(values["values"].map(len)):

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from ...analysis.adapter_pattern import adapter_shares, published_shares
 from ...analysis.published_recipe import LABELS
 from ...analysis.source import Source, full_rank, rank_ceiling, select
-from ...config import Method
+from ...config import Cell, Method
 from ...train.schedule import is_reset
 from ..style import PUBLISHED, log_axis
 from .parts import by_step, draw_methods, draw_readings, grid_of
@@ -95,12 +95,11 @@ def update_rank(source: Source) -> Figure:
     """Effective rank of what the effective W2 moved, over one cycle and since the start, beside what resets allow."""
     readings = [("cycle_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
     figure, grid = by_step(source, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
-    read = set(source.regular().cell.unique())
     for column, size in enumerate(source.sizes):
         for cell in source.cells.values():
-            if cell.size_name == size and cell.method.reset_period and _moves_by_adapters_alone(cell.method):
-                if cell.name not in read:
-                    continue
+            if not isinstance(cell, Cell) or cell.size_name != size:
+                continue
+            if cell.method.reset_period and _moves_by_adapters_alone(cell.method):
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
                 ceiling = np.minimum((so_far + 1) * cell.method.rank, full_rank(cell, "w2"))
