@@ -17,7 +17,7 @@ Captions = dict[str, dict[str, str]]
 
 
 def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
-    """Kind ("figures", "tables") -> name -> caption, for our runs; ``overlay``: the published curves are drawn, too."""
+    """Kind ("figures", "tables", "paper") -> name -> caption, for our runs; ``overlay``: the published curves are drawn, too."""
     seeds = len({cell.seed for cell in cells.values()})
     words = {
         "pairs": suite,
@@ -46,5 +46,5 @@ def _texts() -> dict[str, Any]:
 
 
 def _filled(texts: Mapping[str, Any], words: Mapping[str, str]) -> Captions:
-    kinds = ("figures", "tables")
-    return {kind: {name: text.format(**words) for name, text in texts[kind].items()} for kind in kinds}
+    kinds = {"figures": texts["figures"], "tables": texts["tables"], "paper": {"paper": texts["paper"]}}
+    return {kind: {name: text.format(**words) for name, text in texts.items()} for kind, texts in kinds.items()}
