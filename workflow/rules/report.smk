@@ -1,5 +1,7 @@
 # Each rule makes two documents' parts: ours in results/, and those of the authors' values alone in results/published/,
 # which need no run. The wildcard `place` is empty or `published/`.
+from relora_study.report.escape import rst
+
 MADE = {"": CAPTIONS, "published/": PUBLISHED}
 SOURCES = {"": "paper/paper.typ", "published/": "paper/published.typ"}
 CATEGORIES = {"": ("Figures", "Tables"), "published/": ("Published curves", "Published values")}
@@ -21,7 +23,7 @@ def figures_of(wildcards):
 
 def caption_of(kind):
     """The caption of a ``kind`` ("figures", "tables", "paper") for Snakemake's report."""
-    return lambda wildcards: MADE[wildcards.place][kind][getattr(wildcards, "name", kind)]
+    return lambda wildcards: rst(MADE[wildcards.place][kind][getattr(wildcards, "name", kind)])
 
 
 def category_of(number):

@@ -132,10 +132,20 @@ OF_RUNS = (
         ),
     ),
     Measure(
+        "first_loss",
+        MERGE,
+        "jump of the training loss, over full rank's, in the first step after resets: the merge alone (nats/token)",
+        read.jump_after_resets(1, 1),
+        (
+            Verdict("jumps", "the merge raises the loss", lambda r: r.value > ERRORS * r.beside),
+            Verdict("level", "the merge does not raise the loss"),
+        ),
+    ),
+    Measure(
         "spike",
         MERGE,
-        "jump of the training loss, over full rank's, 2 to 4 steps after resets (nats/token)",
-        read.spike,
+        "jump of the training loss, over full rank's, 2 to 4 steps after resets: the merge and Adam (nats/token)",
+        read.jump_after_resets(2, 4),
         (
             Verdict("spikes", "spikes, as the published loss does", lambda r: r.value > ERRORS * r.beside),
             Verdict("level", "no spike, unlike the published loss"),
@@ -281,12 +291,12 @@ OF_PUBLISHED = (
     Measure(
         "first_jump",
         MERGE,
-        "jump of the loss at the reset at 2,000 (nats/token)",
+        "largest loss of the 20 steps after the reset at 2,000, minus the mean before (nats/token)",
         read.first_jump,
         (
             Verdict(
                 "level",
-                "no spike: nothing was learnt that a merge could lose",
+                "no spike: the adapters had learnt nothing, so neither the merge nor Adam's step moves the loss",
                 lambda r: r.value < SMALL_JUMP * r.beside,
             ),
             Verdict("spikes", "a spike"),
@@ -295,12 +305,12 @@ OF_PUBLISHED = (
     Measure(
         "later_jump",
         MERGE,
-        "smallest jump of the loss at a later reset (nats/token)",
+        "the least of these jumps at a later reset (nats/token)",
         read.later_jump,
         (
             Verdict(
                 "spikes",
-                "a spike at every later reset, where the rate is 0",
+                "a spike after every later reset: by the merge or by Adam's first steps",
                 lambda r: r.value > max(0.0, r.beside),
             ),
             Verdict("level", "no spike"),

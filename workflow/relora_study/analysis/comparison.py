@@ -107,6 +107,8 @@ def _incomparable(runs: Runs, cell: Cell, size: str, quantity: str) -> str:
         return "" if same_layers and cell.model.initialization == "pytorch" else "other shapes"
     if quantity in ("parameters", "trainable"):
         return "" if has_papers_shape(cell) else "other shapes"
+    if cell.name in runs.diverged:
+        return f"diverged at step {runs.diverged[cell.name]}"
     if quantity == "gpu_hours":
         return "other devices"
     if not has_papers_shape(cell):

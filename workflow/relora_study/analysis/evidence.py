@@ -9,8 +9,8 @@ import pandas as pd
 
 from .adapter_pattern import adapter_pattern, published_shares
 from .around_resets import around_resets
-from .published import Published, loss_of
-from .published_recipe import RANK, RESET_PERIOD, STEPS, WIDTHS
+from .published import BEFORE, Published, loss_of, reset_steps
+from .published_recipe import RANK, WIDTHS
 from .results import Runs
 from .rounding import FORMATS, random_product
 from .source import Trained, rank_ceiling
@@ -103,11 +103,19 @@ def merge_reading(metric: str) -> Callable[[Evidence], Reading]:
     return median
 
 
-def spike(evidence: Evidence) -> Reading:
-    """The mean jump of the loss 2 to 4 steps after resets, beside its standard error over resets."""
-    around = around_resets(evidence.log)
-    jumps = around[around.step.between(2, 4)].groupby("reset_step").loss.mean()
-    return Reading(jumps.mean(), jumps.sem())
+def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
+    """The mean jump of the loss ``first`` to ``last`` steps after resets, beside its standard error over resets.
+
+    The first loss after a reset is taken before any optimizer step: it shows the merge alone. Later ones also show
+    Adam's first steps, which are large where only a first moment survived the reset.
+    """
+
+    def read(evidence: Evidence) -> Reading:
+        around = around_resets(evidence.log)
+        jumps = around[around.step.between(first, last)].groupby("reset_step").loss.mean()
+        return Reading(jumps.mean(), jumps.sem())
+
+    return read
 
 
 def after_over_before(metric: str) -> Callable[[Evidence], Reading]:
@@ -163,12 +171,13 @@ def _next(values: pd.Series, at: int) -> float:
 
 
 def published_jumps(evidence: Evidence) -> list[float]:
-    """At each reset: the largest published loss of the 20 steps after it, minus the mean of 50 steps before."""
+    """At each reset: the largest published loss of the 20 steps after it, minus the mean of 50 steps before.
+
+    The step right after a reset would show the merge alone, but no released value is that early: the first is 5 steps
+    later. By then Adam has stepped, where only a first moment survived by that moment over epsilon.
+    """
     loss = loss_of(evidence.row)
-    return [
-        loss.loc[at + 1 : at + 20].max() - loss.loc[at - 50 : at].mean()
-        for at in range(RESET_PERIOD, STEPS, RESET_PERIOD)
-    ]
+    return [loss.loc[at + 1 : at + 20].max() - loss.loc[at - BEFORE : at].mean() for at in reset_steps()]
 
 
 def first_jump(evidence: Evidence) -> Reading:

@@ -26,6 +26,9 @@ FOLDER = Path(__file__).parents[3] / "resources" / "published"
 PARADIGMS = FOLDER.parent / "blimp_paradigms.csv"
 COMPONENTS = {"swiglu_w2": "w2", "ov_circuit": "ov_authors", "attention_v": "v", "attention_o": "o"}
 BLIMP_PAIRS = 67_000
+# The authors count steps from 0 and log before the step: the loss and rate at their 0 are those of our step 1.
+COUNTED_FROM = 1
+BEFORE, AFTER = 50, 200  # steps around a reset that the published loss is read at
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Published:
     def cells(self) -> Mapping[str, PublishedCell]:
         """The authors' models by name."""
         return published_cells(self.sizes)
+
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """None of the authors' models."""
+        return {}
 
     @property
     def methods(self) -> list[str]:
@@ -68,7 +76,7 @@ class Published:
         """The loss minus its mean of fifty steps before. Steps are in bins of ten: resets have different ones."""
         parts = [loss_around_resets(size).assign(size=size, method=LABELS["relora"]) for size in self.sizes]
         rows = pd.concat(parts, ignore_index=True)
-        return AroundResets(rows.assign(step=rows.step // 10 * 10 + 5), before=50, over_full_rank=False)
+        return AroundResets(rows.assign(step=rows.step // 10 * 10 + 5), before=BEFORE, over_full_rank=False)
 
 
 @cache
@@ -83,9 +91,10 @@ def _log() -> pd.DataFrame:
     curves = pd.read_csv(FOLDER / "training_curves.csv")
     losses = curves[curves.metric == "train_loss"].rename(columns={"value": "loss"})
     ratios = [
-        learning_rate_ratio(METHODS[method], step - 1) if step else 0.0
-        for method, step in zip(losses.method, losses.step, strict=True)
+        learning_rate_ratio(METHODS[method], counter)
+        for method, counter in zip(losses.method, losses.step, strict=True)
     ]
+    losses = losses.assign(step=losses.step + COUNTED_FROM)
     return losses.assign(learning_rate=np.multiply(ratios, LEARNING_RATE))[
         ["size", "method", "step", "loss", "learning_rate"]
     ]
@@ -131,14 +140,20 @@ def loss_of(size: str) -> pd.Series:
     return log[(log["size"] == size) & (log.method == LABELS["relora"])].groupby("step").loss.mean()
 
 
+def reset_steps() -> list[int]:
+    """The steps that a reset follows, in our count, up to the last that the published loss goes past."""
+    offset = METHODS["relora"].reset_offset
+    return [at + offset for at in range(RESET_PERIOD, STEPS, RESET_PERIOD)]
+
+
 def loss_around_resets(size: str) -> pd.DataFrame:
     """The published loss minus its mean of fifty steps before: columns step (after the reset), reset_step, loss.
 
     The first reset merges nothing that the adapters have learnt, and is left out, as in `around_resets`.
     """
     loss, parts = loss_of(size), []
-    for at in range(2 * RESET_PERIOD, STEPS, RESET_PERIOD):
-        near = loss.loc[at - 50 : at + 200] - loss.loc[at - 50 : at].mean()
+    for at in reset_steps()[1:]:
+        near = loss.loc[at - BEFORE : at + AFTER] - loss.loc[at - BEFORE : at].mean()
         parts.append(pd.DataFrame({"step": near.index - at, "reset_step": at, "loss": near.to_numpy()}))
     return pd.concat(parts, ignore_index=True)
 

@@ -20,6 +20,7 @@ METHODS = {  # the schedules run to ten times the steps that the paper trains
         alpha=2 * RANK,
         targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         reset_period=RESET_PERIOD,
+        reset_offset=1,  # the merge follows the step that makes their counter 2,000 k + 1
         schedule="jagged_cosine",
         warmup_steps=2000,
         rewarmup_steps=100,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
@@ -19,6 +20,7 @@ from .source import Overlay, Source
 from .training_time import device_unit, devices
 
 LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
+TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # any word, "NA" and "null" too
 LATER_COLUMNS = {"log.csv": "update_norm"}  # what runs of an earlier version did not write
 
 
@@ -61,6 +63,12 @@ class Runs:
             return None
         wanted = (cell.size_name, self.full_rank_method, cell.seed)
         return next((c for c in self.cells.values() if (c.size_name, c.method_name, c.seed) == wanted), None)
+
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """The step at which the loss or a gradient was no longer finite, of the cells that diverged."""
+        steps = {name: self.manifest(cell).get("diverged_at") for name, cell in self.cells.items()}
+        return {name: int(step) for name, step in steps.items() if step is not None}
 
     def manifest(self, cell: Cell) -> dict[str, Any]:
         """The manifest that ``cell`` wrote when its run ended."""
@@ -147,12 +155,20 @@ class Runs:
     def _read(self, cell: Cell, file: str) -> pd.DataFrame:
         path = self.folder / cell.name / file
         try:
-            rows = pd.read_csv(path)
+            rows = _read_csv(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
         if (column := LATER_COLUMNS.get(file, "step")) not in rows:
             raise UserError(f"{path} has no column {column}: an earlier version wrote it; delete the cell's folder")
         return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """The table at ``path``. An empty number is missing; a word is never, whatever pandas takes for a missing value."""
+    columns = pd.read_csv(path, nrows=0).columns
+    missing = {column: [""] for column in columns if column not in TEXT_COLUMNS}
+    words = {column: str for column in columns if column in TEXT_COLUMNS}
+    return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=missing)
 
 
 def open_runs(results: Path) -> Runs:
@@ -175,5 +191,6 @@ def overlaid(runs: Runs, report: Report) -> Source:
 
 
 def last_losses(runs: Runs) -> SeriesGroupBy:
-    """The training losses of each cell's last steps, by cell."""
-    return runs.table("log.csv").groupby("cell").tail(LAST_STEPS).groupby("cell").loss
+    """The training losses of each cell's last steps, by cell; NaN where one is not finite."""
+    rows = runs.table("log.csv").groupby("cell").tail(LAST_STEPS)
+    return rows.assign(loss=rows.loss.where(np.isfinite(rows.loss))).groupby("cell").loss

@@ -62,6 +62,10 @@ class Source(Protocol):
     def hour_unit(self) -> str:
         """What an hour of training is an hour of."""
 
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """The step at which a model diverged, of those that did."""
+
     def table(self, file: str) -> pd.DataFrame:
         """All rows of log.csv, evaluation.csv or dynamics.csv."""
 
@@ -107,6 +111,11 @@ class Overlay:
     def suite(self) -> str:
         """The name of our minimal pairs."""
         return self.runs.suite
+
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """Ours."""
+        return self.runs.diverged
 
     @property
     def hour_unit(self) -> str:

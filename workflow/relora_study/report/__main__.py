@@ -27,21 +27,22 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def figure(name: str, output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Draw figure NAME to OUTPUT.pdf and OUTPUT.png."""
     from .figures import FIGURES
+    from .sentences import diverged_cells
     from .style import finish
 
     source = _source(results, published)
     shown: Source = overlaid(source, _settings(results)) if isinstance(source, Runs) else source
-    finish(_known(FIGURES, name)(shown), output)
+    finish(_known(FIGURES, name)(shown), output, diverged_cells(shown))
 
 
 @app.command()
 def table(name: str, output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write table NAME to OUTPUT.csv, .md and .tex."""
-    from .tables import PUBLISHED_TABLES, TABLES, write_table
+    from .tables import PUBLISHED_TABLES, TABLES, mark, write_table
 
     source = _source(results, published)
     made = _known(TABLES, name)(source) if isinstance(source, Runs) else _known(PUBLISHED_TABLES, name)(source)
-    write_table(made, output)
+    write_table(mark(made, source.diverged), output)
 
 
 @app.command()

@@ -17,7 +17,10 @@ Captions = dict[str, dict[str, str]]
 
 
 def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
-    """Kind ("figures", "tables", "paper") -> name -> caption, for our runs; ``overlay``: the published curves are drawn, too."""
+    """Kind ("figures", "tables", "paper") -> name -> caption of what is made from our runs.
+
+    ``overlay`` says whether the published curves are drawn, too; ``suite`` is what the minimal pairs are called.
+    """
     seeds = len({cell.seed for cell in cells.values()})
     words = {
         "pairs": suite,

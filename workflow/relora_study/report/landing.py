@@ -7,8 +7,10 @@ import pandas as pd
 from ..analysis.published import Published
 from ..analysis.results import Runs
 from ..analysis.training_time import devices, on_gpu
+from .escape import rst
 from .numbers import method_label, readable
-from .tables import cost, final_results
+from .sentences import diverged
+from .tables import cost, final_results, mark
 
 HEADLINE = ["cell", "train_loss", "perplexity", "accuracy"]
 
@@ -25,16 +27,16 @@ def _of_runs(runs: Runs) -> list[str]:
     shown = [name for name in final if name.removesuffix("_low").removesuffix("_high") in HEADLINE]
     return [
         _heading("What was run"),
-        _list([_cells(runs), _recipe(runs), f"Minimal pairs: {runs.suite}."]),
+        _list([_cells(runs), _recipe(runs), f"Minimal pairs: {rst(runs.suite)}.", *diverged(runs)]),
         _heading("Where, and with which versions"),
-        _list([*places(manifests), *versions(manifests)]),
+        _list([rst(line) for line in (*places(manifests), *versions(manifests))]),
         _heading("How long it took"),
         _duration(spent, runs.hour_unit),
-        _grid(readable(spent[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
+        _grid(readable(mark(spent[["cell", "minutes", "tokens_per_second", "peak_MiB"]], runs.diverged))),
         _heading("The headline"),
         "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
         " in the menu) says what these numbers do and do not show.",
-        _grid(readable(final[shown])),
+        _grid(readable(mark(final[shown], runs.diverged))),
     ]
 
 

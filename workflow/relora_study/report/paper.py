@@ -1,5 +1,6 @@
 """The paper: its numbers and its data-dependent sentences go to one file, which the Typst source reads."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from . import sentences
 from .captions import captions, published_captions
 from .landing import places, versions
 from .numbers import cell_label, method_label, plain, readable
-from .tables import final_results, models, significance
+from .tables import final_results, mark, models, significance
 
 Rows = list[list[str]]
 METHOD_COLUMNS = {
@@ -57,13 +58,16 @@ def values(runs: Runs, settings: Report) -> dict[str, Any]:
         "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"],
         "shapes": _shapes(runs),
         "methods": _methods(runs),
-        "models": _rows(models(_one_seed(runs))),
-        "final": _rows(_without(final, ["mean_text_perplexity"])),
+        "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
+        "final": _rows(mark(_without(final, ["mean_text_perplexity"]), runs.diverged)),
         "significance": _rows(
-            tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
+            mark(
+                tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]],
+                runs.diverged,
+            )
         ),
         "published": _rows(final_results(published)),
-        "audit": _by_method(found),
+        "audit": _by_method(found, runs.diverged),
         "audited": sentences.verdicts(found),
         "released": _by_size(audited),
         "abstract": sentences.abstract(runs, final, found, audited),
@@ -130,7 +134,7 @@ def _methods(runs: Runs) -> Rows:
     return [list(METHOD_COLUMNS.values()), *rows]
 
 
-def _by_method(found: pd.DataFrame) -> Rows:
+def _by_method(found: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
     """The audit's values, means over seeds: a row a measure; for each size the published value, then its methods."""
     found = found.assign(label=found.cell.map(lambda cell: cell_label(cell, seed=False)))
     found = found.assign(size=found.label.str.split(", ").str[0])
@@ -139,7 +143,9 @@ def _by_method(found: pd.DataFrame) -> Rows:
         by_measure = own.groupby("measure", sort=False)
         columns[f"{size}, published"] = by_measure.published.first()
         for label, cells in own.groupby("label", sort=False):
-            columns[label] = cells.groupby("measure", sort=False).value.mean()
+            columns[label + " †" * cells.cell.isin(list(diverged)).any()] = cells.groupby(
+                "measure", sort=False
+            ).value.mean()
     table = pd.DataFrame(columns).loc[found.measure.unique()]
     header = ["", *table.columns]
     return [header] + [[str(name), *map(plain, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]

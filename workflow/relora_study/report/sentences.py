@@ -9,7 +9,7 @@ from ..analysis.intervals import LEVEL
 from ..analysis.naming import BLIMP
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
-from ..analysis.source import select
+from ..analysis.source import Source, select
 from .numbers import cell_label, method_label, p_value, plain
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
@@ -17,15 +17,37 @@ PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
 def abstract(runs: Runs, final: pd.DataFrame, found: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
     """The headline, the audit ``found`` of the runs, and the audit ``audited`` of the published curves."""
-    ours = (_headline(runs, final), _dead(found), _best_pattern(found), _spikes(found))
+    ours = (_headline(runs, final), *diverged(runs), _dead(found), _best_pattern(found), _spikes(found))
     return [sentence for sentence in (*ours, *published(audited)) if sentence]
+
+
+def diverged_cells(source: Source) -> dict[str, list[str]]:
+    """Label of a method -> its cells that diverged, in words, each with the step."""
+    found: dict[str, list[str]] = {}
+    for name, step in source.diverged.items():
+        label = method_label(source.cells[name].method_name)
+        found.setdefault(label, []).append(f"{cell_label(name)}, at step {step:,}")
+    return found
+
+
+def diverged(runs: Runs) -> list[str]:
+    """How many cells diverged, which, and what is read of them; nothing where none did."""
+    which = [cell for cells in diverged_cells(runs).values() for cell in cells]
+    if not which:
+        return []
+    return [
+        f"{len(which)} of {len(runs.cells)} cells diverged: {'; '.join(which)}. A diverged cell is read up to its last"
+        " whole checkpoint and enters no comparison of held-out losses."
+    ]
 
 
 def _gaps(runs: Runs, final: pd.DataFrame) -> pd.Series:
     """Held-out loss of each adapter cell minus that of full rank of the same size and seed, by cell."""
     loss = final.set_index("cell").held_out_loss
     gaps = {
-        name: loss[name] - loss[full.name] for name, cell in runs.cells.items() if (full := runs.full_rank_of(cell))
+        name: loss[name] - loss[full.name]
+        for name, cell in runs.cells.items()
+        if (full := runs.full_rank_of(cell)) and not {name, full.name} & set(runs.diverged)
     }
     return pd.Series(gaps, dtype=float)
 
@@ -69,7 +91,7 @@ def _best_pattern(found: pd.DataFrame) -> str:
 
 PUBLISHED_FINDINGS = (  # measures, their outcome, and what it shows where every size has it
     (("flat_start",), "flat", "weights whose spectrum does not move in the first cycle"),
-    (("later_jump",), "spikes", "a loss that spikes at every later reset, where the rate is 0"),
+    (("later_jump",), "spikes", "a loss that spikes within 20 steps of every later reset"),
     (
         ("last_share_v", "last_share_o", "last_share_w2"),
         "grows",
@@ -231,7 +253,7 @@ def limits(runs: Runs) -> list[str]:
     """What to keep in mind, as far as it applies."""
     cell = next(iter(runs.cells.values()))
     seeds = len({one.seed for one in runs.cells.values()})
-    said = []
+    said = diverged(runs)
     if seeds == 1:
         said.append("One seed a cell: differences between cells include the seed's, and no interval here covers it.")
     else:

@@ -1,6 +1,8 @@
 """How every figure looks: colours that the colour-blind can tell, and marks that survive grey print."""
 
 import math
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +36,7 @@ matplotlib.rcParams.update(
 )
 
 
+LETTERS_AN_INCH = 17  # of the note below the panels
 POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # the marks of the published values where there are no lines
 
 
@@ -77,14 +80,23 @@ def panels(rows: int, columns: int) -> tuple[Figure, Any]:
     return figure, grid
 
 
-def finish(figure: Figure, output: Path) -> None:
-    """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure."""
+def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | None = None) -> None:
+    """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure.
+
+    ``diverged`` holds, by label, cells that diverged: their method has a dagger, and a line below the panels names them.
+    """
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if entries:
         columns = max(2, min(4, int(figure.get_figwidth() / 1.6)))
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, frameon=False)
+        marked = {label: cells for label, cells in (diverged or {}).items() if label in entries}
+        labels = [label + " †" * (label in marked) for label in entries]
+        figure.legend(entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False)
+        if marked:
+            note = "† diverged: " + "; ".join(cell for cells in marked.values() for cell in cells)
+            letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
+            figure.supxlabel("\n".join(textwrap.wrap(note, letters)), fontsize=7)
     write_whole(
         output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
     )

@@ -1,6 +1,6 @@
 """The tables, one function each; ``TABLES`` and ``PUBLISHED_TABLES`` hold them by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ from ..analysis.significance import chance_p, compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
 from ..files import write_csv, write_text
+from .escape import markdown
 from .numbers import readable
 
 SIGNIFICANCE = ["cell", "against", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]
@@ -129,6 +130,20 @@ def audit(source: Runs | Published) -> pd.DataFrame:
     return audits.audit(source).drop(columns=["key", "outcome"])
 
 
+def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
+    """``table`` with the step at which a cell diverged beside its name; as it is where none of its cells did."""
+    if "setting" in table and (cells := [name for name in table if name in diverged]):
+        row = {name: diverged.get(name, "") for name in table} | {"setting": "diverged_at"}
+        return pd.concat([table, pd.DataFrame([row])], ignore_index=True) if cells else table
+    marked = table
+    for column, name in (("against", "against_diverged_at"), ("cell", "diverged_at")):
+        if column in table and table[column].isin(list(diverged)).any():
+            steps = table[column].map(diverged).astype("Int64")
+            marked = marked.copy()
+            marked.insert(marked.columns.get_loc(column) + 1, name, steps)
+    return marked
+
+
 def write_table(table: pd.DataFrame, output: Path) -> None:
     """Write ``table`` as CSV (full precision) and, for readers, as Markdown and LaTeX (rounded, in words)."""
     write_csv(output.with_suffix(".csv"), table)
@@ -137,7 +152,8 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
         "right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)
     ]
     write_text(
-        output.with_suffix(".md"), words.to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n"
+        output.with_suffix(".md"),
+        words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n",
     )
     columns = "".join(side[0] for side in aligned)
     write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...analysis.source import Source
+from ..escape import figure_text
 from ..style import POINTS, log_axis, look, panels
 from .parts import accuracy_label, draw_methods
 
@@ -42,7 +43,10 @@ def _phenomena(source: Source) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _words(item: str) -> str:
-    return item.removeprefix(PHENOMENON).replace("_", " ").replace("npi", "NPI")
+    """A phenomenon in words; a domain by its name as it is."""
+    if not item.startswith(PHENOMENON):
+        return figure_text(item)
+    return figure_text(item.removeprefix(PHENOMENON).replace("_", " ").replace("npi", "NPI"))
 
 
 def _final_bars(source: Source, rows: pd.DataFrame, label: str) -> Figure:

@@ -10,12 +10,13 @@ from pandas.api.typing import SeriesGroupBy
 from ...analysis.intervals import BAND_RESAMPLES, mean_interval
 from ...analysis.naming import TEMPLATED
 from ...analysis.source import Source
+from ..escape import figure_text
 from ..style import look, panels
 
 
 def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
     """Mean of ``value`` by step, with its 95 % bootstrap interval where there are several of ``over``."""
-    by_step = rows.dropna(subset="value").groupby("step").value
+    by_step = rows[np.isfinite(rows.value.astype(float))].groupby("step").value
     means = by_step.mean()
     if means.empty:
         return
@@ -56,7 +57,7 @@ def smooth_loss(log: pd.DataFrame) -> pd.DataFrame:
 
 def accuracy_label(source: Source) -> str:
     """What the axis of minimal-pair accuracy is called."""
-    return "templated-pair\naccuracy" if source.suite == TEMPLATED else f"{source.suite} accuracy"
+    return "templated-pair\naccuracy" if source.suite == TEMPLATED else f"{figure_text(source.suite)} accuracy"
 
 
 def by_step(source: Source, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
