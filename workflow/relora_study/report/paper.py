@@ -51,6 +51,7 @@ def values(runs: Runs, settings: Report) -> dict[str, Any]:
     final, tests, found, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
     published, audited = Published(), audit(Published())
     manifests = [runs.manifest(cell) for cell in runs.cells.values()]
+    whole = ~(tests.cell.isin(list(runs.diverged)) | tests.against.isin(list(runs.diverged)))
     return {
         "title": settings.title,
         "study": _study(runs),
@@ -71,7 +72,7 @@ def values(runs: Runs, settings: Report) -> dict[str, Any]:
         "audited": sentences.verdicts(found),
         "released": _by_size(audited),
         "abstract": sentences.abstract(runs, final, found, audited),
-        "results": sentences.comparisons(final, tests),
+        "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[whole])],
         "spectra": sentences.spectra(runs),
         "like": sentences.like_for_like(runs),
         "patterns": sentences.patterns(patterns, found),

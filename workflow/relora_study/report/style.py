@@ -83,7 +83,7 @@ def panels(rows: int, columns: int) -> tuple[Figure, Any]:
 def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | None = None) -> None:
     """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure.
 
-    ``diverged`` holds, by label, cells that diverged: their method has a dagger, and a line below the panels names them.
+    ``diverged`` holds, by label, cells that diverged: their method has a dagger, a line below the panels names them.
     """
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
