@@ -112,6 +112,7 @@ def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
 
     def read(evidence: Evidence) -> Reading:
         around = around_resets(evidence.log)
+        around = around[np.isfinite(around.loss.astype(float))]  # a cell may diverge after a reset
         jumps = around[around.step.between(first, last)].groupby("reset_step").loss.mean()
         return Reading(jumps.mean(), jumps.sem())
 

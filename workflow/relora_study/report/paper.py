@@ -144,7 +144,7 @@ def _by_method(found: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
         by_measure = own.groupby("measure", sort=False)
         columns[f"{size}, published"] = by_measure.published.first()
         for label, cells in own.groupby("label", sort=False):
-            columns[label + " †" * cells.cell.isin(list(diverged)).any()] = cells.groupby(
+            columns[label + " †" * bool(cells.cell.isin(list(diverged)).any())] = cells.groupby(
                 "measure", sort=False
             ).value.mean()
     table = pd.DataFrame(columns).loc[found.measure.unique()]
