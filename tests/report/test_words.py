@@ -90,12 +90,12 @@ def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
     one = captions(cells(study), False, suite_name(study.evaluation))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
     assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
-    assert "released curves of the paper" not in one["per_weights"]
+    assert "published curves of the paper" not in one["per_weights"]
     several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
     real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
     many = captions(cells(several), True, suite_name(Evaluation.model_validate(real)))["figures"]
     assert "Accuracy on BLiMP by" in many["blimp_by_phenomenon"] and "Means over 3 seeds" in many["training_curves"]
-    assert "layers and seeds" in many["per_weights"] and "released curves of the paper" in many["per_weights"]
+    assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 
 
 def test_the_abstract_follows_the_numbers(results):
@@ -114,7 +114,7 @@ def test_the_published_sentence_names_what_its_audit_finds():
     found = audit(Published())
     assert "bfloat16" in published(found)[0] and "grows from cycle to cycle" in published(found)[0]
     clean = found.assign(outcome="other")
-    assert published(clean) == ["The released curves show none of the faults we tested."]
+    assert published(clean) == ["The published curves show none of the faults we tested."]
     reworded = found.assign(measure="another label", verdict="other words")
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
 

@@ -134,7 +134,7 @@ rule paper:
             "results/{place}paper.pdf",
             caption="../report/caption.rst",
             category="Paper",
-            labels=lambda wildcards: {"document": "published values" if wildcards.place else "paper"},
+            labels={"document": "{place}paper"},
         ),
     log:
         "results/logs/report/{place}paper.log",

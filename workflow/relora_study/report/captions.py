@@ -11,7 +11,7 @@ from ..analysis.naming import BLIMP
 from ..config import Cell
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
-OVERLAY = " Thin dashed lines: the released curves of the paper."
+OVERLAY = " Thin dashed lines: the published curves of the paper."
 
 Captions = dict[str, dict[str, str]]
 

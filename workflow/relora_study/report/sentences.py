@@ -109,9 +109,9 @@ def published(audited: pd.DataFrame) -> list[str]:
         if len(rows) and (rows.outcome == outcome).all():
             said.append(text)
     return [
-        f"The released curves show {'; '.join(said)}."
+        f"The published curves show {'; '.join(said)}."
         if said
-        else "The released curves show none of the faults we tested."
+        else "The published curves show none of the faults we tested."
     ]
 
 
@@ -198,7 +198,7 @@ def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
             for method, part in own.groupby("method", sort=False)
         ]
         said.append(
-            f"Against the released curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
+            f"Against the published curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
             f" {'; '.join(each)}. {_nearest(own)}"
         )
     return [sentence for sentence in (*said, _spikes(found)) if sentence]
