@@ -198,8 +198,8 @@ def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
             for method, part in own.groupby("method", sort=False)
         ]
         said.append(
-            f"Against the published curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
-            f" {'; '.join(each)}. {_nearest(own)}"
+            f"Against the published curve of {size} (first cycle {first:.2f} of the ceiling, V grows"
+            f" {growth:.2g}-fold): {'; '.join(each)}. {_nearest(own)}"
         )
     return [sentence for sentence in (*said, _spikes(found)) if sentence]
 
