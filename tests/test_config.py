@@ -8,10 +8,10 @@ import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from relora_study.analysis.published_recipe import WIDTHS
 from relora_study.config import PAPERS_SIZES, cells, check, read_study
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
-from relora_study.report.shapes import WIDTHS
 
 CONFIG = Path(__file__).parent.parent / "config.yaml"
 

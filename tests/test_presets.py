@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from relora_study.analysis.published_recipe import has_papers_shape
 from relora_study.config import cells, check
 from relora_study.files import read_yaml
 from relora_study.model.build import count_parameters
-from relora_study.report.shapes import has_papers_shape
 from relora_study.schedule import is_due, is_evaluated, is_reset
 from snakemake.utils import update_config
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, cells, check
 from relora_study.config.evaluated import blimp_paradigms
 from relora_study.data.enough import check_enough
@@ -16,7 +17,6 @@ from relora_study.data.tokens import Manifest, Split
 from relora_study.errors import UserError
 from relora_study.report.around_resets import over_full_rank
 from relora_study.report.captions import suite_name, texts_name
-from relora_study.report.load import Results
 from relora_study.train.loop import train
 
 
@@ -80,7 +80,7 @@ def results_of(raw, tmp_path, methods, baseline=None):
     blocks = {name: raw["methods"]["relora" if name == "adapters" else "full"] for name in methods}
     study = {"sizes": ["tiny"], "methods": methods, "seeds": [1], "baseline": baseline}
     found = check({**raw, "methods": blocks, "study": study}, [])
-    return Results(tmp_path, cells(found), chosen_baseline=found.study.baseline)
+    return Runs(tmp_path, cells(found), baseline=found.study.baseline)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ sys.path.insert(0, str(PACKAGE.parent))
 own_bin = str(Path(sys.executable).parent)
 os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
 
+from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
 from relora_study.errors import UserError, refusal
 from relora_study.estimate import estimated_minutes, expected_seconds
 from relora_study.imports import source_files
-from relora_study.progress import Progress
-from relora_study.report.captions import captions, chapters, shown, suite_name
 from relora_study.job_resources import (
     launch_command,
     node_resources,
@@ -25,6 +24,8 @@ from relora_study.job_resources import (
     reading_megabytes,
     reading_minutes,
 )
+from relora_study.progress import Progress
+from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.results_version import check_results, mark_results
 from relora_study.snakemake_session import (
     TerminalFilter,
@@ -53,8 +54,8 @@ except OSError as error:
 except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
-CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
-RELEASED = captions({}, "only", "BLiMP")
+CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
+PUBLISHED = published_captions()
 CHAPTERS = chapters()
 
 
@@ -97,11 +98,11 @@ def last_readings(wildcards):
 def report_inputs(wildcards):
     """All that a part of the report is made from: readings, settings and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*last_readings(wildcards), *settings, *released_inputs(wildcards)]
+    return [*last_readings(wildcards), *settings, *published_inputs(wildcards)]
 
 
-def released_inputs(wildcards):
-    """The released values and the code that reports; what is made from them alone needs no run."""
+def published_inputs(wildcards):
+    """The authors' values and the code that reports; what is made from them alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
     return [code("report"), *expand("resources/published/{name}.csv", name=tables)]
 
