@@ -134,8 +134,8 @@ rule paper:
     input:
         report_inputs,
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
-        source="paper/paper.typ",
-        parts=["paper/style.typ", "paper/references.bib"],
+        source=own("paper/paper.typ"),
+        parts=own("paper/style.typ", "paper/references.bib"),
     output:
         report("results/paper.pdf", caption="../report/paper.rst", category="Paper", labels={"document": "paper"}),
     log:
@@ -160,8 +160,8 @@ use rule paper as released_paper with:
     input:
         released_inputs,
         expand("results/published/figures/{name}.pdf", name=RELEASED["figures"]),
-        source="paper/released.typ",
-        parts=["paper/style.typ", "paper/references.bib"],
+        source=own("paper/released.typ"),
+        parts=own("paper/style.typ", "paper/references.bib"),
     output:
         report(
             "results/published/paper.pdf",
