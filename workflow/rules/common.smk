@@ -27,7 +27,7 @@ def own_root():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as place:
             with (Path(place) / "files.tar").open("wb") as stream:
-                clone.archive(stream, root.ref, "workflow", "resources", "paper")
+                clone.archive(stream, root.ref, path=["workflow", "resources", "paper"])
             shutil.unpack_archive(Path(place) / "files.tar", Path(place) / "files", filter="data")
             (Path(place) / "files").rename(folder)
     return folder
