@@ -73,15 +73,15 @@ def test_another_workflow_finds_all_that_a_study_needs(project, clone):
     for rule in ("study", "documents", "pretrain", "evaluate", "dynamics", "figure", "paper"):
         assert f"\n{rule} " in planned, f"{rule} is not planned: {planned}"
     targets = [f"results/published/{name}" for name in MADE]
-    snakemake("--", "results/data/documents", *targets, *study)
+    snakemake(*study, "--", "results/data/documents", *targets)
     assert all((folder / target).stat().st_size > 500 for target in targets)
     assert len(list((folder / "results/data/documents").glob("*.parquet"))) == 2
     assert not (clone / "results").exists() and not (clone / ".snakemake").exists()
-    snakemake("--report", "report.html", "--", *targets, *study)
+    snakemake(*study, "--report", "report.html", "--", *targets)
     report = (folder / "report.html").read_text()
     captions = yaml.safe_load((clone / "workflow/report/captions.yaml").read_text())["published"]
     assert captions["figures"]["training_curves"].split("{")[0].strip()[:40] in report
-    assert "Nothing to be done" in snakemake("--", *targets, *study), "results carry the mark of their version"
+    assert "Nothing to be done" in snakemake(*study, "--", *targets), "results carry the mark of their version"
 
 
 def test_the_catalog_finds_what_it_looks_for():
