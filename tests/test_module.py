@@ -74,7 +74,7 @@ def test_another_workflow_finds_all_that_a_study_needs(project, clone):
         assert f"\n{rule} " in planned, f"{rule} is not planned: {planned}"
     targets = [f"results/published/{name}" for name in MADE]
     snakemake(*study, "--", "results/data/documents", *targets)
-    assert all((folder / target).stat().st_size > 500 for target in targets)
+    assert all((folder / target).stat().st_size for target in targets)
     assert len(list((folder / "results/data/documents").glob("*.parquet"))) == 2
     assert not (clone / "results").exists() and not (clone / ".snakemake").exists()
     snakemake(*study, "--report", "report.html", "--", *targets)
