@@ -1,15 +1,47 @@
 import os
+import shlex
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
+
+def own_root():
+    """The folder that this workflow's own files are in, whoever's Snakefile includes them.
+
+    Of a module on GitHub or GitLab Snakemake has a bare clone: its files are unpacked in the working folder, once a
+    commit, because jobs on other nodes run the package from there.
+    """
+    root = workflow.current_basedir.join("../..")
+    if root.is_local:
+        return Path(root.get_path_or_uri(secret_free=True))
+    clone = root.hosted_repo.repo
+    folder = Path(".snakemake", "relora_study", clone.commit(root.ref).hexsha).absolute()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            with (Path(place) / "files.tar").open("wb") as stream:
+                clone.archive(stream, root.ref, path=["workflow", "resources", "paper"])
+            shutil.unpack_archive(Path(place) / "files.tar", Path(place) / "files", filter="data")
+            (Path(place) / "files").rename(folder)
+    return folder
+
+
+ROOT = own_root()
+PACKAGE = ROOT / "workflow" / "relora_study"
 sys.path.insert(0, str(PACKAGE.parent))
-# The package is run in place: every job finds it here, in the venv, in conda and on a cluster's node; and without
-# conda, which puts its own environment first, `python` is the one that runs Snakemake.
-own_bin = str(Path(sys.executable).parent)
+# The package is run in place: every job finds it there, and `python` is the one that runs Snakemake.
+own_bin = str(Path(shutil.which(sys.executable)).parent)
 os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
+# In a conda environment `python` is the environment's, which an activation may leave behind a venv's in PATH; and
+# Snakemake takes PYTHONPATH away. The prefix is formatted, hence the double braces.
+package = shlex.quote(str(PACKAGE.parent)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f'[ "$PYTHONPATH" ] || export PYTHONPATH={package} PATH="$CONDA_PREFIX/bin:$PATH"; set -euo pipefail; ')
+# Snakemake's plugin for SLURM writes the interpreter into its jobs unquoted; its name alone is found by PATH there.
+if " " in sys.executable:
+    sys.executable = Path(sys.executable).name
 
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
@@ -46,6 +78,8 @@ try:
     )
     CELLS = cells(STUDY)
     check_results(Path("results"), STUDY.schema_version)
+    if not workflow.modifier.is_main_snakefile():  # a module, whose onstart Snakemake does not call
+        mark_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
     if workflow.is_main_process:
         stage(STUDY, CELLS, Path("results"))
@@ -61,6 +95,11 @@ CHAPTERS = chapters()
 
 wildcard_constraints:
     cell="|".join(CELLS),
+
+
+def own(*names):
+    """This workflow's own files, as inputs: their paths from the working folder, which another Snakefile may choose."""
+    return [os.path.relpath(ROOT / name) for name in names]
 
 
 def code(stage):
@@ -104,7 +143,7 @@ def report_inputs(wildcards):
 def published_inputs(wildcards):
     """The authors' values and the code that reports; what is made from them alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
-    return [code("report"), *expand("resources/published/{name}.csv", name=tables)]
+    return [code("report"), *own(*(f"resources/published/{name}.csv" for name in tables))]
 
 
 def parent_of_output(wildcards, output):

@@ -127,8 +127,8 @@ rule paper:
     input:
         inputs_of_report,
         figures_of,
-        source=lambda wildcards: SOURCES[wildcards.place],
-        parts=["paper/style.typ", "paper/references.bib"],
+        source=lambda wildcards: own(SOURCES[wildcards.place]),
+        parts=own("paper/style.typ", "paper/references.bib"),
     output:
         report(
             "results/{place}paper.pdf",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,10 @@ METHOD_COLUMNS = {
 def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> None:
     """Compile ``source``, which finds figures and ``paper/values.json``, written from ``found``, in ``folder``."""
     write_json(folder / "paper" / "values.json", found)
-    inputs = {"results": f"/{folder.as_posix()}"}
-    write_whole(
-        output, lambda path: path.write_bytes(typst.compile(str(source), root=str(Path.cwd()), sys_inputs=inputs))
-    )
+    place = folder.absolute()
+    inputs = {"results": place.as_posix()}  # a module's source is in another folder than the results: `root` holds both
+    compile_source = partial(typst.compile, str(source), root=place.anchor, sys_inputs=inputs)
+    write_whole(output, lambda path: path.write_bytes(compile_source()))
 
 
 def values(runs: Runs, settings: Report) -> dict[str, Any]:
