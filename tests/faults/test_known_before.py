@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from relora_study.analysis.around_resets import over_full_rank
+from relora_study.analysis.naming import suite_name, texts_name
 from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, cells, check
 from relora_study.config.evaluated import blimp_paradigms
 from relora_study.data.enough import check_enough
 from relora_study.data.tokens import Manifest, Split
 from relora_study.errors import UserError
-from relora_study.report.around_resets import over_full_rank
-from relora_study.report.captions import suite_name, texts_name
+from relora_study.settings import CorpusNeeds
 from relora_study.train.loop import train
 
 
@@ -53,7 +54,10 @@ def test_a_report_remembers_that_the_files_were_blimp(raw, tmp_path):
     pairs = {**raw["evaluation"]["minimal_pairs"], "source": "path", "path": str(own)}
     study = check({**raw, "evaluation": {**raw["evaluation"], "minimal_pairs": pairs}}, [])
     shutil.rmtree(own)
-    assert suite_name(study.evaluation) == "mine" and suite_name(study.evaluation, study.report) == "BLiMP"
+    assert (
+        suite_name(study.evaluation, study.report.model_copy(update={"suite": None})) == "mine"
+        and suite_name(study.evaluation, study.report) == "BLiMP"
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,13 +98,13 @@ def results_of(raw, tmp_path, methods, baseline=None):
 )
 def test_adapters_are_compared_with_the_method_of_rank_0(raw, tmp_path, methods, chosen, expected):
     results = results_of(raw, tmp_path, methods, chosen)
-    assert results.baseline == expected
+    assert results.full_rank_method == expected
     against = results.full_rank_of(results.cells["tiny-adapters-s1"])
     assert (against.method_name if against else None) == expected
     log = pd.DataFrame(
         {"size": "tiny", "seed": 1, "step": 1, "method": methods, "loss": np.arange(1.0, len(methods) + 1)}
     )
-    over = over_full_rank(log, results.baseline).set_index("method").loss
+    over = over_full_rank(log, results.full_rank_method).set_index("method").loss
     assert over["adapters"] == log.set_index("method").loss["adapters"] - (
         log.set_index("method").loss[expected] if expected else 0.0
     )
@@ -111,12 +115,16 @@ def manifest(train, held_out):
     return Manifest(source="files", dtype="uint16", vocab_size=300, end_of_text_id=0, tokenizer_sha256="", **parts)
 
 
+def needs(train: int, held_out: int) -> CorpusNeeds:
+    return CorpusNeeds(context_length=32, train_sequences=train, held_out_sequences=held_out)
+
+
 def test_data_that_repeat_and_too_little_held_out_are_said_when_tokens_are_packed():
-    assert check_enough(manifest(33 * 40, 33 * 2), 32, 40, 2) == ""
-    said = check_enough(manifest(11_495, 33 * 2), 32, 3840, 2)
+    assert check_enough(manifest(33 * 40, 33 * 2), needs(40, 2)) == ""
+    said = check_enough(manifest(11_495, 33 * 2), needs(3840, 2))
     assert said == "warning: 122,880 tokens are trained of 11,495: the data repeat 10.7 times"
     with pytest.raises(UserError, match=r"dynamics.batch_sequences 3 is more than the 2 sequences that are held out; "):
-        check_enough(manifest(33 * 40, 33 * 3 - 1), 32, 40, 3)
+        check_enough(manifest(33 * 40, 33 * 3 - 1), needs(40, 3))
 
 
 def test_the_largest_seed_trains_and_is_read_back(make_cell, tmp_path):

@@ -16,7 +16,7 @@ from relora_study.schedule import learning_rate_ratio
 from relora_study.train.loop import mean_loss, take_step, train
 from relora_study.train.resets import reset
 from relora_study.train.run import end_adapters, start
-from relora_study.train.state import LATER_SWITCHES, fingerprint
+from relora_study.train.state import fingerprint
 
 CPU = torch.device("cpu")
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -191,16 +191,22 @@ def test_what_goes_on_training_keeps_its_moments(make_cell):
     assert not run.optimizer.state.get(run.model.model.layers[0].mlp.up_proj.weight)
 
 
+CHANGED = {"full_rank_from": 13, "moment_mask": "shared", "moment_scope": "all"}
+
+
 def test_at_their_defaults_the_switches_leave_a_runs_fingerprint_as_it_was(make_cell):
     cell = make_cell("relora")
     text = cell.model_dump_json()
-    new = ["full_rank_from", "scale_reset", "moment_mask", "moment_scope"]
-    machine = ["device", "processes", "nodes", "compile", "release_memory"]
-    for key in ["state_every", "divergence", "time_limit", *new, *machine]:
+    assert not [key for key in [*CHANGED, "scale_reset", "divergence"] if f'"{key}"' in text]
+    for key in ["state_every", "time_limit", "device", "processes", "nodes", "compile", "release_memory"]:
         text, count = re.subn(rf'"{key}":(null|true|false|"\w+"|\d+),?', "", text)
         assert count == 1, key
     text = text.replace(",}", "}")
     assert fingerprint(cell, "data") == hashlib.sha256((text + "data").encode()).hexdigest()
-    changed = dict(zip(LATER_SWITCHES, (13, "none", "shared", "all"), strict=True))
-    others = {name: make_cell("relora", **{name: value}) for name, value in changed.items() if value != "none"}
-    assert len({fingerprint(other, "data") for other in [cell, *others.values()]}) == 4
+    others = [make_cell("relora", **{name: value}) for name, value in CHANGED.items()]
+    assert len({fingerprint(other, "data") for other in [cell, *others]}) == 4
+
+
+def test_what_a_cell_does_when_it_diverges_is_not_what_it_learns(make_cell):
+    recorded, stopped = (make_cell("relora", train={"divergence": what}) for what in ("record", "stop"))
+    assert fingerprint(recorded, "data") == fingerprint(stopped, "data")
