@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit help run test test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs check lock clean
+.PHONY: audit help run test test-conda test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -30,6 +30,9 @@ run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and r
 
 test: .venv/test ## run the tests, the end-to-end one included
 	@python -m pytest
+
+test-conda: .venv/test ## run the tiny study with --use-conda, in environments that a stand-in builds by pip (3 GB, minutes)
+	@python -m pytest -m conda tests/conda
 
 test-slurm: .venv/test ## run a small study on a SLURM that this machine brings up (root and Debian's packages; docs/cluster.md)
 	@python -m pytest -m slurm -s tests/slurm
@@ -69,7 +72,7 @@ docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's
 check: .venv/test ## formatting, lint and types
 	ruff format --check .
 	ruff check .
-	snakefmt --check Snakefile workflow/rules
+	snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	mypy
 	snakemake --lint
 
@@ -87,4 +90,5 @@ audit: .venv/test ## ask PyPI for known vulnerabilities of the locked packages (
 	python -m pip_audit --strict --disable-pip --require-hashes --requirement requirements.txt
 
 clean: ## delete the results and Snakemake's notes; keeps .venv
-	rm -rf .snakemake && git clean -fdxq results
+	find results -mindepth 1 -maxdepth 1 ! -name README.md -exec rm -rf {} +
+	rm -rf .snakemake

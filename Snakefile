@@ -43,8 +43,8 @@ rule published_only:
     input:
         "results/published/paper.pdf",
         "results/published/landing.rst",
-        expand("results/published/figures/{name}.pdf", name=RELEASED["figures"]),
-        expand("results/published/tables/{name}.csv", name=RELEASED["tables"]),
+        expand("results/published/figures/{name}.pdf", name=PUBLISHED["figures"]),
+        expand("results/published/tables/{name}.csv", name=PUBLISHED["tables"]),
 
 
 onstart:
@@ -52,8 +52,7 @@ onstart:
 
 
 onsuccess:
-    end()
-    web_report()
+    finish()
 
 
 onerror:

@@ -122,7 +122,7 @@ def test_what_the_user_adds_to_the_corpus_is_read(study):
 
 def test_the_models_code_is_measured_with_and_not_trained_with_again(study):
     snakemake(study, "--touch")
-    code = study / "workflow/relora_study/model/loss.py"
+    code = study / "workflow/relora_study/model/build.py"
     code.write_text(code.read_text() + "\n# touched\n")
     jobs = planned(study)
     assert (jobs["evaluate"], jobs["dynamics"]) == (2, 2) and "pretrain" not in jobs

@@ -15,6 +15,17 @@ CONDA_NAMES = {"torch": "pytorch"}
 IMPORTED_AS = {"pyyaml": "yaml", "pytorch": "torch"}
 STAGES = {"data": ["data"], "train": ["train", "evaluate", "dynamics"], "report": ["report"]}
 
+WITHOUT_TORCH = """import importlib, sys
+from importlib.machinery import PathFinder
+
+class WithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name == "torch" else super().find_spec(name, path, target)
+
+sys.meta_path = [WithoutTorch if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
 
 def pins(file: Path) -> dict[str, str]:
     found = re.findall(r"^([A-Za-z0-9_.-]+)(?:\[.*\])?==([^\s;]+)", file.read_text(), re.MULTILINE)
@@ -92,6 +103,22 @@ def test_a_stages_code_imports_only_what_its_environment_holds(name):
     files = [Path(line) for line in found.stdout.splitlines()]
     assert len(files) > 5, found.stderr
     assert imported_by(files) <= {IMPORTED_AS.get(package, package) for package in held}
+
+
+@pytest.mark.parametrize("name", ["data", "report"])
+def test_a_stage_without_torch_runs_none_and_says_nothing(name):
+    """Torch cannot be found here, as in the stage's environment; a tokenizer is used, for its late imports."""
+    package = ROOT / "workflow/relora_study"
+    modules = [f"relora_study.{name}.{file.stem}" for file in (package / name).glob("*.py") if file.stem[:1] != "_"]
+    code = f"{WITHOUT_TORCH}\nfor name in {modules}: importlib.import_module(name)\n"
+    code += f"import relora_study.{name}.__main__\n"
+    if name == "data":
+        code += "from relora_study.data.tokenizer import train_tokenizer\n"
+        code += "print(train_tokenizer(['a text', 'a word'], 300)('a text')['input_ids'])\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT / "workflow")}
+    )
+    assert (done.returncode, done.stderr) == (0, "") and len(modules) > 5
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench"])

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from relora_study.analysis.published_recipe import has_papers_shape
 from relora_study.config import cells, check
 from relora_study.files import read_yaml
 from relora_study.model.build import count_parameters
-from relora_study.report.shapes import has_papers_shape
 from relora_study.schedule import is_due, is_evaluated, is_reset
 from snakemake.utils import update_config
 
@@ -160,5 +160,5 @@ def test_a_presets_jobs_are_known_without_network(preset, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout.partition("Job stats:")[2], re.MULTILINE))
     assert jobs["pretrain"] == jobs["evaluate"] == jobs["dynamics"] == "8"
-    assert jobs["shards"] == jobs["convert"] == jobs["tokenizer"] == "1"
+    assert jobs["shards"] == jobs["convert"] == jobs["tokenizer"] == jobs["enough"] == "1"
     assert not {"fetch", "documents", "tokens"} & set(jobs)

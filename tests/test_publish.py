@@ -1,6 +1,8 @@
 """Publishing: what the card says, what is sent in which order, and nothing unasked. The Hub is not reached."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +50,7 @@ def trained(make_cell, tmp_path) -> Path:
     train(cell, torch.device("cpu"), lambda _: torch.randint(300, (4, 17)), folder)
     write_yaml(folder / "config.yaml", cell.model_dump())
     manifest = {"parameters": 12_345, "trainable_parameters": 6_789, "tokens": 1536, "steps": 24, "processes": 1}
+    manifest |= {"cell": cell.name, "resets": [9, 17], "peak_memory_bytes": 1, "threads": 1, "platform": "Linux"}
     manifest |= {"device": "cpu", "versions": {"torch": "2.13.0"}, "final_sha256": "ab" * 32}
     write_json(folder / "manifest.json", manifest)
     pd.DataFrame({"step": [1, 2], "seconds": [3600.0, 3600.0]}).to_csv(folder / "timing.csv", index=False)
@@ -130,3 +133,16 @@ def test_what_is_not_evaluated_or_not_allowed_is_said_in_one_line(trained, monke
 def test_no_rule_publishes():
     rules = "".join(file.read_text() for file in (Path(__file__).parents[1] / "workflow/rules").glob("*.smk"))
     assert "publish" not in re.sub(r"published?_\w+|published", "", rules)
+
+
+def test_the_card_of_a_run_that_diverged_says_so_and_shows_its_last_measured_step(trained):
+    manifest = json.loads((trained / "manifest.json").read_text()) | {"diverged_at": 20}
+    write_json(trained / "manifest.json", manifest)
+    for step in (19, 24):
+        shutil.rmtree(trained / f"checkpoints/step-{step:06d}")
+    rows = [(step, *key, 2.5 + step) for step in (8, 16) for *key, _ in publish.SHOWN]
+    columns = ["step", "suite", "item", "metric", "value"]
+    pd.DataFrame(rows, columns=columns).to_csv(trained / "evaluation.csv", index=False)
+    card = publish.model_card(trained, NAME, "mit", all_steps=False)
+    assert "until it diverged at step 20." in card and "in 20 steps" in card and "## Measured at step 16" in card
+    assert "18.5000" in card

@@ -1,5 +1,7 @@
 """Sparsity, subspaces, representations and merges, against definitions written out with NumPy and SciPy."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,22 @@ def test_hidden_states_are_each_layers_and_the_loss_is_the_mean(adapted):
     plain = adapted("relora")[2]
     states = hidden_states(plain, BATCH)
     assert states.shape == (2, 80, 24)
-    with torch.no_grad():  # the last layer's states come out normed, as the head takes them
-        loss = functional.cross_entropy(plain.lm_head(states[-1].clone()), BATCH[:, 1:].flatten())
+    with torch.no_grad():
+        loss = functional.cross_entropy(plain.lm_head(plain.model.norm(states[-1].clone())), BATCH[:, 1:].flatten())
     assert mean_loss(plain, BATCH) == pytest.approx(loss.item(), rel=1e-5)
+
+
+def test_the_last_layers_states_are_taken_before_the_final_norm(adapted):
+    """With one layer more, transformers gives the states of the layers before it as they are."""
+    plain = adapted("relora")[2]
+    torch.nn.init.normal_(plain.model.norm.weight)
+    states = hidden_states(plain, BATCH)
+    deeper = copy.deepcopy(plain)
+    deeper.model.layers.append(copy.deepcopy(deeper.model.layers[0]))
+    deeper.config.num_hidden_layers = deeper.model.config.num_hidden_layers = 3
+    with torch.no_grad():
+        found = deeper.model(input_ids=BATCH[:, :-1], use_cache=False, output_hidden_states=True).hidden_states
+    assert len(found) == 4
+    for ours, theirs in zip(states, found[1:3], strict=True):
+        torch.testing.assert_close(ours, theirs.flatten(0, 1))
+    assert not any(layer._forward_hooks for layer in plain.model.layers)

@@ -1,5 +1,6 @@
 """The stage's commands on a cell of two checkpoints; a mistake costs one line, and no half-written table."""
 
+import gzip
 import json
 import sys
 import zipfile
@@ -12,7 +13,7 @@ from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import command_line
 from relora_study.evaluate import __main__ as stage
 from relora_study.evaluate import bench, suite
-from relora_study.files import sha256
+from relora_study.files import read_csv, sha256
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.train.run import start
 from studies import write_yaml
@@ -187,3 +188,169 @@ def test_a_copy_of_a_dataset_that_cannot_be_read(place, monkeypatch, raw, comman
         pd.DataFrame({"other": [1]}).to_parquet(place / f"hub/data/{split}-00000-of-00001.parquet")
     line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "hub"))
     assert "has no column" in line and not (place / "collected").exists()
+
+
+def texts_from(monkeypatch, place, raw, **chosen):
+    """The command ``texts`` on the folder ``place``/mine: what it ends with; no table is left by a refusal."""
+    ended = collect(monkeypatch, place, raw, "texts", "perplexity", source="path", path=str(place / "mine"), **chosen)
+    if ended:
+        assert ended.startswith("error: evaluation.perplexity") and len(ended.splitlines()) == 1 and len(ended) < 500
+        assert not (place / "collected").exists()
+    return ended
+
+
+@pytest.fixture
+def mine(place):
+    (place / "mine/letters").mkdir(parents=True)
+    return place / "mine/letters"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (b"The law was new.", "holds b'The law was new.', which is neither a text nor a list of ids"),
+        (7, "holds 7, which is neither"),
+        (1.5, "holds 1.5, which is neither"),
+        ({"ids": [1, 2]}, "holds {'ids': [1, 2]}, which is neither"),
+        ([1.0, 2.5], "holds 1.0 at position 0, which is no id of the tokenizer"),
+        (["12", "13"], "holds '12' at position 0, which is no id"),
+        (["The", "law"], "holds 'The' at position 0, which is no id"),
+        ([[1, 2], [3]], "holds [1, 2] at position 0, which is no id"),
+        ([5, -100], "holds -100 at position 1, which is no id"),
+        ([5, 290], "holds 290 at position 1, which is no id"),
+        ([5, None], "at position 1, which is no id"),
+        ([True, False], "holds True at position 0, which is no id"),
+    ],
+)
+def test_a_column_of_neither_texts_nor_ids_is_named_before_anything_trains(
+    place, mine, monkeypatch, raw, value, message
+):
+    pd.DataFrame({"text": [value]}).to_parquet(mine / "a.parquet")
+    found = texts_from(monkeypatch, place, raw)
+    assert "letters/a.parquet-0" in found and message in found
+    (place / "hub/data").mkdir(parents=True)
+    table = pd.DataFrame({"text": [value], "source": "c4"})
+    table.to_parquet(place / "hub/data/val-00000-of-00001.parquet")
+    found = collect(monkeypatch, place, raw, "texts", "perplexity", source="hub", path=str(place / "hub"))
+    assert ", row 0" in found and message in found and not (place / "collected").exists()
+
+
+def test_an_id_in_a_hole_of_the_vocabulary_is_named(place, mine, monkeypatch, raw):
+    with_a_hole(place / "data/tokenizer", 299)
+    pd.DataFrame({"text": [[5, 299], [5, 295]]}).to_parquet(mine / "a.parquet")
+    assert "a.parquet-1 holds 295 at position 1, which is no id" in texts_from(monkeypatch, place, raw)
+
+
+def with_a_hole(folder, largest):
+    """A tokenizer of 290 entries and one more, whose id is ``largest``."""
+    train_tokenizer(TEXTS, 290).save_pretrained(folder)
+    saved = json.loads((folder / "tokenizer.json").read_text())
+    saved["added_tokens"].append(saved["added_tokens"][0] | {"id": largest, "content": "<|far|>"})
+    saved["model"]["vocab"]["<|far|>"] = largest
+    (folder / "tokenizer.json").write_text(json.dumps(saved))
+
+
+def test_a_tokenizer_whose_ids_have_holes_is_held_to_its_largest(place, monkeypatch):
+    with_a_hole(place / "data/tokenizer", 299)
+    assert evaluate(monkeypatch, place) == 0
+    (place / "cell/evaluation.csv").unlink()
+    with_a_hole(place / "data/tokenizer", 310)
+    fails(monkeypatch, place, "tokenizer has 311 entries, more than the 300 of tiny-relora-s1's model")
+
+
+def test_texts_and_ids_side_by_side_are_refused(place, mine, monkeypatch, raw):
+    pd.DataFrame({"text": [[1, 2]]}).to_parquet(mine / "a.parquet")
+    (mine / "b.jsonl").write_text(json.dumps({"text": "words"}))
+    found = texts_from(monkeypatch, place, raw)
+    assert "letters/b.jsonl-0 holds a text, and letters/a.parquet-0 ids; give one of both" in found
+
+
+@pytest.mark.parametrize("content", ["", '{"text": null}\n{"text": ""}\n'])
+def test_a_folder_without_a_text_to_score(place, mine, monkeypatch, raw, content):
+    (mine / "a.jsonl").write_text(content)
+    assert "there is no text to score" in texts_from(monkeypatch, place, raw)
+
+
+def test_texts_of_every_kind_of_file_are_collected_and_what_is_passed_over_is_named(
+    place, mine, monkeypatch, raw, capsys
+):
+    (mine / "A.TXT").write_bytes(b"\xef\xbb\xbfone")
+    (mine / "b.jsonl.gz").write_bytes(gzip.compress(b'{"text": "two"}'))
+    (mine / "._b.txt").write_bytes(b"\x00\xff")
+    (mine / "notes.md").write_text("x")
+    assert texts_from(monkeypatch, place, raw) == 0
+    found = pd.read_parquet(place / "collected")
+    assert found.to_dict("list") == {"domain": ["letters"] * 2, "text": ["one", "two"]}
+    assert "evaluation.perplexity.path: " in (said := capsys.readouterr().err) and "2 files read, 2 passed over" in said
+
+
+@pytest.mark.parametrize("name", ["overall", "macro_average"])
+def test_a_domain_called_as_an_average_is_refused(place, mine, monkeypatch, raw, name):
+    mine.rename(place / "mine" / name)
+    (place / "mine" / name / "a.txt").write_text("text")
+    assert f"is of a domain called {name!r}, as an average is; rename" in texts_from(monkeypatch, place, raw)
+    held_out = pd.DataFrame({"id": "a", "domain": [name], "text": "x"})
+    held_out.to_parquet(place / "held_out.parquet")
+    assert f"called {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
+
+
+@pytest.mark.parametrize("names", [["NA", "null", "None", "nan"], ["$bad_{$", "a,b", "1", "été"]])
+def test_a_domain_keeps_its_name_whatever_it_is_from_the_folder_to_the_table(place, mine, monkeypatch, raw, names):
+    for name in names:
+        (place / "mine" / name).mkdir()
+        (place / "mine" / name / "a.txt").write_text("The minister said that the law was new.")
+    assert texts_from(monkeypatch, place, raw) == 0
+    (place / "collected").rename(place / "texts.parquet")
+    for _ in range(2):  # the second time from what was kept of the first
+        assert evaluate(monkeypatch, place) == 0
+        table = read_csv(place / "cell/evaluation.csv")
+        items = table[(table.suite == "perplexity") & (table.step == 8)].item.unique()
+        assert set(items) == {*names, "overall", "macro_average"}
+        (place / "cell/evaluation.csv").unlink()
+
+
+def test_a_row_of_the_hub_without_a_domain_is_named(place, monkeypatch, raw):
+    (place / "mine/data").mkdir(parents=True)
+    table = pd.DataFrame({"text": ["a text", "another"], "source": ["c4", None]})
+    table.to_parquet(place / "mine/data/val-00000-of-00001.parquet")
+    found = collect(monkeypatch, place, raw, "texts", "perplexity", source="hub", path=str(place / "mine"))
+    assert "row 1 names no domain" in found
+
+
+def test_a_dataset_with_python_of_its_own_never_runs_it(place, monkeypatch, raw):
+    (place / "mine").mkdir()
+    (place / "mine/mine.py").write_text(f"open({str(place / 'ran')!r}, 'w')")
+    for command, section in (("texts", "perplexity"), ("minimal-pairs", "minimal_pairs")):
+        line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "mine"))
+        assert line.startswith("error: ") and len(line.splitlines()) == 1
+    assert not (place / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sentence_good": ["The", "law"]}, "sentence_good is ['The', 'law'], no text"),
+        ({"sentence_bad": 7}, "sentence_bad is 7, no text"),
+        ({"sentence_bad": " "}, "sentence_bad is empty"),
+        ({"linguistics_term": 1.5}, "linguistics_term is 1.5, no text"),
+    ],
+)
+def test_a_pair_whose_sentences_are_no_texts_is_named(place, monkeypatch, raw, change, message):
+    (place / "mine").mkdir()
+    rows = [PAIR | {"UID": "u", "pairID": 0}, PAIR | {"UID": "u", "pairID": 1} | change]
+    (place / "mine/u.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    chosen = {"source": "path", "path": str(place / "mine")}
+    line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen)
+    assert f"u.jsonl, line 2: not a minimal pair ({message})" in line and not any((place / "collected").iterdir())
+
+
+def test_a_suites_folder_is_read_as_a_corpus_is(place, monkeypatch, raw):
+    pairs = [PAIR | {"UID": "u", "pairID": number, "field": "a\u2028b"} for number in range(2)]
+    rows = [json.dumps(pair, ensure_ascii=False) for pair in pairs]
+    (place / "mine/.git").mkdir(parents=True)
+    (place / "mine/u.JSONL.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + "\n".join(rows).encode()))
+    for junk in ("._u.jsonl", ".git/u.jsonl"):
+        (place / "mine" / junk).write_bytes(b"\x00\xff")
+    chosen = {"source": "path", "path": str(place / "mine")}
+    assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
+    assert suite.read_suite(place / "collected").pairID.tolist() == ["0", "1"]

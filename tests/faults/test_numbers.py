@@ -25,7 +25,7 @@ def states_are_finite(folder) -> bool:
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(make_cell, batch_of, monkeypatch, tmp_path, bad):
-    cell, plain, calls = make_cell("relora"), loop.mean_loss, []
+    cell, plain, calls = make_cell("relora", train={"divergence": "stop"}), loop.mean_loss, []
 
     def breaks_at_step_6(run, rows):
         calls.append(0)
@@ -48,7 +48,7 @@ def test_a_gradient_that_is_not_finite_stops_a_run_whose_loss_is(make_cell, batc
 
 def test_weights_that_overflow_in_the_step_of_a_state_do_not_get_into_it(make_cell, batch_of, tmp_path):
     """Loss and gradient of step 8 are finite; its update is what overflows, and step 8 saves a state."""
-    cell = make_cell("full", train={"checkpoint_every": 100, "checkpoint_offset": 0})
+    cell = make_cell("full", train={"checkpoint_every": 100, "checkpoint_offset": 0, "divergence": "stop"})
 
     def overflows(run, step, cell_dir):
         if step == 8:
@@ -68,7 +68,7 @@ def test_weights_that_overflow_in_the_step_of_a_state_do_not_get_into_it(make_ce
 
 def test_an_overflow_in_bfloat16_is_named(make_cell, batch_of, tmp_path):
     """A rate that throws the weights to 1e30 in one step: the next loss is no number, in bfloat16 as in float32."""
-    cell = make_cell("full", train={"learning_rate": 1e30}, warmup_steps=0)
+    cell = make_cell("full", train={"learning_rate": 1e30, "divergence": "stop"}, warmup_steps=0)
     cell = cell.model_copy(update={"runtime": cell.runtime.model_copy(update={"precision": "bfloat16"})})
     with pytest.raises(UserError, match=r"is (nan|inf) at step 2; no state was saved before it; lower"):
         train(cell, CPU, batch_of, tmp_path)

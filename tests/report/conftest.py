@@ -3,9 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.config import cells, check
+from relora_study.analysis.results import open_runs, overlaid
+from relora_study.config import Report, cells, check, read_section
 from relora_study.files import read_yaml, write_csv, write_json
-from relora_study.report.load import open_results
 from studies import write_yaml
 
 STEPS = range(0, 601, 60)
@@ -110,16 +110,16 @@ def results(raw, tmp_path, opened):
         judged_of(right).to_parquet(folder / "evaluation/step-000600-0-pairs.parquet")
         texts_of(300).to_parquet(folder / "evaluation/step-000600-0-texts.parquet")
         write_json(folder / "manifest.json", MANIFEST)
-    return opened()
+    return opened("off")
 
 
 @pytest.fixture
 def opened(tmp_path):
-    """The results as they open under a setting of `report.published`."""
+    """The source of figures under a setting of `report.published`."""
 
     def opened(published="auto"):
-        settings = tmp_path / "settings/report.yaml"
-        write_yaml(settings, read_yaml(settings) | {"published": published})
-        return open_results(tmp_path)
+        place = tmp_path / "settings/report.yaml"
+        write_yaml(place, read_yaml(place) | {"published": published})
+        return overlaid(open_runs(tmp_path), read_section(Report, place))
 
     return opened

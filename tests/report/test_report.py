@@ -9,17 +9,18 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.transforms import Bbox
-from relora_study.config import Evaluation
+from relora_study.analysis.intervals import mean_interval
+from relora_study.analysis.naming import suite_name
+from relora_study.analysis.significance import compare
+from relora_study.analysis.source import select
+from relora_study.config import Evaluation, Report
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
-from relora_study.report.captions import chapters, suite_name
+from relora_study.report.captions import chapters
 from relora_study.report.figures import FIGURES
-from relora_study.report.figures.parts import _interval
-from relora_study.report.load import published_readings
 from relora_study.report.paper import values
-from relora_study.report.significance import compare
 from relora_study.report.style import finish
-from relora_study.report.tables import RELEASED_TABLES, TABLES, write_table
+from relora_study.report.tables import PUBLISHED_TABLES, TABLES, write_table
 from scipy import stats
 
 ROOT = Path(__file__).parents[2]
@@ -61,12 +62,12 @@ def test_cost_is_drawn_by_the_hours_of_all_cores(results):
 
 def test_a_band_is_an_interval_of_the_mean_within_the_values(results):
     values = np.random.default_rng(1).lognormal(size=36)
-    low, high = _interval(values)
+    low, high = mean_interval(values)
     margin = 1.96 * values.std(ddof=1) / 6
     assert low == pytest.approx(values.mean() - margin, rel=0.2) and high == pytest.approx(
         values.mean() + margin, rel=0.2
     )
-    few = _interval(np.array([1.0, 2.0]))
+    few = mean_interval(np.array([1.0, 2.0]))
     assert min(few) >= 1.0 and max(few) <= 2.0
 
 
@@ -112,7 +113,7 @@ def test_every_table_is_written_three_ways(results, tmp_path, name):
 
 
 def test_full_rank_is_read_at_the_multiple_and_relora_after_it(results):
-    rows = published_readings(results, "weights", "per")
+    rows = select(results.labelled(), "weights", "per")
     value = rows.set_index(["cell", "component", "layer", "step"]).value
     assert value["tiny-full-s42", "w2", 0, 60] == pytest.approx(1 / 61)
     assert value["tiny-relora-s42", "w2", 0, 120] == pytest.approx(1 / 124)
@@ -159,7 +160,7 @@ def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
     captions = read_yaml(ROOT / "workflow/report/captions.yaml")
     assert list(captions["figures"]) == list(FIGURES)
     assert list(captions["tables"]) == list(TABLES)
-    assert list(captions["published"]["tables"]) == list(RELEASED_TABLES)
+    assert list(captions["published"]["tables"]) == list(PUBLISHED_TABLES)
     assert sorted(chapters()) == sorted(FIGURES)
 
 
@@ -175,7 +176,7 @@ def test_a_study_without_the_other_method_is_reported_too(results, tmp_path, kep
     alone = replace(results, cells=cells)
     for name, make in TABLES.items():
         write_table(make(alone), tmp_path / name)
-    assert len(values(alone, "title")["significance"]) == 1, "a header"
+    assert len(values(alone, Report(title="title", published="off"))["significance"]) == 1, "a header"
     for make in FIGURES.values():
         assert make(alone).axes
         pyplot.close("all")
@@ -229,7 +230,9 @@ def test_hours_count_every_device(results):
 @pytest.mark.parametrize(
     ("pairs", "name"),
     [
-        ({"source": "path", "path": "somewhere/BLiMP.zip"}, "BLiMP"),
+        ({"source": "path", "path": "somewhere/BLiMP.zip"}, "BLiMP (by name)"),  # which is not there
+        ({"source": "path", "path": "blimp-project/zorro"}, "zorro"),
+        ({"source": "hub", "path": "someone/blimp-nl"}, "blimp-nl"),
         ({"source": "hub"}, "BLiMP"),
         ({"source": "hub", "path": "nyu-mll/blimp"}, "BLiMP"),
         ({"source": "url"}, "BLiMP"),

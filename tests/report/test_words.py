@@ -7,18 +7,21 @@ import pandas as pd
 import pytest
 import torch
 from docutils.core import publish_parts
-from relora_study.config import Evaluation, cells, check
-from relora_study.report.audit import audit
-from relora_study.report.captions import captions, suite_name
+from relora_study.analysis.audit import audit
+from relora_study.analysis.intervals import perplexity_interval
+from relora_study.analysis.naming import suite_name
+from relora_study.analysis.published import Published
+from relora_study.analysis.rounding import random_product, to_bfloat16
+from relora_study.analysis.significance import published_test
+from relora_study.config import Evaluation, Report, cells, check
+from relora_study.report.captions import captions
 from relora_study.report.figures import FIGURES
-from relora_study.report.landing import page, released_page
+from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
-from relora_study.report.paper import released_values, typeset, values
-from relora_study.report.round_off import random_product, to_bfloat16
-from relora_study.report.sentences import abstract, released
-from relora_study.report.significance import perplexity_interval, published_test
+from relora_study.report.paper import published_values, typeset, values
+from relora_study.report.sentences import abstract, published
 from relora_study.report.style import finish
-from relora_study.report.tables import TABLES, released_results
+from relora_study.report.tables import TABLES, final_results
 from statsmodels.stats.proportion import proportion_confint
 
 from .test_report import ROOT
@@ -73,7 +76,7 @@ def test_the_published_test_gives_the_published_p_values():
 
 
 def test_intervals_are_the_textbooks():
-    table = released_results().set_index(["size", "method"]).loc[("small", "full")]
+    table = final_results(Published()).set_index(["size", "method"]).loc[("small", "full")]
     low, high = proportion_confint(0.7014 * 67000, 67000, method="wilson")
     assert (table.blimp_accuracy_low, table.blimp_accuracy_high) == pytest.approx((low, high), abs=1e-6)
     texts = pd.DataFrame({"domain": "a", "tokens": 100, "nats": np.random.default_rng(0).normal(500, 40, 400)})
@@ -84,36 +87,36 @@ def test_intervals_are_the_textbooks():
 
 def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
     study = check(raw, [])
-    one = captions(cells(study), "off", suite_name(study.evaluation))["figures"]
+    one = captions(cells(study), False, suite_name(study.evaluation))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
     assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
-    assert "released curves of the paper" not in one["per_weights"]
+    assert "published curves of the paper" not in one["per_weights"]
     several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
     real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
-    many = captions(cells(several), "overlay", suite_name(Evaluation.model_validate(real)))["figures"]
+    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real)))["figures"]
     assert "Accuracy on BLiMP by" in many["blimp_by_phenomenon"] and "Means over 3 seeds" in many["training_curves"]
-    assert "layers and seeds" in many["per_weights"] and "released curves of the paper" in many["per_weights"]
+    assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 
 
 def test_the_abstract_follows_the_numbers(results):
-    final, found = TABLES["final_results"](results), audit(results)
-    said = " ".join(abstract(results, final.assign(held_out_loss=np.arange(6.0)), found))
+    final, found, theirs = TABLES["final_results"](results), audit(results), audit(Published())
+    said = " ".join(abstract(results, final.assign(held_out_loss=np.arange(6.0)), found, theirs))
     assert "In all 4 comparisons, full rank reaches a lower held-out loss than ReLoRA, by 1.000 to 2.000" in said
     assert "the adapters of ReLoRA as released receive no gradient" in said
-    turned = " ".join(abstract(results, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0]))
+    turned = " ".join(abstract(results, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0], theirs))
     assert "In all 4 comparisons, ReLoRA reaches a lower held-out loss than full rank" in turned
     assert "no gradient" not in turned
-    mixed = " ".join(abstract(results, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found))
+    mixed = " ".join(abstract(results, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found, theirs))
     assert "in 2 of 4 comparisons" in mixed
 
 
-def test_the_released_sentence_names_what_its_audit_finds(monkeypatch):
-    assert "bfloat16" in released()[0] and "grows from cycle to cycle" in released()[0]
-    clean = pd.DataFrame(
-        {"finding": ["round-off"], "size": ["tiny"], "verdict": ["nearest to the round-off of float32"]}
-    )
-    monkeypatch.setattr("relora_study.report.sentences.published_audit", lambda: clean)
-    assert released() == ["The released curves show none of the faults we tested."]
+def test_the_published_sentence_names_what_its_audit_finds():
+    found = audit(Published())
+    assert "bfloat16" in published(found)[0] and "grows from cycle to cycle" in published(found)[0]
+    clean = found.assign(outcome="other")
+    assert published(clean) == ["The published curves show none of the faults we tested."]
+    reworded = found.assign(measure="another label", verdict="other words")
+    assert published(reworded) == published(found), "labels and verdicts are for readers alone"
 
 
 def test_the_first_page_says_what_where_and_how_long(results):
@@ -129,7 +132,7 @@ def test_the_first_page_says_what_where_and_how_long(results):
         "0.20 CPU core-hours",
     ):
         assert said in text
-    for one in (text, released_page()):
+    for one in (text, page(Published())):
         html = publish_parts(one, writer="html")["html_body"]
         assert "<table" in html and "system-message" not in html
 
@@ -146,7 +149,7 @@ def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(results, tmp_path
         finish(FIGURES[name](results), tmp_path / "figures" / name)
     for name in ("resets", "adapter_pattern"):
         finish(FIGURES[name](results), tmp_path / "figures" / name)
-    found = values(results, "A title")
+    found = values(results, Report(title="A title", published="off"))
     json.dumps(found, allow_nan=False)
     (tmp_path / "paper.d").mkdir()
     for source in ("paper.typ", "style.typ", "references.bib"):
@@ -157,4 +160,4 @@ def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(results, tmp_path
             tmp_path / "paper.d/paper.typ", found, (tmp_path / ".").relative_to(tmp_path), tmp_path / f"{number}.pdf"
         )
     assert (tmp_path / "1.pdf").read_bytes() == (tmp_path / "2.pdf").read_bytes()
-    assert "7.4e-166" in json.dumps(released_values())
+    assert "7.4e-166" in json.dumps(published_values(Published()))

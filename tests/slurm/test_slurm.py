@@ -139,6 +139,21 @@ def test_a_requeued_training_saves_itself_and_ends_as_an_uncut_one(cluster, stud
     assert [final_hash(folder)] == trained_alone(study, [cell])[0]
 
 
+def test_a_job_runs_where_the_interpreters_path_has_a_space(cluster, study, tmp_path):
+    """In a folder and a venv whose paths have a space: the plugin writes the interpreter into its jobs unquoted."""
+    folder = shutil.copytree(
+        study, tmp_path / "a project", ignore=shutil.ignore_patterns("results", ".snakemake", "uncut")
+    )
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+    (place,) = (folder / ".venv/lib").glob("python*/site-packages")
+    (place / "installed.pth").write_text(f"{Path(pytest.__file__).parents[1]}\n")
+    python, target = folder / ".venv/bin/python", "results/data/documents"
+    run = [str(python) if word == sys.executable else word for word in command("--retries", "0", "--", target)]
+    environment = ENVIRONMENT | {"PATH": f"{python.parent}:/usr/bin:/bin"}
+    assert subprocess.run(run, cwd=folder, env=environment).returncode == 0
+    assert (folder / target / "train.parquet").exists() and "rule_documents" in {job["Comment"] for job in jobs()}
+
+
 def wait_until(true, seconds: int = 180) -> None:
     for _ in range(4 * seconds):
         if true():

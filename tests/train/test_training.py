@@ -182,7 +182,7 @@ def test_another_configurations_run_is_kept_aside(make_cell, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_step_and_the_next_run_recovers(make_cell, monkeypatch, tmp_path):
-    cell, plain, calls = make_cell("full"), loop.mean_loss, []
+    cell, plain, calls = make_cell("full", train={"divergence": "stop"}), loop.mean_loss, []
 
     def breaks_at_step_6(run, rows):
         calls.append(0)

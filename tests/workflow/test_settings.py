@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from relora_study.config import Cell, cells, check
-from relora_study.settings import as_yaml, own_files, stage, stage_listing, staged_cell, staged_settings
+from relora_study.settings import as_yaml
+from relora_study.staging import own_files, stage, stage_code, stage_listing, staged_cell, staged_settings
 from studies import lay_out, snakemake
 
 ROOT = Path(__file__).parents[2]
@@ -162,6 +163,15 @@ def test_staged_files_are_newer_than_what_they_replace_even_when_the_clock_is_be
     os.utime(place, ns=(1, 1))
     stage(study, chosen, Path("results"))
     assert staged_settings("data").stat().st_mtime_ns == 1, "what holds already is not written again"
+    kept = staged_settings("data").read_bytes()
+    for time_ns in (0, 2):  # another study's file is put there, with its time, once and again
+        place.write_text("other: settings\n")
+        os.utime(place, ns=(time_ns, time_ns))
+        stage(study, chosen, Path("results"))
+        assert staged_settings("data").read_bytes() != kept and staged_settings("data").stat().st_mtime_ns > ahead // 2
+        kept = staged_settings("data").read_bytes()
+        place.write_text(as_yaml(study.data))
+        stage(study, chosen, Path("results"))
 
 
 def test_a_listing_is_as_old_as_the_newest_file_until_a_file_changes(tmp_path):
@@ -184,3 +194,20 @@ def test_linked_folders_are_listed_once_and_a_circle_of_links_ends(tmp_path):
     (tmp_path / "corpus/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "corpus")
     assert [path.name for path, _ in own_files(tmp_path / "corpus")] == ["text.txt"]
+
+
+def test_code_is_listed_by_content_and_not_by_time(tmp_path):
+    package, listing = tmp_path / "package", tmp_path / "listing.txt"
+    package.mkdir()
+    (package / "a.py").write_text("a = 1\n")
+    os.utime(package / "a.py", (1000, 1000))
+    stage_code(package.rglob("*.py"), package, listing)
+    assert listing.stat().st_mtime == 1000
+    before = listing.read_text()
+    os.utime(package / "a.py")
+    stage_code(package.rglob("*.py"), package, listing)
+    assert (listing.read_text(), listing.stat().st_mtime) == (before, 1000), "a checkout of the same code"
+    (package / "a.py").write_text("a = 2\n")
+    os.utime(package / "a.py", (1000, 1000))
+    stage_code(package.rglob("*.py"), package, listing)
+    assert listing.read_text() != before and listing.stat().st_mtime > time.time() - 100

@@ -11,14 +11,14 @@ import torch
 import typer
 
 from .activations import activation_bytes
+from .analysis.published import final_values
+from .analysis.published_recipe import has_papers_shape
 from .config import Cell, Study, cells, read_study
 from .errors import command_line
 from .estimate import data_bytes, training_flops
 from .files import write_csv
 from .model.build import count_parameters
 from .model.device import chosen_device
-from .report.published import final_values
-from .report.shapes import has_papers_shape
 from .schedule import is_due
 from .train.disk import bytes_needed
 from .train.loop import take_step

@@ -8,10 +8,11 @@ import typer
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
+from .cell_manifest import CellManifest, read_cell_manifest
 from .config import Cell, read_section
 from .errors import UserError, command_line
-from .files import read_yaml
 from .model.checkpoints import list_checkpoints
+from .schedule import is_evaluated
 
 SHOWN = [  # suite, item, metric of evaluation.csv, and what the card calls it
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),
@@ -96,26 +97,28 @@ def _upload_checkpoint(api: HfApi, place: Path, repository: str, tokenizer: Path
 
 def model_card(cell: Path, repository: str, licence: str, all_steps: bool) -> str:
     """The card: what the cell's manifest, settings and evaluation.csv say. Raises :class:`UserError` before its end."""
-    settings, manifest = read_section(Cell, cell / "config.yaml"), read_yaml(cell / "manifest.json")
-    found = _results(cell / "evaluation.csv", settings.train.steps)
-    steps = [place.name for place in list_checkpoints(cell).values()][:-1]
+    settings, manifest = read_section(Cell, cell / "config.yaml"), read_cell_manifest(cell)
+    checkpoints = list_checkpoints(cell)
+    step = max(step for step in checkpoints if is_evaluated(settings.train, step))
+    found = _results(cell / "evaluation.csv", step)
+    steps = [place.name for place in checkpoints.values()][:-1]
     revisions = f"\nEarlier checkpoints are branches, for `revision=`: {', '.join(steps)}.\n" if all_steps else ""
     return CARD.format(
         metadata=_metadata(settings.name, licence, found),
         name=settings.name,
-        parameters=manifest["parameters"],
-        trainable=manifest["trainable_parameters"],
-        how=_how(settings),
-        tokens=manifest["tokens"],
-        steps=manifest["steps"],
-        step=settings.train.steps,
+        parameters=manifest.parameters,
+        trainable=manifest.trainable_parameters,
+        how=_how(settings, manifest),
+        tokens=manifest.tokens,
+        steps=manifest.diverged_at or manifest.steps,
+        step=step,
         repository=repository,
         revisions=revisions,
         results=found[["what", "value"]].to_markdown(index=False, floatfmt=".4f"),
-        digest=manifest["final_sha256"],
-        versions=", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items())),
-        device=manifest["device"],
-        processes=manifest["processes"],
+        digest=manifest.final_sha256,
+        versions=", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
+        device=manifest.device,
+        processes=manifest.processes,
         hours=pd.read_csv(cell / "timing.csv").seconds.sum() / 3600,
         settings=(cell / "config.yaml").read_text(encoding="utf-8"),
     )
@@ -148,7 +151,12 @@ def _metadata(name: str, licence: str, found: pd.DataFrame) -> str:
     return str(data.to_yaml())
 
 
-def _how(settings: Cell) -> str:
+def _how(settings: Cell, manifest: CellManifest) -> str:
+    ended = f", until it diverged at step {manifest.diverged_at:,}" if manifest.diverged_at else ""
+    return _trained_by(settings) + ended
+
+
+def _trained_by(settings: Cell) -> str:
     method = settings.method
     if not method.rank:
         return "trained at full rank"

@@ -29,10 +29,16 @@ def is_reset(method: Method, step: int) -> bool:
 
     The released trainer merges after the step that makes its counter 2,000 k + 1.
     """
-    if method.reset_period is None or step <= method.full_rank_steps:
+    if method.reset_period is None or step <= method.full_rank_steps or not has_adapters(method, step):
         return False
     cycle, since = divmod(step - method.reset_offset, method.reset_period)
     return cycle >= 1 and since == 0
+
+
+def has_adapters(method: Method, step: int) -> bool:
+    """Whether the adapters train in the step that follows ``step`` finished ones."""
+    ended = method.full_rank_from is not None and step >= method.full_rank_from
+    return method.rank > 0 and step >= method.full_rank_steps and not ended
 
 
 def is_due(cell: Cell, step: int) -> bool:
@@ -50,9 +56,10 @@ def is_evaluated(train: Train, step: int) -> bool:
     return step % train.checkpoint_every == 0 or step == train.steps
 
 
-def due_steps(cell: Cell) -> list[int]:
-    """The steps at which a whole run leaves checkpoints, in order."""
-    return [step for step in range(cell.train.steps + 1) if is_due(cell, step)]
+def due_steps(cell: Cell, diverged_at: int | None = None) -> list[int]:
+    """The steps at which a whole run leaves checkpoints, in order; of one that diverged, those before that step."""
+    end = cell.train.steps + 1 if diverged_at is None else diverged_at
+    return [step for step in range(end) if is_due(cell, step)]
 
 
 def _progress(method: Method, step: int) -> float:

@@ -1,24 +1,13 @@
-"""The settings files: what each stage's commands read, and how Snakemake learns that one changed.
+"""The settings files: what each stage's commands read, `results/settings/NAME.yaml` and a cell's `config.yaml`."""
 
-Snakemake's own notes (its `params` trigger) forget a change under `--rerun-triggers mtime` and where `.snakemake` is
-missing. So every parse of the workflow compares each settings file with what the configuration asks for, and stages
-what must be written under `.snakemake`, newer than the file it replaces. A rule copies it to its place.
-"""
-
-import json
-import os
-import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .config import Cell, Data, Dynamics, Evaluation, PositiveInt, Section, Study
-from .files import write_text
+from .config import Data, Dynamics, Evaluation, Section, Study
+from .config.fields import PositiveInt
 
-STAGED = Path(".snakemake") / "relora_study"  # a dry run writes nowhere else
-NEWER_NS = 1_000_000  # nanoseconds by which a staged file is newer than the file it replaces
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's: a study of 1,000 cells is planned in seconds
 
 
 class TokenSettings(Data):
@@ -70,89 +59,6 @@ def stage_settings(study: Study) -> dict[str, Section]:
     }
 
 
-def stage(study: Study, cells: dict[str, Cell], results: Path) -> None:
-    """Stage every settings file of ``study``; where ``results`` holds it already, it stays up to date."""
-    for name, settings in stage_settings(study).items():
-        _stage_settings(settings, staged_settings(name), results / "settings" / f"{name}.yaml")
-    for name, cell in cells.items():
-        _stage_settings(cell, staged_cell(name), results / "cells" / name / "config.yaml")
-
-
-def staged_settings(name: str) -> Path:
-    """Where the settings called ``name``, or a wildcard of that name, are staged."""
-    return STAGED / "settings" / f"{name}.yaml"
-
-
-def staged_cell(name: str) -> Path:
-    """Where the settings of the cell called ``name``, or a wildcard of that name, are staged."""
-    return STAGED / "cells" / f"{name}.yaml"
-
-
 def as_yaml(settings: Section) -> str:
     """The text of a settings file."""
     return yaml.dump(settings.model_dump(), Dumper=DUMPER, sort_keys=False)
-
-
-DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's: a study of 1,000 cells is planned in seconds
-
-
-def _stage_settings(settings: Section, staged: Path, place: Path) -> None:
-    """Stage ``settings`` newer than ``place`` where it holds others, and as old as ``place`` where it holds these.
-
-    The first line of a staged file is a comment with the time: Snakemake takes a newer input for unchanged when its
-    hash is the one of the last run, which says nothing of what ``place`` holds by now.
-    """
-    wanted, current = as_yaml(settings), _text(place)
-    if _text(staged).partition("\n")[2] != wanted or (current != wanted and not _is_newer(staged, place)):
-        write_text(staged, f"# staged at {time.time_ns()}\n{wanted}")
-    if current == wanted:
-        _set_time(staged, place.stat().st_mtime_ns)
-    elif place.exists() and not _is_newer(staged, place):  # the clock is behind the file
-        _set_time(staged, place.stat().st_mtime_ns + NEWER_NS)
-
-
-def _text(path: Path) -> str:
-    """The content of ``path``; empty where there is none."""
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _is_newer(path: Path, other: Path) -> bool:
-    return not other.exists() or path.stat().st_mtime_ns > other.stat().st_mtime_ns
-
-
-def _set_time(path: Path, nanoseconds: int) -> None:
-    if path.stat().st_mtime_ns != nanoseconds:
-        os.utime(path, ns=(nanoseconds, nanoseconds))
-
-
-def stage_listing(place: Path, listing: Path) -> None:
-    """List the user's own files at ``place`` in ``listing``, with sizes and times: a rule's input in their stead.
-
-    Their names are the user's, and Snakemake reads braces and angle brackets in an input's name as its own syntax.
-    A listing that is new is as old as the newest file or folder, and one that changed is of now.
-    """
-    found = sorted(own_files(place))
-    lines = [json.dumps([str(path), status.st_size, status.st_mtime_ns]) for path, status in found]
-    text, before = "".join(f"{line}\n" for line in lines), listing.exists()
-    if not before or _text(listing) != text:
-        write_text(listing, text)
-    if not before and found:
-        folders = {path.parent for path, _ in found} if place.is_dir() else set()
-        times = [status.st_mtime_ns for _, status in found] + [folder.stat().st_mtime_ns for folder in folders]
-        _set_time(listing, max(times))
-
-
-def own_files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file at ``place``, a file or a folder, with its status; each folder once, whatever links lead to it."""
-    if place.is_file():
-        yield place, place.stat()
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(place, followlinks=True):
-        status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        for path in (Path(folder) / name for name in names):
-            if path.is_file():
-                yield path, path.stat()

@@ -56,13 +56,11 @@ class TerminalFilter(logging.Filter):
         return not (self.interrupted or scheduling or str(record.msg).startswith("Select jobs to execute"))
 
 
-def filter_terminal(handlers: Iterable[logging.Handler]) -> TerminalFilter:
-    """The filter, added to those of ``handlers`` that write no file."""
-    added = TerminalFilter()
+def filter_terminal(handlers: Iterable[logging.Handler], terminal: TerminalFilter) -> None:
+    """Add the filter to those of ``handlers`` that write to a stream and to no file; a plugin's stay as they are."""
     for handler in handlers:
-        if not isinstance(handler, logging.FileHandler):
-            handler.addFilter(added)
-    return added
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.addFilter(terminal)
 
 
 def stop_on_interrupt(terminal: TerminalFilter) -> None:

@@ -1,22 +1,53 @@
 import os
+import shlex
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-PACKAGE = Path(workflow.basedir) / "workflow" / "relora_study"
-sys.path.insert(0, str(PACKAGE.parent))
-# The package is run in place: every job finds it here, in the venv, in conda and on a cluster's node; and without
-# conda, which puts its own environment first, `python` is the one that runs Snakemake.
-own_bin = str(Path(sys.executable).parent)
-os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
 
+def own_root():
+    """The folder that this workflow's own files are in, whoever's Snakefile includes them.
+
+    Of a module on GitHub or GitLab Snakemake has a bare clone: its files are unpacked in the working folder, once a
+    commit, because jobs on other nodes run the package from there.
+    """
+    root = workflow.current_basedir.join("../..")
+    if root.is_local:
+        return Path(root.get_path_or_uri(secret_free=True))
+    clone = root.hosted_repo.repo
+    folder = Path(".snakemake", "relora_study", clone.commit(root.ref).hexsha).absolute()
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            with (Path(place) / "files.tar").open("wb") as stream:
+                clone.archive(stream, root.ref, path=["workflow", "resources", "paper"])
+            shutil.unpack_archive(Path(place) / "files.tar", Path(place) / "files", filter="data")
+            (Path(place) / "files").rename(folder)
+    return folder
+
+
+ROOT = own_root()
+PACKAGE = ROOT / "workflow" / "relora_study"
+sys.path.insert(0, str(PACKAGE.parent))
+# The package is run in place: every job finds it there, and `python` is the one that runs Snakemake.
+own_bin = str(Path(shutil.which(sys.executable)).parent)
+os.environ.update(PYTHONPATH=str(PACKAGE.parent), PATH=os.pathsep.join([own_bin, os.environ.get("PATH", "")]))
+# In a conda environment `python` is the environment's, which an activation may leave behind a venv's in PATH; and
+# Snakemake takes PYTHONPATH away. The prefix is formatted, hence the double braces.
+package = shlex.quote(str(PACKAGE.parent)).replace("{", "{{").replace("}", "}}")
+shell.prefix(f'[ "$PYTHONPATH" ] || export PYTHONPATH={package} PATH="$CONDA_PREFIX/bin:$PATH"; set -euo pipefail; ')
+# Snakemake's plugin for SLURM writes the interpreter into its jobs unquoted; its name alone is found by PATH there.
+if " " in sys.executable:
+    sys.executable = Path(sys.executable).name
+
+from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
 from relora_study.errors import UserError, refusal
 from relora_study.estimate import estimated_minutes, expected_seconds
 from relora_study.imports import source_files
-from relora_study.progress import Progress
-from relora_study.report.captions import captions, chapters, shown, suite_name
 from relora_study.job_resources import (
     launch_command,
     node_resources,
@@ -25,9 +56,17 @@ from relora_study.job_resources import (
     reading_megabytes,
     reading_minutes,
 )
+from relora_study.progress import Progress
+from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.results_version import check_results, mark_results
-from relora_study.settings import STAGED, stage, stage_listing, staged_cell, staged_settings
-from relora_study.snakemake_session import filter_terminal, hold_folder, make_web_report, stop_on_interrupt
+from relora_study.snakemake_session import (
+    TerminalFilter,
+    filter_terminal,
+    hold_folder,
+    make_web_report,
+    stop_on_interrupt,
+)
+from relora_study.staging import stage, stage_code, staged_cell, staged_listing, staged_settings, users_places
 
 try:
     # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
@@ -39,6 +78,8 @@ try:
     )
     CELLS = cells(STUDY)
     check_results(Path("results"), STUDY.schema_version)
+    if not workflow.modifier.is_main_snakefile():  # a module, whose onstart Snakemake does not call
+        mark_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
     if workflow.is_main_process:
         stage(STUDY, CELLS, Path("results"))
@@ -47,8 +88,8 @@ except OSError as error:
 except UserError as error:
     sys.exit(f"error: {error}")  # a WorkflowError would add the lines of this file
 
-CAPTIONS = captions(CELLS, shown(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
-RELEASED = captions({}, "only", "BLiMP")
+CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
+PUBLISHED = published_captions()
 CHAPTERS = chapters()
 
 
@@ -56,19 +97,22 @@ wildcard_constraints:
     cell="|".join(CELLS),
 
 
+def own(*names):
+    """This workflow's own files, as inputs: their paths from the working folder, which another Snakefile may choose."""
+    return [os.path.relpath(ROOT / name) for name in names]
+
+
 def code(stage):
-    """The files that a stage's command runs, as inputs: a change to one reruns the stages that import it."""
-    return [os.path.relpath(file) for file in source_files(f"{stage}.__main__")]
-
-
-def own_files(reader, place, wanted=True):
-    """The listing of the user's own files at ``place``, which ``reader`` reads, as an input; none where not wanted."""
-    if not (wanted and place):
-        return []
-    listing = STAGED / "files" / f"{reader}.txt"
+    """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it."""
+    listing = staged_listing(f"code-{stage}")
     if workflow.is_main_process:
-        stage_listing(Path(place), listing)
+        stage_code(source_files(f"{stage}.__main__"), PACKAGE, listing)
     return str(listing)
+
+
+def own_files(reader):
+    """The listing of the user's own files that ``reader`` reads, as an input; none where it reads none."""
+    return str(staged_listing(reader)) if reader in users_places(STUDY) else []
 
 
 def by_cell(amount, *arguments):
@@ -85,16 +129,21 @@ def readings(wildcards):
     )
 
 
+def last_readings(wildcards):
+    """The files of every cell that are made last, from its others; Snakemake plans each part of the report by them."""
+    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "dynamics.csv"])
+
+
 def report_inputs(wildcards):
     """All that a part of the report is made from: readings, settings and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*readings(wildcards), *settings, *released_inputs(wildcards)]
+    return [*last_readings(wildcards), *settings, *published_inputs(wildcards)]
 
 
-def released_inputs(wildcards):
-    """The released values and the code that reports; what is made from them alone needs no run."""
+def published_inputs(wildcards):
+    """The authors' values and the code that reports; what is made from them alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
-    return [*code("report"), *expand("resources/published/{name}.csv", name=tables)]
+    return [code("report"), *own(*(f"resources/published/{name}.csv" for name in tables))]
 
 
 def parent_of_output(wildcards, output):
@@ -102,6 +151,7 @@ def parent_of_output(wildcards, output):
     return str(Path(output[0]).parent)
 
 
+TERMINAL = TerminalFilter()
 PROGRESS = Progress(
     workflow,
     lambda rule, cell: expected_seconds(rule, CELLS.get(cell)),
@@ -112,7 +162,8 @@ PROGRESS = Progress(
 def begin():
     """Mark the results, say what the study will cost, and from then on how far it is."""
     mark_results(Path("results"), STUDY.schema_version)
-    stop_on_interrupt(filter_terminal(logger.handlers))
+    filter_terminal(logger.handlers, TERMINAL)
+    stop_on_interrupt(TERMINAL)
     on_cpu = f"about {estimated_minutes(STUDY):.0f} min on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if STUDY.runtime.device == "cuda" else on_cpu
     print(
@@ -123,15 +174,16 @@ def begin():
     PROGRESS.start()
 
 
-def end():
-    """Say no more how far the study is."""
+def finish():
+    """After a run without errors."""
     PROGRESS.stop()
+    web_report()
 
 
 def end_unfinished():
     """The last line after Ctrl-C; after an error, Snakemake has said what failed."""
     PROGRESS.stop()
-    if any(getattr(found, "interrupted", False) for handler in logger.handlers for found in handler.filters):
+    if TERMINAL.interrupted:
         print("Stopped. Run the same command again to go on from there.", file=sys.stderr)
 
 

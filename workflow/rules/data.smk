@@ -2,7 +2,7 @@
 rule tokenizer:
     input:
         code("data"),
-        own_files("tokenizer", STUDY.data.tokenizer.name, STUDY.data.tokenizer.source == "path"),
+        own_files("tokenizer"),
         "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
         settings="results/settings/tokens.yaml",
     output:

@@ -2,7 +2,10 @@ rule pretrain:
     input:
         config="results/cells/{cell}/config.yaml",
         tokens="results/data/tokens",
+        # Mistakes in the user's texts, pairs and corpus are found before anything trains; no more is taken of these.
         enough=ancient("results/data/enough.txt"),
+        texts=ancient("results/evaluation/texts.parquet"),
+        pairs=ancient("results/evaluation/minimal_pairs"),
     output:
         manifest="results/cells/{cell}/manifest.json",
     log:

@@ -1,27 +1,76 @@
+# Each rule makes two documents' parts: ours in results/, and those of the authors' values alone in results/published/,
+# which need no run. The wildcard `place` is empty or `published/`.
+from relora_study.report.escape import rst
+
+MADE = {"": CAPTIONS, "published/": PUBLISHED}
+SOURCES = {"": "paper/paper.typ", "published/": "paper/published.typ"}
+CATEGORIES = {"": ("Figures", "Tables"), "published/": ("Published curves", "Published values")}
+
+
+wildcard_constraints:
+    place="(published/)?",
+
+
+def inputs_of_report(wildcards):
+    """Our readings, or the authors' values; and the code that reports."""
+    return published_inputs(wildcards) if wildcards.place else report_inputs(wildcards)
+
+
+def figures_of(wildcards):
+    """The figures that the paper shows."""
+    return expand("results/{place}figures/{name}.pdf", place=wildcards.place, name=MADE[wildcards.place]["figures"])
+
+
+def caption_of(kind):
+    """The caption of a ``kind`` ("figures", "tables", "paper") for Snakemake's report."""
+    return lambda wildcards: rst(MADE[wildcards.place][kind][getattr(wildcards, "name", kind)])
+
+
+def category_of(number):
+    """The category of figures (0) or tables (1) in Snakemake's report."""
+    return lambda wildcards: CATEGORIES[wildcards.place][number]
+
+
+def chapter_of(wildcards):
+    """The chapter of one of our figures in Snakemake's report."""
+    return "" if wildcards.place else CHAPTERS[wildcards.name]
+
+
+def source_of(wildcards):
+    """The option that takes the authors' values instead of our runs."""
+    return "--published" if wildcards.place else ""
+
+
+def names_of(kind):
+    """A constraint: the names of ``kind`` in the document whose folder comes before."""
+    folder, published, ours = f"published/{kind}/", "|".join(PUBLISHED[kind]), "|".join(CAPTIONS[kind])
+    return f"(?<={folder})({published})|(?<!{folder})({ours})"
+
+
 rule figure:
     input:
-        report_inputs,
+        inputs_of_report,
     output:
         report(
-            "results/figures/{name}.pdf",
+            "results/{place}figures/{name}.pdf",
             caption="../report/caption.rst",
-            category="Figures",
-            subcategory=lambda wildcards: CHAPTERS[wildcards.name],
+            category=category_of(0),
+            subcategory=chapter_of,
             labels={"figure": "{name}", "format": "PDF"},
         ),
         report(
-            "results/figures/{name}.png",
+            "results/{place}figures/{name}.png",
             caption="../report/caption.rst",
-            category="Figures",
-            subcategory=lambda wildcards: CHAPTERS[wildcards.name],
+            category=category_of(0),
+            subcategory=chapter_of,
             labels={"figure": "{name}", "format": "PNG"},
         ),
     log:
-        "results/logs/report/figure-{name}.log",
+        "results/logs/report/{place}figure-{name}.log",
     benchmark:
-        "results/benchmarks/jobs/figure-{name}.tsv"
+        "results/benchmarks/jobs/{place}figure-{name}.tsv"
     wildcard_constraints:
-        name="|".join(CAPTIONS["figures"]),
+        name=names_of("figures"),
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -29,64 +78,34 @@ rule figure:
         mem_mb=1000,
         runtime=10,
     params:
-        caption=lambda wildcards: CAPTIONS["figures"][wildcards.name],
-        place=parent_of_output,
-        source="",
+        caption=caption_of("figures"),
+        folder=parent_of_output,
+        source=source_of,
     message:
-        "Figure {wildcards.name}"
+        "Figure {wildcards.place}{wildcards.name}"
     shell:
         "python -m relora_study.report figure {wildcards.name} {params.source}"
-        " --output {params.place:q}/{wildcards.name} 2> >(tee {log:q} >&2)"
-
-
-use rule figure as released_figure with:
-    input:
-        released_inputs,
-    output:
-        report(
-            "results/published/figures/{name}.pdf",
-            caption="../report/caption.rst",
-            category="Released curves",
-            labels={"figure": "{name}", "format": "PDF"},
-        ),
-        report(
-            "results/published/figures/{name}.png",
-            caption="../report/caption.rst",
-            category="Released curves",
-            labels={"figure": "{name}", "format": "PNG"},
-        ),
-    log:
-        "results/logs/report/released-figure-{name}.log",
-    benchmark:
-        "results/benchmarks/jobs/released-figure-{name}.tsv"
-    wildcard_constraints:
-        name="|".join(RELEASED["figures"]),
-    params:
-        caption=lambda wildcards: RELEASED["figures"][wildcards.name],
-        place=parent_of_output,
-        source="--published",
-    message:
-        "Figure {wildcards.name}, from the released values"
+        " --output {params.folder:q}/{wildcards.name} 2> >(tee {log:q} >&2)"
 
 
 rule table:
     input:
-        report_inputs,
+        inputs_of_report,
     output:
         report(
-            "results/tables/{name}.csv",
+            "results/{place}tables/{name}.csv",
             caption="../report/caption.rst",
-            category="Tables",
+            category=category_of(1),
             labels={"table": "{name}"},
         ),
-        "results/tables/{name}.md",
-        "results/tables/{name}.tex",
+        "results/{place}tables/{name}.md",
+        "results/{place}tables/{name}.tex",
     log:
-        "results/logs/report/table-{name}.log",
+        "results/logs/report/{place}table-{name}.log",
     benchmark:
-        "results/benchmarks/jobs/table-{name}.tsv"
+        "results/benchmarks/jobs/{place}table-{name}.tsv"
     wildcard_constraints:
-        name="|".join(CAPTIONS["tables"]),
+        name=names_of("tables"),
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -94,54 +113,33 @@ rule table:
         mem_mb=1000,
         runtime=10,
     params:
-        caption=lambda wildcards: CAPTIONS["tables"][wildcards.name],
-        place=parent_of_output,
-        source="",
+        caption=caption_of("tables"),
+        folder=parent_of_output,
+        source=source_of,
     message:
-        "Table {wildcards.name}"
+        "Table {wildcards.place}{wildcards.name}"
     shell:
         "python -m relora_study.report table {wildcards.name} {params.source}"
-        " --output {params.place:q}/{wildcards.name} 2> >(tee {log:q} >&2)"
-
-
-use rule table as released_table with:
-    input:
-        released_inputs,
-    output:
-        report(
-            "results/published/tables/{name}.csv",
-            caption="../report/caption.rst",
-            category="Released values",
-            labels={"table": "{name}"},
-        ),
-        "results/published/tables/{name}.md",
-        "results/published/tables/{name}.tex",
-    log:
-        "results/logs/report/released-table-{name}.log",
-    benchmark:
-        "results/benchmarks/jobs/released-table-{name}.tsv"
-    wildcard_constraints:
-        name="|".join(RELEASED["tables"]),
-    params:
-        caption=lambda wildcards: RELEASED["tables"][wildcards.name],
-        place=parent_of_output,
-        source="--published",
-    message:
-        "Table {wildcards.name}, from the released values"
+        " --output {params.folder:q}/{wildcards.name} 2> >(tee {log:q} >&2)"
 
 
 rule paper:
     input:
-        report_inputs,
-        expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
-        source="paper/paper.typ",
-        parts=["paper/style.typ", "paper/references.bib"],
+        inputs_of_report,
+        figures_of,
+        source=lambda wildcards: own(SOURCES[wildcards.place]),
+        parts=own("paper/style.typ", "paper/references.bib"),
     output:
-        report("results/paper.pdf", caption="../report/paper.rst", category="Paper", labels={"document": "paper"}),
+        report(
+            "results/{place}paper.pdf",
+            caption="../report/caption.rst",
+            category="Paper",
+            labels={"document": "{place}paper"},
+        ),
     log:
-        "results/logs/report/paper.log",
+        "results/logs/report/{place}paper.log",
     benchmark:
-        "results/benchmarks/jobs/paper.tsv"
+        "results/benchmarks/jobs/{place}paper.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -149,46 +147,25 @@ rule paper:
         mem_mb=1000,
         runtime=10,
     params:
-        source="",
+        caption=caption_of("paper"),
+        source=source_of,
     message:
-        "Typesetting the paper"
+        "Typesetting {output}"
     shell:
-        "python -m relora_study.report paper --source {input.source:q} {params.source} --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-use rule paper as released_paper with:
-    input:
-        released_inputs,
-        expand("results/published/figures/{name}.pdf", name=RELEASED["figures"]),
-        source="paper/released.typ",
-        parts=["paper/style.typ", "paper/references.bib"],
-    output:
-        report(
-            "results/published/paper.pdf",
-            caption="../report/released.rst",
-            category="Paper",
-            labels={"document": "released values"},
-        ),
-    log:
-        "results/logs/report/released-paper.log",
-    benchmark:
-        "results/benchmarks/jobs/released-paper.tsv"
-    params:
-        source="--published",
-    message:
-        "Typesetting what the released values show"
+        "python -m relora_study.report paper --source {input.source:q} {params.source}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # The first page of the web report; workflow/report/workflow.rst includes it.
 rule landing:
     input:
-        report_inputs,
+        inputs_of_report,
     output:
-        "results/landing.rst",
+        "results/{place}landing.rst",
     log:
-        "results/logs/report/landing.log",
+        "results/logs/report/{place}landing.log",
     benchmark:
-        "results/benchmarks/jobs/landing.tsv"
+        "results/benchmarks/jobs/{place}landing.tsv"
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -196,23 +173,8 @@ rule landing:
         mem_mb=1000,
         runtime=10,
     params:
-        source="",
+        source=source_of,
     message:
-        "The web report's first page"
+        "The web report's first page, {output}"
     shell:
         "python -m relora_study.report landing {params.source} --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-use rule landing as released_landing with:
-    input:
-        released_inputs,
-    output:
-        "results/published/landing.rst",
-    log:
-        "results/logs/report/released-landing.log",
-    benchmark:
-        "results/benchmarks/jobs/released-landing.tsv"
-    params:
-        source="--published",
-    message:
-        "The web report's first page, of the released values"

@@ -24,7 +24,7 @@ rule fetch:
 rule documents:
     input:
         code("data"),
-        own_files("documents", STUDY.data.files.path, STUDY.data.source == "files"),
+        own_files("documents"),
         settings="results/settings/data.yaml",
         download="results/data/download",
     output:

@@ -56,6 +56,11 @@ def is_none(value: Any) -> bool:
     return value is None
 
 
+def at_default(default: Any) -> Any:
+    """For a key that came later: at its ``default`` it is left out of settings files, so that older ones stay valid."""
+    return Field(exclude_if=lambda value: value == default)
+
+
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Steps = Annotated[int, Field(ge=0), Unit("optimizer steps")]

@@ -19,6 +19,7 @@ from .fields import (
     Share,
     Steps,
     Unit,
+    at_default,
     is_none,
 )
 
@@ -139,10 +140,20 @@ class Method(Recipe):
     """Whether embeddings, norms and the head are frozen, too."""
     full_rank_steps: Steps = 0
     """Optimizer steps that the whole weights train before the adapters take over."""
-    merge: Literal["scaled", "unscaled"] = "scaled"
-    """scaled (W + alpha / rank * B A) | unscaled (W + B A)."""
-    restart: Literal["redraw", "none", "undone"] = "redraw"
-    """redraw (A anew, B zero) | none | undone (the step after a redraw undoes it)."""
+    full_rank_from: Annotated[PositiveSteps | None, at_default(None)] = None
+    """Optimizer steps after which the adapters are folded in and the whole weights train to the end; null: never."""
+    merge: Literal["scaled", "unscaled", "none"] = "scaled"
+    """scaled (W + alpha / rank * B A) | unscaled (W + B A) | none (a restart drops the adapter)."""
+    restart: Literal["redraw", "orthogonal", "none", "undone"] = "redraw"
+    """redraw (A anew, B zero) | orthogonal | none | undone (the step after a redraw undoes it).
+
+    `orthogonal` draws A orthogonal to every earlier A of its layer.
+    """
+    scale_reset: Annotated[Literal["none", "zero"], at_default("none")] = "none"
+    """none | zero (a restart sets a trained scale to 0).
+
+    With `moment_reset: full`, no adapter learns after a scale of 0.
+    """
     reset_period: PositiveSteps | None = None
     """Optimizer steps from one reset to the next; null: no resets."""
     reset_offset: Steps = 0
@@ -151,6 +162,10 @@ class Method(Recipe):
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
     """Share of the adapters' moments that a reset sets to zero."""
+    moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
+    """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
+    moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
+    """adapters | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -165,7 +180,7 @@ class Method(Recipe):
     horizon_steps: PositiveSteps
     """Number of optimizer steps at which the schedule ends; training may stop before."""
     sizes: Annotated[dict[Name, SizeRecipe] | None, Field(exclude_if=is_none)] = None
-    """What the method sets apart at one size: a block of a recipe and schedule's numbers for each.
+    """What the method sets apart at one size: a block of recipe and schedule numbers for each.
 
     For example `sizes: {small: {learning_rate: 3.0e-4, warmup_steps: 2000}}`.
     """
@@ -204,6 +219,10 @@ class Method(Recipe):
             yield "rank must be above 0 when a switch of the adapters is set"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
+        if self.scale_reset == "zero" and not self.trainable_scale:
+            yield "scale_reset zero needs trainable_scale: a fixed scale stays"
+        if self.full_rank_from is not None and not (self.rank and self.full_rank_from > self.full_rank_steps):
+            yield f"full_rank_from {self.full_rank_from} must be above full_rank_steps, and rank above 0"
         if self.schedule == "jagged_cosine" and period is None:
             yield "schedule jagged_cosine needs a reset_period"
         if self.warmup_steps >= self.horizon_steps:
@@ -236,6 +255,11 @@ class Train(Section):
     """
     state_every: PositiveSteps
     """Optimizer steps between the full states that a stopped run continues from."""
+    divergence: Annotated[Literal["stop", "record"], at_default("record")] = "record"
+    """record (the cell ends there, as a result) | stop (an error): numbers that are not finite.
+
+    A loss, a gradient or a weight that is not finite ends a cell's training.
+    """
     time_limit: Annotated[PositiveNumber | None, Unit("minutes")]
     """Minutes after which a cell's job saves its state and stops; the next run goes on.
 

@@ -25,6 +25,9 @@ from .tokens import Files, Manifest, Split, encode, read_manifest, write_manifes
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
 IdSettings = Annotated[Path, typer.Option("--settings", help="the settings of token ids, settings/tokens.yaml")]
+NeedSettings = Annotated[
+    Path, typer.Option("--settings", help="what a study takes of its corpus, settings/enough.yaml")
+]
 Output = Annotated[Path, typer.Option(help="the folder to write")]
 Count = Annotated[int, typer.Option(min=1)]
 Threads = Annotated[int | None, typer.Option(min=1, help="threads of the tokenizer's library; all cores without")]
@@ -93,7 +96,7 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
 
 
 @app.command()
-def enough(settings: Path, tokens: Folder, output: Output) -> None:
+def enough(settings: NeedSettings, tokens: Folder, output: Output) -> None:
     """Check that TOKENS hold what a study takes, before anything trains; say how often the data repeat."""
     said = check_enough(read_manifest(tokens), read_section(CorpusNeeds, settings))
     if said:

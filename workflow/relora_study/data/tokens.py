@@ -7,14 +7,15 @@ from types import NoneType
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.normalizers import NFC, NFD
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
+from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
-from ..files import sha256, write_json, write_whole
+from ..files import sha256, write_whole
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # of text encoded at a time
@@ -24,7 +25,7 @@ CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 Ids = np.ndarray[Any, np.dtype[Any]]
 
 
-class Split(BaseModel):
+class Split(Contract):
     """What a file of ids holds; ``bytes`` are of the texts, in UTF-8. Shards of ids do not tell documents and bytes."""
 
     documents: int | None = None
@@ -33,14 +34,14 @@ class Split(BaseModel):
     sha256: str
 
 
-class Files(BaseModel):
+class Files(Contract):
     """How many of the user's files were read, and how many of them were not."""
 
     read: int
     passed_over: int
 
 
-class Manifest(BaseModel):
+class Manifest(Contract):
     """What the token files hold and what made them.
 
     ``revision`` is the commit of shards from the Hub; ``files`` counts those of ``data.source: files``.
@@ -54,7 +55,7 @@ class Manifest(BaseModel):
     tokenizer_sha256: str
     train: Split
     held_out: Split
-    files: Files | None = None
+    files: Annotated[Files | None, Field(exclude_if=lambda files: files is None)] = None
 
 
 def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[Ids]:
@@ -130,16 +131,13 @@ def write_split(path: Path, ids: Iterable[Ids], size: tuple[int, int], context_l
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest beside the files, last, so that its presence says that they are whole."""
-    write_json(folder / "manifest.json", manifest.model_dump(exclude={"files"} if manifest.files is None else None))
+    write_contract(folder / "manifest.json", manifest)
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest in ``folder``. Raises :class:`UserError` where it is missing or malformed."""
     path = folder / "manifest.json"
-    try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path} cannot be read; delete {folder} and run again") from error
+    return read_contract(Manifest, path, f"{path} cannot be read; delete {folder} and run again")
 
 
 def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:

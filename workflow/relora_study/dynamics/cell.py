@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..cell_manifest import diverged_at
 from ..config import Cell, read_section
 from ..files import once, write_csv
 from ..imports import code_version
@@ -74,7 +75,7 @@ class Subject:
 def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: int) -> Subject:
     """The cell in ``cell_dir``. Raises :class:`UserError` where one of its checkpoints is missing or damaged."""
     cell = read_section(Cell, cell_dir / "config.yaml")
-    folders = list_checkpoints(cell_dir, due_steps(cell))
+    folders = list_checkpoints(cell_dir, due_steps(cell, diverged_at(cell_dir)))
     norms = pd.read_csv(cell_dir / "log.csv", index_col="step").adapter_gradient_norm
     return Subject(cell, folders, batch, dimensions, cycle_steps, norms)
 

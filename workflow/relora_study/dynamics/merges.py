@@ -20,6 +20,12 @@ def mean_loss(model: LlamaForCausalLM, batch: Tensor) -> float:
     return total / batch[:, 1:].numel()
 
 
+def _merged_scale(method: Method) -> float:
+    """What B A is times in the weights after a reset, where it was times ``method.scale`` before."""
+    stays = method.merge == "scaled" or (method.merge == "none" and method.restart == "none")
+    return method.scale if stays else 1.0 if method.merge == "unscaled" else 0.0
+
+
 @torch.no_grad()
 def merge_effects(
     model: LlamaForCausalLM, adapters: Mapping[str, Factors], method: Method, batch: Tensor
@@ -27,13 +33,14 @@ def merge_effects(
     """What merging and restarting at this checkpoint does: loss before and after, their difference, and the share lost.
 
     ``model`` holds the effective weights W + s B A, and is left with the merged ones: W + s B A, or, for an unscaled
-    merge, W + B A, which loses (s - 1) / s of the update. ``update_lost`` is measured: the Frobenius norm of what
-    the merge drops, over that of s B A, all adapted weights together.
+    merge, W + B A, which loses (s - 1) / s of the update, or, without a merge, W, which loses all of it.
+    ``update_lost`` is measured: the Frobenius norm of what the merge drops, over that of s B A, all adapted weights
+    together.
     """
     before, dropped, whole = mean_loss(model, batch), 0.0, 0.0
     for name, (down, up) in adapters.items():
         weight, product = model.get_submodule(name).weight, up @ down
-        change = (1.0 - method.scale if method.merge == "unscaled" else 0.0) * product
+        change = (_merged_scale(method) - method.scale) * product
         weight += change
         dropped += change.double().square().sum().item()
         whole += (method.scale * product.double()).square().sum().item()

@@ -7,9 +7,19 @@ from transformers import LlamaForCausalLM
 
 @torch.inference_mode()
 def hidden_states(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
-    """States after each decoder layer on ``batch`` [sequences, context_length + 1]: [layers, tokens, d_model]."""
-    states = model.model(input_ids=batch[:, :-1], use_cache=False, output_hidden_states=True).hidden_states
-    return torch.stack([state.flatten(0, 1) for state in states[1:]])
+    """What each decoder layer gives on ``batch`` [sequences, context_length + 1]: [layers, tokens, d_model].
+
+    Taken from the layers themselves: the last of transformers' ``hidden_states`` has been through the final norm,
+    which weighs each dimension anew and so changes its similarities.
+    """
+    given: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda *call: given.append(call[-1])) for layer in model.model.layers]
+    try:
+        model.model(input_ids=batch[:, :-1], use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack([state.flatten(0, 1) for state in given])
 
 
 def linear_cka(one: Tensor, other: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import typer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from ..cell_manifest import diverged_at
 from ..config import Cell, Evaluation, read_section
 from ..data.documents import Stored
 from ..data.tokenizer import id_count, open_tokenizer
@@ -73,7 +74,7 @@ def cell(settings: Place, cell: Place, data: Place, pairs: Place, texts: Place, 
     most = evaluation.held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
     tokenizer = _tokenizer_of(trained, data / "tokenizer")
     bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
-    found = list_checkpoints(cell, due_steps(trained))
+    found = list_checkpoints(cell, due_steps(trained, diverged_at(cell)))
     due = {step: path for step, path in found.items() if is_evaluated(trained.train, step)}
     progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
     tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]

@@ -1,11 +1,9 @@
 """The checkpoints that are evaluated: plain transformers folders, with ReLoRA's factors beside the weights."""
 
 import errno
-import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -16,15 +14,15 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..config import Cell
+from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
-from ..files import sha256, write_folder_whole, write_json
+from ..files import sha256, write_folder_whole
 from .build import use_kernels
 from .device import CPU
 from .relora import ReLoRALinear, adapters, effective_state
 
 
-@dataclass(frozen=True)
-class CheckpointMetadata:
+class CheckpointMetadata(Contract):
     """What a checkpoint says of itself; ``scale`` is the adapters' alpha / rank, None where there are none.
 
     ``sha256`` holds the hash of each of its other files, by name.
@@ -49,8 +47,8 @@ def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path
             save_tensors(_factors(layers, cell.method.scale), place / "adapters.safetensors")
         hashes = {file.name: sha256(file) for file in sorted(place.iterdir())}
         scale = cell.method.scale if layers else None
-        metadata = CheckpointMetadata(step, scale, cell.method_name, cell.name, hashes)
-        write_json(place / "checkpoint.json", asdict(metadata))
+        names = {"method": cell.method_name, "cell": cell.name}
+        write_contract(place / "checkpoint.json", CheckpointMetadata(step=step, scale=scale, sha256=hashes, **names))
 
     write_folder_whole(checkpoint_place(folder, step), fill)
 
@@ -129,10 +127,8 @@ def load_adapters(path: Path, device: torch.device = CPU) -> dict[str, tuple[Ten
 
 def read_metadata(path: Path) -> CheckpointMetadata:
     """What the checkpoint in ``path`` says of itself."""
-    try:
-        return CheckpointMetadata(**json.loads((path / "checkpoint.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise _not_whole(path, error) from error
+    refusal = _not_whole(path, "checkpoint.json is missing or malformed")
+    return read_contract(CheckpointMetadata, path / "checkpoint.json", str(refusal))
 
 
 def _not_whole(path: Path, reason: object) -> UserError:

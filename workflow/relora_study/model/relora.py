@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..config import Method
 from .kernels.adapted_linear import adapted_linear
-from .kernels.linear import linears
+from .kernels.linear import Linear, linears
 from .kernels.swiglu import Gated
 
-ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B")
+ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B", ".unused_A")
 
 
 class ReLoRALinear(nn.Module):
@@ -28,6 +28,7 @@ class ReLoRALinear(nn.Module):
     takes_gated = True
     master_A: Tensor  # only with `train.resets.MasterCopies`
     master_B: Tensor
+    unused_A: Tensor  # only with `restart: orthogonal`
 
     def __init__(self, weight: Tensor, method: Method) -> None:
         """Take ``weight`` [out, in] over, frozen, and give it an adapter as ``method`` says.
@@ -62,8 +63,12 @@ class ReLoRALinear(nn.Module):
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin a cycle: A kaiming-uniform with a = sqrt 5, and B zero, so that B A is zero and can learn."""
-        nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        """Begin a cycle: A kaiming-uniform with a = sqrt 5, and B zero, so that B A is zero and can learn.
+
+        A is drawn on the CPU: what a GPU draws depends on its number of processors.
+        """
+        drawn = torch.empty_like(self.A, device="cpu")
+        self.A.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5)))
         nn.init.zeros_(self.B)
 
 
@@ -88,3 +93,10 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """The state of the plain model that computes what ``model`` computes in evaluation: adapters folded in."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(ADAPTER_KEYS)}
     return state | {f"{name}.weight": layer.effective_weight() for name, layer in adapters(model).items()}
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Replace every adapted layer by a plain one with its effective weight; all of the model trains from here on."""
+    for name, layer in adapters(model).items():
+        model.set_submodule(name, Linear(nn.Parameter(layer.effective_weight())))
+    model.requires_grad_(True)

@@ -1,7 +1,7 @@
 """`python -m relora_study.report`: figures, tables, the web report's first page and the paper.
 
-Every command reads a results folder; with `--published` it takes the released values alone and no run. What a command
-does not need it does not import: a figure is drawn in a few seconds, of which imports are most.
+Every command reads a results folder; with `--published` it takes the authors' values alone and no run. A command
+imports only what it needs: a figure is drawn in a few seconds, of which imports are most.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,14 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from ..analysis.published import Published
+from ..analysis.results import Runs, open_runs, overlaid
+from ..analysis.source import Source
 from ..config import Report, read_section
 from ..errors import UserError, command_line
-from .load import Results, open_results
 
 Place = Annotated[Path, typer.Option()]
-Alone = Annotated[bool, typer.Option("--published", help="From the released values alone.")]
+Alone = Annotated[bool, typer.Option("--published", help="From the authors' values alone.")]
 T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -25,40 +27,48 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def figure(name: str, output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Draw figure NAME to OUTPUT.pdf and OUTPUT.png."""
     from .figures import FIGURES
+    from .sentences import diverged_cells
     from .style import finish
 
-    finish(_known(FIGURES, name)(_open(results, published)), output)
+    source = _source(results, published)
+    shown: Source = overlaid(source, _settings(results)) if isinstance(source, Runs) else source
+    finish(_known(FIGURES, name)(shown), output, diverged_cells(shown))
 
 
 @app.command()
 def table(name: str, output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write table NAME to OUTPUT.csv, .md and .tex."""
-    from .tables import RELEASED_TABLES, TABLES, write_table
+    from .tables import PUBLISHED_TABLES, TABLES, mark, write_table
 
-    write_table(_known(RELEASED_TABLES, name)() if published else _known(TABLES, name)(_open(results, False)), output)
+    source = _source(results, published)
+    made = _known(TABLES, name)(source) if isinstance(source, Runs) else _known(PUBLISHED_TABLES, name)(source)
+    write_table(mark(made, source.diverged), output)
 
 
 @app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
     from ..files import write_text
-    from .landing import page, released_page
+    from .landing import page
 
-    write_text(output, released_page() if published else page(_open(results, False)))
+    write_text(output, page(_source(results, published)))
 
 
 @app.command()
 def paper(source: Place, output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Typeset SOURCE with the figures and tables in RESULTS."""
-    from .paper import released_values, typeset, values
+    from .paper import published_values, typeset, values
 
-    title = "" if published else read_section(Report, results / "settings" / "report.yaml").title
-    found = released_values() if published else values(_open(results, False), title)
+    found = published_values(Published()) if published else values(open_runs(results), _settings(results))
     typeset(source, found, results / "published" if published else results, output)
 
 
-def _open(results: Path, published: bool) -> Results:
-    return Results(results, {}, "only") if published else open_results(results)
+def _source(results: Path, published: bool) -> Runs | Published:
+    return Published() if published else open_runs(results)
+
+
+def _settings(results: Path) -> Report:
+    return read_section(Report, results / "settings" / "report.yaml")
 
 
 def _known(named: Mapping[str, T], name: str) -> T:

@@ -1,63 +1,52 @@
 """Captions: one text for the web report and the paper, with the words that depend on what was run filled in."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from ..config import Cell, Evaluation
-from ..config import Report as Settings
-from ..config.evaluated import BLIMP, PALOMA, is_blimp, is_paloma, own_name
+from ..config import Cell
+from ..config.evaluated import BLIMP
 from ..files import read_yaml
-from .shapes import has_papers_shape
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
-Shown = Literal["off", "overlay", "only"]
-SUITES = {"templated": "the project's templated minimal pairs (not BLiMP)"}
-OVERLAY = " Thin dashed lines: the released curves of the paper."
+OVERLAY = " Thin dashed lines: the published curves of the paper."
+
+Captions = dict[str, dict[str, str]]
 
 
-def suite_name(evaluation: Evaluation, report: Settings | None = None) -> str:
-    """What the minimal pairs are called: as the user says, the project's own, BLiMP, or by their file or dataset."""
-    pairs = evaluation.minimal_pairs
-    if report and report.suite:
-        return report.suite
-    return SUITES.get(pairs.source) or (BLIMP if is_blimp(pairs) else own_name(pairs.path))
+def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
+    """Kind ("figures", "tables", "paper") -> name -> caption of what is made from our runs.
 
-
-def texts_name(evaluation: Evaluation, report: Settings | None = None) -> str:
-    """What the texts of perplexity are called: as the user says, held-out documents, Paloma, or by their place."""
-    texts = evaluation.perplexity
-    if report and report.texts:
-        return report.texts
-    if texts.source == "held_out":
-        return "held-out documents"
-    return PALOMA if is_paloma(texts) else own_name(texts.path)
-
-
-def shown(report: Settings, cells: Mapping[str, Cell]) -> Shown:
-    """Whether the released curves are drawn: on request, or where all shapes are the paper's."""
-    fits = report.published == "auto" and all(map(has_papers_shape, cells.values()))
-    return "overlay" if fits or report.published == "overlay" else "off"
-
-
-def captions(cells: Mapping[str, Cell], published: Shown, suite: str) -> dict[str, dict[str, str]]:
-    """Kind ("figures", "tables") -> name -> caption. Without cells, of what the released values alone give."""
+    ``overlay`` says whether the published curves are drawn, too; ``suite`` is what the minimal pairs are called.
+    """
     seeds = len({cell.seed for cell in cells.values()})
     words = {
-        "pairs": "BLiMP" if published == "only" else suite,
+        "pairs": suite,
         "means": f" Means over {seeds} seeds." if seeds > 1 else "",
         "seeds": f" Means over {seeds} seeds; bands: 95 % bootstrap intervals." if seeds > 1 else "",
-        "layers": ""
-        if published == "only"
-        else " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
-        "overlay": OVERLAY if published == "overlay" else "",
+        "layers": " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
+        "overlay": OVERLAY if overlay else "",
     }
-    texts = read_yaml(FILE)
-    chosen = texts["published"] if published == "only" else texts
-    return {kind: {name: chosen[kind][name].format(**words) for name in chosen[kind]} for kind in ("figures", "tables")}
+    return _filled(_texts(), words)
+
+
+def published_captions() -> Captions:
+    """The captions of what is made from the authors' values alone."""
+    return _filled(_texts()["published"], {"pairs": BLIMP})
 
 
 def chapters() -> dict[str, str]:
     """The chapter of the web report that each figure belongs to."""
-    texts = read_yaml(FILE)
-    return {name: chapter for chapter, names in texts["chapters"].items() for name in names}
+    return {name: chapter for chapter, names in _texts()["chapters"].items() for name in names}
+
+
+@cache
+def _texts() -> dict[str, Any]:
+    texts: dict[str, Any] = read_yaml(FILE)
+    return texts
+
+
+def _filled(texts: Mapping[str, Any], words: Mapping[str, str]) -> Captions:
+    kinds = {"figures": texts["figures"], "tables": texts["tables"], "paper": {"paper": texts["paper"]}}
+    return {kind: {name: text.format(**words) for name, text in texts.items()} for kind, texts in kinds.items()}

@@ -4,63 +4,66 @@ from typing import Any
 
 import pandas as pd
 
-from .cost import device_unit, devices, on_gpu
-from .load import Results
+from ..analysis.published import Published
+from ..analysis.results import Runs
+from ..analysis.training_time import devices, on_gpu
+from .escape import rst
 from .numbers import method_label, readable
-from .published import final_values
-from .tables import cost, final_results, released_results
+from .sentences import diverged
+from .tables import cost, final_results, mark
 
 HEADLINE = ["cell", "train_loss", "perplexity", "accuracy"]
 
 
-def page(results: Results) -> str:
-    """The page of a study, in reStructuredText."""
-    manifests = [results.manifest(cell) for cell in results.cells.values()]
-    final, spent = final_results(results), cost(results)
+def page(source: Runs | Published) -> str:
+    """The page of a study, or of the authors' values, in reStructuredText."""
+    parts = _of_runs(source) if isinstance(source, Runs) else _of_published(source)
+    return "\n\n".join(parts) + "\n"
+
+
+def _of_runs(runs: Runs) -> list[str]:
+    manifests = [runs.manifest(cell) for cell in runs.cells.values()]
+    final, spent = final_results(runs), cost(runs)
     shown = [name for name in final if name.removesuffix("_low").removesuffix("_high") in HEADLINE]
-    parts = [
+    return [
         _heading("What was run"),
-        _list([_cells(results), _recipe(results), f"Minimal pairs: {results.suite}."]),
+        _list([_cells(runs), _recipe(runs), f"Minimal pairs: {rst(runs.suite)}.", *diverged(runs)]),
         _heading("Where, and with which versions"),
-        _list([*places(manifests), *versions(manifests)]),
+        _list([rst(line) for line in (*places(manifests), *versions(manifests))]),
         _heading("How long it took"),
-        _duration(spent, device_unit(results)),
-        _grid(readable(spent[["cell", "minutes", "tokens_per_second", "peak_MiB"]])),
+        _duration(spent, runs.hour_unit),
+        _grid(readable(mark(spent[["cell", "minutes", "tokens_per_second", "peak_MiB"]], runs.diverged))),
         _heading("The headline"),
         "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
         " in the menu) says what these numbers do and do not show.",
-        _grid(readable(final[shown])),
+        _grid(readable(mark(final[shown], runs.diverged))),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
-def released_page() -> str:
-    """The page of the released values alone."""
-    hours = final_values().gpu_hours.sum()
-    parts = [
+def _of_published(source: Published) -> list[str]:
+    return [
         _heading("What this is"),
         "Figures, tables and an audit made from the values that the paper's authors released. Nothing was trained here;"
-        f" the published runs took {hours:,.0f} A100 GPU-hours.",
+        f" the published runs took {cost(source).gpu_hours.sum():,.0f} A100 GPU-hours.",
         _heading("The headline"),
-        _grid(readable(released_results())),
+        _grid(readable(final_results(source))),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
-def _cells(results: Results) -> str:
-    cells = results.cells.values()
-    sizes = ", ".join(size.replace("_", " ") for size in results.sizes)
+def _cells(runs: Runs) -> str:
+    cells = runs.cells.values()
+    sizes = ", ".join(size.replace("_", " ") for size in runs.sizes)
     methods = ", ".join(method_label(name) for name in dict.fromkeys(cell.method_name for cell in cells))
     seeds = ", ".join(map(str, sorted({cell.seed for cell in cells})))
     return f"{len(cells)} cells: sizes {sizes}; methods {methods}; seeds {seeds}."
 
 
-def _recipe(results: Results) -> str:
-    cell = next(iter(results.cells.values()))
+def _recipe(runs: Runs) -> str:
+    cell = next(iter(runs.cells.values()))
     tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
     return (
         f"Each trained for {cell.train.steps:,} optimizer steps of {cell.train.batch_size} sequences of"
-        f" {cell.model.context_length:,} tokens: {tokens:,} tokens, at a peak rate of {results.peak_rates()}."
+        f" {cell.model.context_length:,} tokens: {tokens:,} tokens, at a peak rate of {runs.peak_rates()}."
     )
 
 

@@ -25,6 +25,8 @@ HEADERS = {
     "blimp_accuracy": "BLiMP accuracy",
     "gpu_hours": "A100 GPU-hours",
     "published_value": "published",
+    "diverged_at": "diverged at step",
+    "against_diverged_at": "against: diverged at step",
 }
 P_VALUES = ("p", "mcnemar_p", "chance_p")
 MISSING = "–"
@@ -65,7 +67,7 @@ def plain(value: Any) -> str:
     """A value by itself: integers whole, other numbers to four digits, very small or large ones as powers."""
     if isinstance(value, str | bool):
         return value if isinstance(value, str) else "yes" if value else "no"
-    if value is None or not math.isfinite(value):
+    if value is None or pd.isna(value) or not math.isfinite(value):
         return MISSING
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}"

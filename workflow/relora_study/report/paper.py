@@ -1,24 +1,27 @@
 """The paper: its numbers and its data-dependent sentences go to one file, which the Typst source reads."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import typst
 
+from ..analysis.adapter_pattern import adapter_pattern
+from ..analysis.audit import audit
+from ..analysis.naming import shows_published
+from ..analysis.published import Published
+from ..analysis.results import Runs
+from ..analysis.significance import published_test
+from ..config import Report
 from ..files import write_json, write_whole
 from . import sentences
-from .audit import audit
-from .captions import captions
+from .captions import captions, published_captions
 from .landing import places, versions
-from .load import Results
 from .numbers import cell_label, method_label, plain, readable
-from .pattern import adapter_pattern
-from .published import published_audit
-from .shapes import WIDTHS
-from .significance import published_test
-from .tables import final_results, models, released_models, released_results, released_significance, significance
+from .tables import final_results, mark, models, significance
 
 Rows = list[list[str]]
 METHOD_COLUMNS = {
@@ -38,77 +41,83 @@ METHOD_COLUMNS = {
 def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> None:
     """Compile ``source``, which finds figures and ``paper/values.json``, written from ``found``, in ``folder``."""
     write_json(folder / "paper" / "values.json", found)
-    inputs = {"results": f"/{folder.as_posix()}"}
-    write_whole(
-        output, lambda path: path.write_bytes(typst.compile(str(source), root=str(Path.cwd()), sys_inputs=inputs))
-    )
+    place = folder.absolute()
+    inputs = {"results": place.as_posix()}  # a module's source is in another folder than the results: `root` holds both
+    compile_source = partial(typst.compile, str(source), root=place.anchor, sys_inputs=inputs)
+    write_whole(output, lambda path: path.write_bytes(compile_source()))
 
 
-def values(results: Results, title: str) -> dict[str, Any]:
+def values(runs: Runs, settings: Report) -> dict[str, Any]:
     """Every number, table and sentence of the paper that depends on the data."""
-    final, tests, found, patterns = (make(results) for make in (final_results, significance, audit, adapter_pattern))
-    manifests = [results.manifest(cell) for cell in results.cells.values()]
+    final, tests, found, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
+    published, audited = Published(), audit(Published())
+    manifests = [runs.manifest(cell) for cell in runs.cells.values()]
+    whole = ~(tests.cell.isin(list(runs.diverged)) | tests.against.isin(list(runs.diverged)))
     return {
-        "title": title,
-        "study": _study(results),
-        "sizes": results.sizes,
-        "captions": captions(results.cells, results.published, results.suite)["figures"],
-        "shapes": _shapes(results),
-        "methods": _methods(results),
-        "models": _rows(models(_one_seed(results))),
-        "final": _rows(_without(final, ["mean_text_perplexity"])),
+        "title": settings.title,
+        "study": _study(runs),
+        "sizes": runs.sizes,
+        "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"],
+        "shapes": _shapes(runs),
+        "methods": _methods(runs),
+        "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
+        "final": _rows(mark(_without(final, ["mean_text_perplexity"]), runs.diverged)),
         "significance": _rows(
-            tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
+            mark(
+                tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]],
+                runs.diverged,
+            )
         ),
-        "published": _rows(released_results()),
-        "audit": _by_method(found),
+        "published": _rows(final_results(published)),
+        "audit": _by_method(found, runs.diverged),
         "audited": sentences.verdicts(found),
-        "released": _by_size(published_audit()),
-        "abstract": sentences.abstract(results, final, found),
-        "results": sentences.comparisons(results, final, tests),
-        "spectra": sentences.spectra(results),
-        "like": sentences.like_for_like(results),
+        "released": _by_size(audited),
+        "abstract": sentences.abstract(runs, final, found, audited),
+        "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[whole])],
+        "spectra": sentences.spectra(runs),
+        "like": sentences.like_for_like(runs),
         "patterns": sentences.patterns(patterns, found),
-        "scale": sentences.scale(results),
-        "limits": sentences.limits(results),
+        "scale": sentences.scale(runs),
+        "limits": sentences.limits(runs),
         "run": [*places(manifests), *versions(manifests)],
     }
 
 
-def released_values() -> dict[str, Any]:
-    """The same of the released values alone."""
+def published_values(source: Published) -> dict[str, Any]:
+    """The numbers, tables and sentences of the paper on the authors' values alone."""
+    found = audit(source)
     return {
-        "sizes": list(WIDTHS),
-        "captions": captions({}, "only", "BLiMP")["figures"],
-        "models": _rows(released_models()),
-        "final": _rows(released_results()),
-        "significance": _rows(released_significance()),
-        "tests": sentences.released_tests({size: published_test(size) for size in WIDTHS}),
-        "released": _by_size(published_audit()),
-        "abstract": sentences.released(),
+        "sizes": source.sizes,
+        "captions": published_captions()["figures"],
+        "models": _rows(models(source)),
+        "final": _rows(final_results(source)),
+        "significance": _rows(significance(source)),
+        "tests": sentences.published_tests({size: published_test(size) for size in source.sizes}),
+        "released": _by_size(found),
+        "abstract": sentences.published(found),
     }
 
 
-def _study(results: Results) -> dict[str, str]:
-    cell = next(iter(results.cells.values()))
+def _study(runs: Runs) -> dict[str, str]:
+    cell = next(iter(runs.cells.values()))
     recipe = cell.train
     return {
-        "cells": str(len(results.cells)),
-        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in results.cells.values()))),
+        "cells": str(len(runs.cells)),
+        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in runs.cells.values()))),
         "steps": f"{recipe.steps:,}",
         "batch": str(recipe.batch_size),
         "context": f"{cell.model.context_length:,}",
         "vocabulary": f"{cell.model.vocab_size:,}",
         "tokens": f"{recipe.steps * recipe.batch_size * cell.model.context_length:,}",
-        "rate": results.peak_rates(),
+        "rate": runs.peak_rates(),
         "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
         "decay": f"{recipe.weight_decay:g}",
-        "suite": results.suite,
+        "suite": runs.suite,
     }
 
 
-def _shapes(results: Results) -> Rows:
-    sizes = {cell.size_name: cell.size for cell in results.cells.values()}
+def _shapes(runs: Runs) -> Rows:
+    sizes = {cell.size_name: cell.size for cell in runs.cells.values()}
     header = ["size", "width", "FFN", "layers", "heads", "KV heads"]
     return [header] + [
         [name.replace("_", " "), *(plain(value) for value in size.model_dump().values())]
@@ -116,8 +125,8 @@ def _shapes(results: Results) -> Rows:
     ]
 
 
-def _methods(results: Results) -> Rows:
-    methods = {cell.method_name: cell.method for cell in results.cells.values()}
+def _methods(runs: Runs) -> Rows:
+    methods = {cell.method_name: cell.method for cell in runs.cells.values()}
     rows = []
     for name, method in methods.items():
         settings = method.model_dump() | {"method": method_label(name)}
@@ -127,8 +136,8 @@ def _methods(results: Results) -> Rows:
     return [list(METHOD_COLUMNS.values()), *rows]
 
 
-def _by_method(found: pd.DataFrame) -> Rows:
-    """The audit's values: a row a measure; for each size the released value and a column a method, means over seeds."""
+def _by_method(found: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
+    """The audit's values, means over seeds: a row a measure; for each size the published value, then its methods."""
     found = found.assign(label=found.cell.map(lambda cell: cell_label(cell, seed=False)))
     found = found.assign(size=found.label.str.split(", ").str[0])
     columns = {}
@@ -136,25 +145,27 @@ def _by_method(found: pd.DataFrame) -> Rows:
         by_measure = own.groupby("measure", sort=False)
         columns[f"{size}, published"] = by_measure.published.first()
         for label, cells in own.groupby("label", sort=False):
-            columns[label] = cells.groupby("measure", sort=False).value.mean()
+            columns[label + " †" * bool(cells.cell.isin(list(diverged)).any())] = cells.groupby(
+                "measure", sort=False
+            ).value.mean()
     table = pd.DataFrame(columns).loc[found.measure.unique()]
     header = ["", *table.columns]
     return [header] + [[str(name), *map(plain, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
 
 
 def _by_size(found: pd.DataFrame) -> Rows:
-    """The audit of the released curves: a row a measure, a column a size, and the verdicts where they are the same."""
+    """The audit of the published curves: a row a measure, a column a size, and the verdicts where they are the same."""
     rows = [["", *(str(size) for size in found["size"].unique()), "verdict"]]
     for (_, measure), own in found.groupby(["finding", "measure"], sort=False):
         rows.append([str(measure), *map(plain, own.value), "; ".join(own.verdict.unique())])
     return rows
 
 
-def _one_seed(results: Results) -> Results:
+def _one_seed(runs: Runs) -> Runs:
     """The cells of the first seed alone: where seeds do not differ."""
-    seed = next(iter(results.cells.values())).seed
-    cells = {name: cell for name, cell in results.cells.items() if cell.seed == seed}
-    return replace(results, cells=cells)
+    seed = next(iter(runs.cells.values())).seed
+    cells = {name: cell for name, cell in runs.cells.items() if cell.seed == seed}
+    return replace(runs, cells=cells)
 
 
 def _without(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:

@@ -4,34 +4,56 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from .load import Results, published_readings, regular_readings
+from ..analysis.audit import outcomes
+from ..analysis.intervals import LEVEL
+from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
+from ..analysis.results import Runs
+from ..analysis.source import Source, select
+from ..config.evaluated import BLIMP
 from .numbers import cell_label, method_label, p_value, plain
-from .published import NAMES, published_audit
-from .shapes import CONTEXT_LENGTH, RESET_PERIOD, STEPS
-from .significance import LEVEL
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
 
-def abstract(results: Results, final: pd.DataFrame, found: pd.DataFrame) -> list[str]:
-    """The headline, what the audit found in the runs, and what the released curves show."""
-    ours = (_headline(results, final), _dead(found), _best_pattern(found), _spikes(found))
-    return [sentence for sentence in (*ours, *released()) if sentence]
+def abstract(runs: Runs, final: pd.DataFrame, found: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
+    """The headline, the audit ``found`` of the runs, and the audit ``audited`` of the published curves."""
+    ours = (_headline(runs, final), *diverged(runs), _dead(found), _best_pattern(found), _spikes(found))
+    return [sentence for sentence in (*ours, *published(audited)) if sentence]
 
 
-def _gaps(results: Results, final: pd.DataFrame) -> pd.Series:
+def diverged_cells(source: Source) -> dict[str, list[str]]:
+    """Label of a method -> its cells that diverged, in words, each with the step."""
+    found: dict[str, list[str]] = {}
+    for name, step in source.diverged.items():
+        label = method_label(source.cells[name].method_name)
+        found.setdefault(label, []).append(f"{cell_label(name)}, at step {step:,}")
+    return found
+
+
+def diverged(runs: Runs) -> list[str]:
+    """How many cells diverged, which, and what is read of them; nothing where none did."""
+    which = [cell for cells in diverged_cells(runs).values() for cell in cells]
+    if not which:
+        return []
+    return [
+        f"{len(which)} of {len(runs.cells)} cells diverged: {'; '.join(which)}. A diverged cell is read up to its last"
+        " whole checkpoint and enters no comparison of held-out losses."
+    ]
+
+
+def _gaps(runs: Runs, final: pd.DataFrame) -> pd.Series:
     """Held-out loss of each adapter cell minus that of full rank of the same size and seed, by cell."""
     loss = final.set_index("cell").held_out_loss
     gaps = {
         name: loss[name] - loss[full.name]
-        for name, cell in results.cells.items()
-        if (full := results.full_rank_of(cell))
+        for name, cell in runs.cells.items()
+        if (full := runs.full_rank_of(cell)) and not {name, full.name} & set(runs.diverged)
     }
     return pd.Series(gaps, dtype=float)
 
 
-def _headline(results: Results, final: pd.DataFrame) -> str:
-    gaps = _gaps(results, final)
+def _headline(runs: Runs, final: pd.DataFrame) -> str:
+    gaps = _gaps(runs, final)
     if gaps.empty:
         return ""
     better, spread = int((gaps > 0).sum()), _spread(gaps.abs(), 3)
@@ -46,15 +68,14 @@ def _headline(results: Results, final: pd.DataFrame) -> str:
 
 
 def _dead(found: pd.DataFrame) -> str:
-    first = found[found.measure.str.startswith("largest gradient norm")]
-    dead = first[first.value == 0].cell
+    dead = outcomes(found, "first_gradient", "dead").cell
     if dead.empty:
         return ""
     return f"Before the first reset the adapters of {_listed(_methods_of(dead))} receive no gradient at all."
 
 
 def _best_pattern(found: pd.DataFrame) -> str:
-    rows = found[found.measure == "correlation with the published PER over cycles"].dropna(subset="value")
+    rows = found[found.key == "correlation"].dropna(subset="value")
     if rows.empty:
         return ""
     means = rows.groupby(rows.cell.map(_method), sort=False).value.mean()
@@ -68,31 +89,33 @@ def _best_pattern(found: pd.DataFrame) -> str:
     )
 
 
-def released() -> list[str]:
-    """What the released curves show by themselves, in one sentence, by their audit's verdicts."""
-    found = published_audit()
+PUBLISHED_FINDINGS = (  # measures, their outcome, and what it shows where every size has it
+    (("flat_start",), "flat", "weights whose spectrum does not move in the first cycle"),
+    (("later_jump",), "spikes", "a loss that spikes within 20 steps of every later reset"),
+    (
+        ("last_share_v", "last_share_o", "last_share_w2"),
+        "grows",
+        "adapters whose rank grows from cycle to cycle, though each reading follows a reset",
+    ),
+    (("condition_number",), "bfloat16", "condition numbers of updates that are bfloat16's rounding"),
+)
+
+
+def published(audited: pd.DataFrame) -> list[str]:
+    """What the published curves show by themselves, in one sentence, by their audit's outcomes."""
     said = []
-    for finding, word, text in (
-        ("dead first cycle", "flat", "weights whose spectrum does not move in the first cycle"),
-        ("unscaled merge", "a spike at every", "a loss that spikes at every later reset, where the rate is 0"),
-        (
-            "no restart",
-            "not started again",
-            "adapters whose rank grows from cycle to cycle, though each reading follows a reset",
-        ),
-        ("round-off", "bfloat16", "condition numbers of updates that are bfloat16's rounding"),
-    ):
-        verdicts = found[found.finding == finding].groupby("size").verdict.agg(" ".join)
-        if len(verdicts) and verdicts.str.contains(word).all():
+    for keys, outcome, text in PUBLISHED_FINDINGS:
+        rows = audited[audited.key.isin(keys)]
+        if len(rows) and (rows.outcome == outcome).all():
             said.append(text)
     return [
-        f"The released curves show {'; '.join(said)}."
+        f"The published curves show {'; '.join(said)}."
         if said
-        else "The released curves show none of the faults we tested."
+        else "The published curves show none of the faults we tested."
     ]
 
 
-def comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
+def comparisons(final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
     """A sentence for each adapter method and size: what the numbers say of it against full rank."""
     by_cell, said = final.set_index("cell"), []
     tests = tests.assign(label=tests.cell.map(lambda cell: cell_label(cell, seed=False)))
@@ -110,12 +133,12 @@ def comparisons(results: Results, final: pd.DataFrame, tests: pd.DataFrame) -> l
     return said
 
 
-def spectra(results: Results) -> list[str]:
+def spectra(runs: Runs) -> list[str]:
     """How PER of W2 ends, by size and method, against where it began."""
-    rows, said = published_readings(results, "weights", "per"), []
+    rows, said = select(runs.labelled(), "weights", "per"), []
     rows = rows[rows.component == "w2"]
-    for size in results.sizes:
-        own = rows[(rows["size"] == size) & ~rows.method.isin(NAMES.values())]
+    for size in runs.sizes:
+        own = rows[(rows["size"] == size)]
         means = own.groupby(["method", "step"], sort=False).value.mean()
         ends = [
             f"{method_label(str(method))} {curve.iloc[-1]:.3f}"
@@ -126,9 +149,9 @@ def spectra(results: Results) -> list[str]:
     return said
 
 
-def like_for_like(results: Results) -> list[str]:
+def like_for_like(runs: Runs) -> list[str]:
     """How much of one cycle's update of W2 lies in the directions of the cycle before, and how far it ranks."""
-    rows = regular_readings(results)
+    rows = runs.regular()
     rows = rows[rows.component == "w2"]
     overlap = rows[(rows.quantity == "cycle_update") & (rows.metric == "overlap_right")]
     rank = rows[(rows.quantity == "cumulative_update") & (rows.metric == "effective_rank")]
@@ -175,16 +198,15 @@ def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
             for method, part in own.groupby("method", sort=False)
         ]
         said.append(
-            f"Against the released curve of {size} (first cycle {first:.2f} of the ceiling, V grows {growth:.2g}-fold):"
-            f" {'; '.join(each)}. {_nearest(own)}"
+            f"Against the published curve of {size} (first cycle {first:.2f} of the ceiling, V grows"
+            f" {growth:.2g}-fold): {'; '.join(each)}. {_nearest(own)}"
         )
     return [sentence for sentence in (*said, _spikes(found)) if sentence]
 
 
 def _spikes(found: pd.DataFrame) -> str:
     """Whose loss spikes after resets; empty where no cell is reset."""
-    jumps = found[found.measure.str.startswith("jump of the training loss")]
-    some = jumps[jumps.verdict.str.startswith("spikes")].cell
+    jumps, some = found[found.key == "spike"], outcomes(found, "spike", "spikes").cell
     where = _listed(_cells_of(some, jumps.cell)) if len(some) else "none of our cells"
     return f"The loss spikes after resets, as the published loss does, in {where}." if len(jumps) else ""
 
@@ -204,11 +226,11 @@ def _nearest(own: pd.DataFrame) -> str:
     return f"Nearest are, {_listed(named)}."
 
 
-def scale(results: Results) -> list[str]:
+def scale(runs: Runs) -> list[str]:
     """What the scale of these runs cannot show."""
-    cell = next(iter(results.cells.values()))
+    cell = next(iter(runs.cells.values()))
     tokens = cell.train.batch_size * cell.model.context_length
-    periods = sorted({one.method.reset_period for one in results.cells.values() if one.method.reset_period})
+    periods = sorted({one.method.reset_period for one in runs.cells.values() if one.method.reset_period})
     said = []
     if periods and (min(periods) < RESET_PERIOD or tokens < PAPERS_TOKENS_A_STEP):
         said.append(
@@ -219,7 +241,7 @@ def scale(results: Results) -> list[str]:
         )
     if cell.runtime.precision != "bfloat16":
         said.append("The runs are in float32, so nothing in them shows what bfloat16 did to the published readings.")
-    if all(one.method.restart != "undone" for one in results.cells.values()):
+    if all(one.method.restart != "undone" for one in runs.cells.values()):
         said.append(
             "No cell here models a restart that the optimizer undoes; the audit preset adds it"
             " (workflow/presets/audit.yaml)."
@@ -227,24 +249,24 @@ def scale(results: Results) -> list[str]:
     return said
 
 
-def limits(results: Results) -> list[str]:
+def limits(runs: Runs) -> list[str]:
     """What to keep in mind, as far as it applies."""
-    cell = next(iter(results.cells.values()))
-    seeds = len({one.seed for one in results.cells.values()})
-    said = []
+    cell = next(iter(runs.cells.values()))
+    seeds = len({one.seed for one in runs.cells.values()})
+    said = diverged(runs)
     if seeds == 1:
         said.append("One seed a cell: differences between cells include the seed's, and no interval here covers it.")
     else:
         said.append(f"{seeds} seeds a cell" + ": a bootstrap over so few understates how they spread." * (seeds < 10))
     if cell.train.steps < STEPS:
         said.append(f"Training stops after {cell.train.steps:,} steps; the paper's runs have {STEPS:,}.")
-    if results.suite != "BLiMP":
-        said.append(f"The minimal pairs are {results.suite}, and no accuracy here is to be set beside a published one.")
+    if runs.suite != BLIMP:
+        said.append(f"The minimal pairs are {runs.suite}, and no accuracy here is to be set beside a published one.")
     return said
 
 
-def released_tests(tests: dict[str, dict[str, float]]) -> list[str]:
-    """What the published test says on the released accuracies, by size."""
+def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
+    """What the published test says on the published accuracies, by size."""
     return [
         f"{size.capitalize()}: full rank is {'better' if one['difference'] > 0 else 'worse'} by"
         f" {abs(one['difference']):.3f} (one-sided p = {one['p']:.1e}; over paradigms the difference lies between"

@@ -1,6 +1,8 @@
 """How every figure looks: colours that the colour-blind can tell, and marks that survive grey print."""
 
 import math
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +11,9 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from ..analysis.published_recipe import LABELS
 from ..files import write_whole
 from .numbers import method_label
-from .published import NAMES
 
 # Okabe and Ito's palette, with a line and a mark of its own for each method.
 LOOKS: list[dict[str, Any]] = [
@@ -22,10 +24,10 @@ LOOKS: list[dict[str, Any]] = [
     {"color": "#CC79A7", "linestyle": (0, (5, 1)), "marker": "v"},
 ]
 
-# The released curves: thin, dashed, and without marks; grey beside our black, purple beside our colours.
+# The published curves: thin, dashed, and without marks; grey beside our black, purple beside our colours.
 PUBLISHED = {
-    NAMES["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
-    NAMES["relora"]: {"color": "#882255", "linestyle": (0, (2, 1)), "marker": "", "linewidth": 0.9},
+    LABELS["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
+    LABELS["relora"]: {"color": "#882255", "linestyle": (0, (2, 1)), "marker": "", "linewidth": 0.9},
 }
 
 matplotlib.use("Agg")
@@ -35,7 +37,8 @@ matplotlib.rcParams.update(
 )
 
 
-POINTS = {NAMES["full"]: "x", NAMES["relora"]: "+"}  # the marks of the released values where there are no lines
+LETTERS_AN_INCH = 17  # of the note below the panels
+POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # the marks of the published values where there are no lines
 
 
 def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
@@ -78,14 +81,23 @@ def panels(rows: int, columns: int) -> tuple[Figure, Any]:
     return figure, grid
 
 
-def finish(figure: Figure, output: Path) -> None:
-    """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure."""
+def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | None = None) -> None:
+    """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure.
+
+    ``diverged`` holds, by label, cells that diverged: their method has a dagger, a line below the panels names them.
+    """
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if entries:
         columns = max(2, min(4, int(figure.get_figwidth() / 1.6)))
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=columns, frameon=False)
+        marked = {label: cells for label, cells in (diverged or {}).items() if label in entries}
+        labels = [label + " †" * (label in marked) for label in entries]
+        figure.legend(entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False)
+        if marked:
+            note = "† diverged: " + "; ".join(cell for cells in marked.values() for cell in cells)
+            letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
+            figure.supxlabel("\n".join(textwrap.wrap(note, letters)), fontsize=7)
     write_whole(
         output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
     )

@@ -1,74 +1,103 @@
-"""The tables, one function each; ``TABLES`` holds them by name."""
+"""The tables, one function each; ``TABLES`` and ``PUBLISHED_TABLES`` hold them by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
 
+from ..analysis import audit as audits
+from ..analysis.adapter_pattern import adapter_pattern
+from ..analysis.comparison import published_vs_replicated
+from ..analysis.intervals import perplexity_interval, wilson
+from ..analysis.published import BLIMP_PAIRS, Published, final_values
+from ..analysis.results import Runs, last_losses
+from ..analysis.significance import chance_p, compare, published_test
+from ..analysis.source import Source, measured
+from ..analysis.training_time import devices, on_gpu
 from ..files import write_csv, write_text
-from .audit import audit
-from .cost import devices, on_gpu, training_seconds
-from .load import Results, last_losses, measured
+from .escape import markdown
 from .numbers import readable
-from .pattern import adapter_pattern
-from .published import BLIMP_PAIRS, final_values, published_audit
-from .replicated import published_vs_replicated
-from .significance import accuracy_interval, chance_p, compare, perplexity_interval, published_test
 
 SIGNIFICANCE = ["cell", "against", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]
 SIGNIFICANCE += ["paradigms_better", "paradigms_worse", "chance_p"]
 
 
-def models(results: Results) -> pd.DataFrame:
+def models(source: Runs | Published) -> pd.DataFrame:
     """Parameters in all and those that train."""
-    rows = []
-    for cell in results.cells.values():
-        manifest = results.manifest(cell)
-        total, trainable = manifest["parameters"], manifest["trainable_parameters"]
-        rows.append({"cell": cell.name, "parameters": total, "trainable": trainable, "share": trainable / total})
-    return pd.DataFrame(rows)
+    table = _parameters(source) if isinstance(source, Runs) else _reported(source, ["parameters", "trainable"])
+    return table.assign(share=table.trainable / table.parameters)
 
 
-def hyperparameters(results: Results) -> pd.DataFrame:
+def _parameters(runs: Runs) -> pd.DataFrame:
+    manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
+    return pd.DataFrame(
+        {
+            "cell": list(manifests),
+            "parameters": [manifest["parameters"] for manifest in manifests.values()],
+            "trainable": [manifest["trainable_parameters"] for manifest in manifests.values()],
+        }
+    )
+
+
+def _reported(source: Published, columns: list[str]) -> pd.DataFrame:
+    """Columns of the paper's own table, a row a size and method."""
+    table = final_values()[columns].reset_index()
+    return table[table["size"].isin(source.sizes)]
+
+
+def hyperparameters(runs: Runs) -> pd.DataFrame:
     """Every setting of every cell, a row a setting."""
     columns = {
         name: pd.json_normalize(cell.model_dump(include={"model", "size", "method", "train"})).iloc[0].astype(str)
-        for name, cell in results.cells.items()
+        for name, cell in runs.cells.items()
     }
     return pd.DataFrame(columns).rename_axis("setting").reset_index()
 
 
-def _final(results: Results, suite: str, item: str, metric: str) -> pd.Series:
-    rows = measured(results, suite, item, metric).sort_values("step")
+def _final(source: Source, suite: str, item: str, metric: str) -> pd.Series:
+    rows = measured(source, suite, item, metric).sort_values("step")
     return rows.groupby("cell").value.last()
 
 
-def final_results(results: Results) -> pd.DataFrame:
+def final_results(source: Runs | Published) -> pd.DataFrame:
     """Losses, perplexities and minimal-pair accuracy at the last step, with 95 % intervals where there is a sample."""
-    last = last_losses(results)
-    texts = {name: perplexity_interval(results.scored_texts(cell)) for name, cell in results.cells.items()}
+    return _measured_results(source) if isinstance(source, Runs) else _reported_results(source)
+
+
+def _measured_results(runs: Runs) -> pd.DataFrame:
+    last = last_losses(runs)
+    texts = {name: perplexity_interval(runs.scored_texts(cell)) for name, cell in runs.cells.items()}
     columns = {
         "train_loss": last.mean(),
         "train_loss_low": last.mean() - 1.96 * last.sem(),
         "train_loss_high": last.mean() + 1.96 * last.sem(),
-        "held_out_loss": _final(results, "held_out", "fixed_batch", "loss"),
-        "perplexity": _final(results, "perplexity", "macro_average", "token_perplexity"),
+        "held_out_loss": _final(runs, "held_out", "fixed_batch", "loss"),
+        "perplexity": _final(runs, "perplexity", "macro_average", "token_perplexity"),
         "perplexity_low": pd.Series({name: low for name, (low, _) in texts.items()}),
         "perplexity_high": pd.Series({name: high for name, (_, high) in texts.items()}),
-        "mean_text_perplexity": _final(results, "perplexity", "overall", "mean_text_perplexity"),
-        "bits_per_byte": _final(results, "perplexity", "macro_average", "bits_per_byte"),
-        "accuracy": _final(results, "minimal_pairs", "overall", "accuracy"),
-        "accuracy_low": _final(results, "minimal_pairs", "overall", "accuracy_low"),
-        "accuracy_high": _final(results, "minimal_pairs", "overall", "accuracy_high"),
+        "mean_text_perplexity": _final(runs, "perplexity", "overall", "mean_text_perplexity"),
+        "bits_per_byte": _final(runs, "perplexity", "macro_average", "bits_per_byte"),
+        "accuracy": _final(runs, "minimal_pairs", "overall", "accuracy"),
+        "accuracy_low": _final(runs, "minimal_pairs", "overall", "accuracy_low"),
+        "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
     }
-    return pd.DataFrame(columns).loc[list(results.cells)].rename_axis("cell").reset_index()
+    return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
 
 
-def cost(results: Results) -> pd.DataFrame:
-    """Time and memory of training; the one table that differs between runs."""
+def _reported_results(source: Published) -> pd.DataFrame:
+    """The paper's results at step 20,000; Wilson's interval over BLiMP's pairs."""
+    table = _reported(source, ["train_loss", "paloma_perplexity", "blimp_accuracy"])
+    low, high = wilson(table.blimp_accuracy * BLIMP_PAIRS, BLIMP_PAIRS)
+    return table.assign(blimp_accuracy_low=low, blimp_accuracy_high=high)
+
+
+def cost(source: Runs | Published) -> pd.DataFrame:
+    """Time and memory of our training, the one table that differs between runs; or the authors' A100 GPU-hours."""
+    if not isinstance(source, Runs):
+        return _reported(source, ["gpu_hours"])
     rows = []
-    for cell in results.cells.values():
-        manifest, seconds = results.manifest(cell), training_seconds(results, cell)
+    for cell in source.cells.values():
+        manifest, seconds = source.manifest(cell), source.training_seconds(cell)
         many, kind = devices(manifest), "GPU" if on_gpu(manifest) else "CPU core"
         rows.append(
             {
@@ -83,15 +112,36 @@ def cost(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def significance(results: Results) -> pd.DataFrame:
+def significance(source: Runs | Published) -> pd.DataFrame:
     """Minimal pairs: is full rank better than each adapter method of the same size and seed? And is either chance?"""
+    if not isinstance(source, Runs):
+        return pd.DataFrame([{"size": size} | published_test(size) for size in source.sizes])
     rows = []
-    for name, cell in results.cells.items():
-        if full := results.full_rank_of(cell):
-            theirs, own = results.judged_pairs(full), results.judged_pairs(cell)
-            chance = chance_p(int((own.good > own.bad).sum()), len(own))
-            rows.append({"cell": name, "against": full.name} | compare(theirs, own) | {"chance_p": chance})
+    for name, cell in source.cells.items():
+        if full := source.full_rank_of(cell):
+            better, other = source.judged_pairs(full), source.judged_pairs(cell)
+            chance = chance_p(int((other.good > other.bad).sum()), len(other))
+            rows.append({"cell": name, "against": full.name} | compare(better, other) | {"chance_p": chance})
     return pd.DataFrame(rows, columns=SIGNIFICANCE)
+
+
+def audit(source: Runs | Published) -> pd.DataFrame:
+    """The audit's findings, without the keys that the code looks them up by."""
+    return audits.audit(source).drop(columns=["key", "outcome"])
+
+
+def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
+    """``table`` with the step at which a cell diverged beside its name; as it is where none of its cells did."""
+    if "setting" in table and (cells := [name for name in table if name in diverged]):
+        row = {name: diverged.get(name, "") for name in table} | {"setting": "diverged_at"}
+        return pd.concat([table, pd.DataFrame([row])], ignore_index=True) if cells else table
+    marked = table
+    for column, name in (("against", "against_diverged_at"), ("cell", "diverged_at")):
+        if column in table and table[column].isin(list(diverged)).any():
+            steps = table[column].map(diverged).astype("Int64")
+            marked = marked.copy()
+            marked.insert(marked.columns.get_loc(column) + 1, name, steps)
+    return marked
 
 
 def write_table(table: pd.DataFrame, output: Path) -> None:
@@ -102,7 +152,8 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
         "right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)
     ]
     write_text(
-        output.with_suffix(".md"), words.to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n"
+        output.with_suffix(".md"),
+        words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n",
     )
     columns = "".join(side[0] for side in aligned)
     write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))
@@ -113,34 +164,7 @@ def _shown(name: str, table: pd.DataFrame) -> bool:
     return name.removesuffix("_low").removesuffix("_high") == name or name.rsplit("_", 1)[0] not in table
 
 
-def _released(columns: list[str]) -> pd.DataFrame:
-    return final_values()[columns].reset_index()
-
-
-def released_models() -> pd.DataFrame:
-    """Parameters of the paper's models, and those that train."""
-    table = _released(["parameters", "trainable"])
-    return table.assign(share=table.trainable / table.parameters)
-
-
-def released_results() -> pd.DataFrame:
-    """The paper's results at step 20,000; Wilson's interval over BLiMP's pairs."""
-    table = _released(["train_loss", "paloma_perplexity", "blimp_accuracy"])
-    low, high = accuracy_interval(table.blimp_accuracy * BLIMP_PAIRS, BLIMP_PAIRS)
-    return table.assign(blimp_accuracy_low=low, blimp_accuracy_high=high)
-
-
-def released_cost() -> pd.DataFrame:
-    """A100 GPU-hours to step 20,000."""
-    return _released(["gpu_hours"])
-
-
-def released_significance() -> pd.DataFrame:
-    """Is the paper's full rank better than its ReLoRA on BLiMP?"""
-    return pd.DataFrame([{"size": size} | published_test(size) for size in final_values().index.unique("size")])
-
-
-TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
+TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
     function.__name__: function
     for function in (
         models,
@@ -153,10 +177,6 @@ TABLES: dict[str, Callable[[Results], pd.DataFrame]] = {
         published_vs_replicated,
     )
 }
-RELEASED_TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    "models": released_models,
-    "final_results": released_results,
-    "cost": released_cost,
-    "significance": released_significance,
-    "audit": published_audit,
+PUBLISHED_TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
+    function.__name__: function for function in (models, final_results, cost, significance, audit)
 }

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy
 import torch
@@ -18,10 +18,11 @@ import typer
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ..cell_manifest import CellManifest
 from ..config import Cell, read_section
+from ..contracts import write_contract
 from ..data.tokens import open_tokens, read_manifest, row, row_count
 from ..errors import UserError, command_line
-from ..files import write_json
 from ..memory import release_freed_memory
 from ..model.checkpoints import list_checkpoints, read_metadata
 from ..schedule import due_steps, is_reset
@@ -63,7 +64,7 @@ def cell(
             read_manifest(tokens).train.sha256,
         )
         if rank() == 0:
-            write_json(config.parent / "manifest.json", _manifest(run, config.parent, threads))
+            write_contract(config.parent / "manifest.json", _manifest(run, config.parent, threads))
 
 
 def _stop_signals() -> list[int]:
@@ -111,28 +112,30 @@ def _batches(tokens: Path, settings: Cell) -> BatchOf:
     return batch_of
 
 
-def _manifest(run: Run, cell_dir: Path, threads: int) -> dict[str, Any]:
+def _manifest(run: Run, cell_dir: Path, threads: int) -> CellManifest:
     settings, parameters = run.cell, list(run.model.parameters())
-    last = list_checkpoints(cell_dir, due_steps(settings))[settings.train.steps]
-    return {
-        "cell": settings.name,
-        "parameters": sum(parameter.numel() for parameter in parameters),
-        "trainable_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        "steps": settings.train.steps,
-        "tokens": settings.train.steps * settings.train.batch_size * settings.model.context_length,
-        "resets": [step for step in range(1, settings.train.steps + 1) if is_reset(settings.method, step)],
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "device": str(run.device),
-        "threads": threads,
-        "processes": world_size(),
-        "platform": platform.platform(),
-        "versions": {
+    trained = run.diverged_at or settings.train.steps
+    last = max(list_checkpoints(cell_dir, due_steps(settings, run.diverged_at)).items())[1]
+    return CellManifest(
+        cell=settings.name,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        steps=settings.train.steps,
+        diverged_at=run.diverged_at,
+        tokens=trained * settings.train.batch_size * settings.model.context_length,
+        resets=[step for step in range(1, trained + 1) if is_reset(settings.method, step)],
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        device=str(run.device),
+        threads=threads,
+        processes=world_size(),
+        platform=platform.platform(),
+        versions={
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
-        "final_sha256": read_metadata(last).sha256["model.safetensors"],
-    }
+        final_sha256=read_metadata(last).sha256["model.safetensors"],
+    )
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from ..files import naming, sync, write_text
+from .divergence import Diverged
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
 LOG_COLUMNS += ["update_norm"]
@@ -69,19 +69,21 @@ class Recorder:
         return not self._rows
 
     def flush(self) -> None:
-        """Write what is held back. Raises :class:`UserError` at the first step with a loss or gradient not finite."""
+        """Write what is held back. Raises :class:`Diverged` at the first step with a loss or gradient not finite.
+
+        The row of that step is the last one written.
+        """
         if not self._rows:
             return
         rows, self._rows = _numbers(self._rows), []
         seconds, self._since = time.perf_counter() - self._since, time.perf_counter()
         each = seconds / len(rows)
+        rows = rows[: next((count for count, row in enumerate(rows, 1) if _not_finite(row)), None)]
         timing = [{"step": row["step"], "seconds": each, "tokens_per_second": self._tokens / each} for row in rows]
         for log, new in zip(self._logs, (rows, timing), strict=False):
             log.append(new)
-        for row in rows:
-            for key in ("loss", "gradient_norm"):
-                if not math.isfinite(row[key]):
-                    raise UserError(not_finite(f"the {key} is {row[key]}", row["step"], self._cell_dir))
+        if reason := _not_finite(rows[-1]):
+            raise Diverged(reason, rows[-1]["step"], self._cell_dir)
 
     def sync(self) -> None:
         """Write what is held back, and wait until it is on the disk."""
@@ -111,14 +113,9 @@ def _numbers(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def not_finite(what: str, step: int, cell_dir: Path | None) -> str:
-    """That a run cannot go on after ``step``, where it can go on from, and what to try."""
-    states = sorted((cell_dir / "state").glob("step-*")) if cell_dir else []
-    kept = f"the last good state is {states[-1]}" if states else "no state was saved before it"
-    return (
-        f"{what} at step {step}; {kept};"
-        " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
-    )
+def _not_finite(row: Row) -> str:
+    """Which number of ``row`` is not finite, in words; empty where all are."""
+    return next((f"the {key} is {row[key]}" for key in ("loss", "gradient_norm") if not math.isfinite(row[key])), "")
 
 
 def rows_up_to(path: Path, step: int) -> list[str]:

@@ -16,10 +16,19 @@ from ..model.relora import adapters
 from ..schedule import is_due, is_reset, learning_rate_ratio
 from . import parallel
 from .disk import check_disk
+from .divergence import Diverged, record_divergence
 from .log import Recorder, Row
 from .resets import reset
-from .run import Run, begin_adapters, start
-from .state import newest_whole_state, restore_state, save_state, set_aside_another_configurations_run
+from .run import Run, begin_adapters, end_adapters, start
+from .state import (
+    fingerprint,
+    newest_whole_state,
+    recorded_divergence,
+    require_finite,
+    restore_state,
+    save_state,
+    set_aside_another_configurations_run,
+)
 
 SECONDS_BETWEEN_PROGRESS_LINES = 20
 STEPS_BETWEEN_WAITS_FOR_THE_GPU = 20
@@ -46,8 +55,25 @@ def train(
 
     After each step: log, checkpoint, reset, state; so a checkpoint on a reset's step shows the model before it.
     Raises :class:`Stopped`, with the state saved, once ``must_stop`` says so in any of the cell's processes.
+    A run that diverged ends there, in every process at the same step, and stays ended: ``train.divergence`` has it
+    recorded in ``cell_dir``, or raised as :class:`Diverged`.
     """
     run, done = _resume(cell, device, cell_dir, data)
+    if run.diverged_at is None:
+        try:
+            _train_on(run, done, batch_of, cell_dir, must_stop)
+        except Diverged as diverged:
+            if cell.train.divergence == "stop":
+                raise
+            run.diverged_at = diverged.step
+            if parallel.rank() == 0:
+                record_divergence(cell, cell_dir, diverged, fingerprint(cell, data))
+    return run
+
+
+def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop: MustStop) -> None:
+    """The steps behind ``done``."""
+    cell, device = run.cell, run.device
     tokens = cell.train.batch_size * cell.model.context_length
     every = STEPS_BETWEEN_WAITS_FOR_THE_GPU if device.type == "cuda" else 1
     writes = parallel.rank() == 0
@@ -62,16 +88,21 @@ def train(
             if written and step < cell.train.steps and parallel.any_process(must_stop(), device):
                 save_state(run, step, cell_dir)
                 raise Stopped(f"{cell.name}: stopped after step {step}, which is saved; run it again to go on")
-    return run
 
 
 def _resume(cell: Cell, device: torch.device, cell_dir: Path, data: str) -> tuple[Run, int]:
-    """The run as its newest state left it and that state's step, or a new run and 0."""
+    """The run as its newest state left it and that state's step, or a new run and 0; a run that diverged is marked."""
+    found = None
     if parallel.rank() == 0:
         set_aside_another_configurations_run(cell, cell_dir, data)
         check_disk(cell, cell_dir)
-    done, state = parallel.gather(newest_whole_state(cell, cell_dir) if parallel.rank() == 0 else None)[0]
+        diverged_at = recorded_divergence(cell, cell_dir)
+        found = diverged_at, *((diverged_at, None) if diverged_at else newest_whole_state(cell, cell_dir))
+    diverged_at, done, state = parallel.gather(found)[0]
     run = start(cell, device, done, data)
+    run.diverged_at = diverged_at
+    if diverged_at:
+        return run, done
     if state:
         restore_state(run.model, run.optimizer, state)
     elif parallel.rank() == 0:
@@ -123,7 +154,7 @@ def mean_loss(run: Run, rows: Tensor) -> Tensor:
     bfloat16 = run.cell.runtime.precision == "bfloat16"
     with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         hidden = run.model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
-        return head_cross_entropy(hidden, run.model.lm_head.weight, rows[:, 1:])
+        return head_cross_entropy(hidden, run.model.lm_head.weight, rows[:, 1:], fused=run.cell.runtime.compile)
 
 
 def _on_device(batch: Tensor, device: torch.device) -> Tensor:
@@ -137,6 +168,8 @@ def _leaves_files(cell: Cell, step: int) -> bool:
 
 def _after_step(run: Run, step: int, cell_dir: Path) -> None:
     cell = run.cell
+    if _leaves_files(cell, step):
+        require_finite(run, step, cell_dir)
     if is_due(cell, step) and parallel.rank() == 0:
         save_checkpoint(run.model, cell, step, cell_dir / "checkpoints")
     if is_reset(cell.method, step):
@@ -144,6 +177,8 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
     if step == cell.method.full_rank_steps > 0:
         with parallel.drawing_alike(cell.seed + step):
             begin_adapters(run)
+    if step == cell.method.full_rank_from:
+        end_adapters(run)
     if step % cell.train.state_every == 0 or step == cell.train.steps:
         save_state(run, step, cell_dir)
 

@@ -17,24 +17,69 @@ def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, se
     """
     with drawing_alike(seed):
         for layer in adapters(model).values():
-            layer.merge()
-            if method.restart != "none":
-                layer.restart()
+            if method.merge != "none":
+                layer.merge()
+            _restart(layer, method)
+            if method.scale_reset == "zero":
+                _zero_scale(layer, optimizer)
             for factor in (layer.A, layer.B):
                 _forget(optimizer.state[factor], method)
+        if method.moment_scope == "all":
+            factors = {id(factor) for layer in adapters(model).values() for factor in (layer.A, layer.B)}
+            for parameter in model.parameters():
+                if id(parameter) not in factors and optimizer.state.get(parameter):
+                    _forget(optimizer.state[parameter], method)
+
+
+@torch.no_grad()
+def _restart(layer: ReLoRALinear, method: Method) -> None:
+    """Begin a cycle as ``method.restart`` says."""
+    if method.restart == "orthogonal":
+        narrow_unused(layer)
+    if method.restart != "none":
+        layer.restart()
+    if method.restart == "orthogonal":
+        projected = layer.A @ layer.unused_A
+        layer.A.copy_(projected * (layer.A.norm(dim=1) / projected.norm(dim=1))[:, None])
+
+
+@torch.no_grad()
+def _zero_scale(layer: ReLoRALinear, optimizer: torch.optim.Optimizer) -> None:
+    """Set the trained scale to 0, and its moments, which would move it. Beside a zero B it has no gradient again."""
+    assert isinstance(layer.scale, Tensor)  # the schema asks for a trained one
+    layer.scale.zero_()
+    for moment in ("exp_avg", "exp_avg_sq"):
+        optimizer.state[layer.scale][moment].zero_()
+
+
+def narrow_unused(layer: ReLoRALinear) -> None:
+    """Take the directions of the cycle's A out of ``unused_A``, the projection [in, in] on those that no A has used.
+
+    Where too few are left for another A, all count as unused again.
+    """
+    unused = layer.unused_A
+    directions, sizes, _ = torch.linalg.svd(unused @ layer.A.mT, full_matrices=False)
+    used = directions[:, sizes > sizes.max() * 1e-5]
+    unused -= used @ used.mT
+    if unused.diagonal().sum().round() < len(layer.A):
+        unused.copy_(torch.eye(len(unused)))
 
 
 @torch.no_grad()
 def _forget(state: dict[str, Tensor], method: Method) -> None:
-    """Zero a share of both of Adam's moments, each by a choice of its own; the step count stays."""
-    for moment in (state["exp_avg"], state["exp_avg_sq"]):
-        moment.mul_(_kept(moment, method))
+    """Zero a share of both of Adam's moments, by one choice or each by its own; the step count stays."""
+    kept = _kept(state["exp_avg"], method)
+    state["exp_avg"].mul_(kept)
+    if method.moment_mask == "independent":
+        kept = _kept(state["exp_avg_sq"], method)
+    state["exp_avg_sq"].mul_(kept)
 
 
 def _kept(moment: Tensor, method: Method) -> Tensor:
     """1 where ``moment`` survives a reset: all, none, a random share, or the share that is largest in magnitude."""
     if method.moment_reset == "random":
-        return torch.rand_like(moment) >= method.moment_reset_fraction
+        drawn = torch.rand_like(moment, device="cpu")  # alike for unlike GPUs
+        return (drawn >= method.moment_reset_fraction).to(moment.device)
     if method.moment_reset == "magnitude":
         order = moment.abs().flatten().argsort(stable=True).argsort(stable=True)
         return (order >= round(method.moment_reset_fraction * moment.numel())).view_as(moment)

@@ -1,7 +1,6 @@
 """The full state that a stopped run continues from, bit for bit: weights, moments, random numbers, step."""
 
 import hashlib
-import json
 import shutil
 import warnings
 from pathlib import Path
@@ -12,13 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..config import Cell
+from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
-from ..files import sha256, write_folder_whole, write_json
+from ..files import sha256, write_folder_whole
 from ..model.checkpoints import checkpoint_place, is_whole, save_tensors
 from ..schedule import due_steps
 from . import parallel
 from .disk import STATES_KEPT
-from .log import not_finite, rows_up_to
+from .divergence import Diverged, forget_divergence, read_divergence
+from .log import rows_up_to
 from .run import Run
 
 
@@ -28,8 +29,17 @@ def fingerprint(cell: Cell, data: str) -> str:
     ``data`` is the hash of the token ids.
     """
     machine = {"device", "processes", "nodes", "compile", "release_memory"}
-    without = {"train": {"state_every", "time_limit"}, "runtime": machine}
+    without = {"train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
     return hashlib.sha256((cell.model_dump_json(exclude=without) + data).encode()).hexdigest()
+
+
+class StateMetadata(Contract):
+    """A state's state.json: its step, what made it, and the hash of its tensors."""
+
+    step: int
+    fingerprint: str
+    settings: dict[str, Any]
+    sha256: str
 
 
 def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) -> None:
@@ -37,13 +47,15 @@ def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) 
 
     So a changed setting trains anew, and nobody's GPU hours are deleted.
     """
-    made_with = {metadata.get("fingerprint") for metadata in map(_metadata, (cell_dir / "state").glob("step-*"))}
-    if made_with <= {None, fingerprint(cell, data)}:  # None: damaged, which `newest_whole_state` deals with
+    notes = [*map(_metadata, (cell_dir / "state").glob("step-*")), read_divergence(cell_dir)]
+    # None is damaged, which `newest_whole_state` deals with.
+    if {note.fingerprint for note in notes if note} <= {fingerprint(cell, data)}:
         return
     taken = [int(path.name.removeprefix("superseded-")) for path in cell_dir.glob("superseded-*")]
     place = cell_dir / f"superseded-{max(taken, default=0) + 1}"
     place.mkdir()
-    for name in ("checkpoints", "state", "evaluation", "log.csv", "timing.csv", "evaluation.csv", "dynamics.csv"):
+    tables = ("log.csv", "timing.csv", "evaluation.csv", "dynamics.csv")
+    for name in ("checkpoints", "state", "evaluation", "diverged.json", *tables):
         if (cell_dir / name).exists():
             (cell_dir / name).rename(place / name)
     warnings.warn(f"{cell.name} was trained with other settings or data; its files are now in {place}", stacklevel=2)
@@ -53,24 +65,33 @@ def save_state(run: Run, step: int, cell_dir: Path) -> None:
     """Write ``cell_dir/state/step-NNNNNN`` in one piece, synced to disk, and drop all but the last few.
 
     All processes of the cell must call it; the first writes, with everyone's random numbers.
-    Raises :class:`UserError` where a weight or moment is not finite: such a state would end every run that follows.
+    Raises :class:`Diverged` where a weight or moment is not finite: such a state would end every run that follows.
     """
-    learnt = _learnt(run.model, run.optimizer)
-    for name, tensor in learnt.items():
-        if not tensor.isfinite().all():
-            raise UserError(not_finite(f"{name} is not finite", step, cell_dir))
-    tensors = learnt | _random_numbers()
+    require_finite(run, step, cell_dir)
+    tensors = _learnt(run.model, run.optimizer) | _random_numbers()
     if parallel.rank() == 0:
-        made_with = {"fingerprint": fingerprint(run.cell, run.data), "settings": run.cell.model_dump()}
-        _write(tensors, {"step": step, **made_with}, cell_dir / "state")
+        _write(run, step, tensors, cell_dir / "state")
 
 
-def _write(tensors: dict[str, Tensor], metadata: dict[str, Any], folder: Path) -> None:
+def require_finite(run: Run, step: int, cell_dir: Path) -> None:
+    """Raise :class:`Diverged` where a weight or moment is not finite after ``step``."""
+    for name, tensor in _learnt(run.model, run.optimizer).items():
+        if not tensor.isfinite().all():
+            raise Diverged(f"{name} is not finite", step, cell_dir)
+
+
+def _write(run: Run, step: int, tensors: dict[str, Tensor], folder: Path) -> None:
     def fill(place: Path) -> None:
         save_tensors(tensors, place / "state.safetensors")
-        write_json(place / "state.json", metadata | {"sha256": sha256(place / "state.safetensors")})
+        metadata = StateMetadata(
+            step=step,
+            fingerprint=fingerprint(run.cell, run.data),
+            settings=run.cell.model_dump(),
+            sha256=sha256(place / "state.safetensors"),
+        )
+        write_contract(place / "state.json", metadata)
 
-    write_folder_whole(checkpoint_place(folder, metadata["step"]), fill)
+    write_folder_whole(checkpoint_place(folder, step), fill)
     for old in sorted(folder.glob("step-*"))[:-STATES_KEPT]:
         shutil.rmtree(old)
 
@@ -82,7 +103,7 @@ def newest_whole_state(cell: Cell, cell_dir: Path) -> tuple[int, Path | None]:
     aside, with a warning that names what is amiss: the steps behind the state before it are trained again.
     """
     states = sorted((cell_dir / "state").glob("step-*"), reverse=True)
-    whole = _steps_vouched_for(cell, cell_dir) if states else 0
+    whole = _steps_vouched_for(cell, cell_dir, due_steps(cell)) if states else 0
     for place in states:
         step = int(place.name.removeprefix("step-"))
         if (fits := _fits(place)) and step <= whole:
@@ -98,21 +119,38 @@ def newest_whole_state(cell: Cell, cell_dir: Path) -> tuple[int, Path | None]:
 def _fits(place: Path) -> bool:
     """Whether a state has its files, and its tensors the hash they were written with."""
     file = place / "state.safetensors"
-    return file.exists() and sha256(file) == _metadata(place).get("sha256")
+    metadata = _metadata(place)
+    return metadata is not None and file.exists() and sha256(file) == metadata.sha256
 
 
-def _metadata(place: Path) -> dict[str, Any]:
-    """What a state says of itself; empty where it cannot be read."""
+def _metadata(place: Path) -> StateMetadata | None:
+    """What a state says of itself; None where it cannot be read."""
     try:
-        return dict(json.loads((place / "state.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+        return read_contract(StateMetadata, place / "state.json", "")
+    except UserError:
+        return None
 
 
-def _steps_vouched_for(cell: Cell, cell_dir: Path) -> int:
-    """The last step up to which the log has every row and every checkpoint is whole."""
+def recorded_divergence(cell: Cell, cell_dir: Path) -> int | None:
+    """The step at which an earlier run of these settings diverged; None where the training is to go on.
+
+    It goes on where ``train.divergence`` is no longer to record, and where the log or a checkpoint is damaged.
+    """
+    record = read_divergence(cell_dir)
+    if record is None:
+        return None
+    step = record.step
+    whole = _steps_vouched_for(cell, cell_dir, due_steps(cell, step))
+    if cell.train.divergence == "record" and whole >= step:
+        return step
+    forget_divergence(cell_dir)
+    return None
+
+
+def _steps_vouched_for(cell: Cell, cell_dir: Path, due: list[int]) -> int:
+    """The last step up to which the log has every row and every checkpoint of the steps ``due`` is whole."""
     logged = len(rows_up_to(cell_dir / "log.csv", cell.train.steps))
-    for step in due_steps(cell):
+    for step in due:
         place = checkpoint_place(cell_dir / "checkpoints", step)
         if step <= logged and not is_whole(place):
             warnings.warn(f"the checkpoint {place} is missing or damaged", stacklevel=2)

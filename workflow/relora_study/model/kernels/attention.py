@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-NAME = "padded_sdpa"
+from .matmul import as_autocast
+
+NAME = "padded_sdpa"  # without a mask function: transformers' own would make the host wait, and a compiled graph masked
 SMALLEST_HEAD = 16  # below it, torch's CPU kernel takes about twice the time it takes at 16 (benchmarks/README.md)
 
 
@@ -34,18 +35,19 @@ def padded_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """PyTorch's fused attention, with heads of fewer than 16 numbers filled up with zeros, which changes no score.
+    """PyTorch's fused attention, in the shape in which each device has a fast kernel for it.
 
     ``query`` is [batch, heads, length, head_dim], ``key`` and ``value`` [batch, key-value heads, length, head_dim];
-    the result is [batch, length, heads, head_dim], and no attention weights. Keys and values are not repeated.
-    An ``attention_mask`` [batch, 1, length, length] is what is added to the scores, or true where they count.
+    the result is [batch, length, heads, head_dim], and no attention weights. An ``attention_mask``
+    [batch, 1, length, length] is what is added to the scores, or true where they count; without one, attention is
+    causal. No other mask gets here: transformers drops the two-dimensional masks of padding, so padding goes right.
     """
     without_gradients = query.device.type == "cpu" and not torch.is_grad_enabled()
     if without_gradients and attention_mask is not None and attention_mask.is_floating_point():
         return _masked_attention(query, key, value, attention_mask, scaling), None
     head_dim = query.shape[-1]
-    if head_dim < SMALLEST_HEAD:
-        query, key, value = (functional.pad(part, (0, SMALLEST_HEAD - head_dim)) for part in (query, key, value))
+    scaling = scaling or head_dim**-0.5
+    query, key, value = _shaped_for_a_kernel(as_autocast(query, key, value), query.device.type)
     mixed = functional.scaled_dot_product_attention(
         query,
         key,
@@ -54,15 +56,37 @@ def padded_attention(
         dropout_p=dropout,
         is_causal=attention_mask is None and query.shape[2] > 1,
         scale=scaling,
-        enable_gqa=True,
+        enable_gqa=query.shape[1] != key.shape[1],
     )
     return mixed[..., :head_dim].transpose(1, 2).contiguous(), None
+
+
+def _shaped_for_a_kernel(operands: tuple[Tensor, ...], kind: str) -> tuple[Tensor, ...]:
+    """Query, key and value in a shape for which a ``kind`` of device has a fast kernel; the scores stay.
+
+    A CPU wants heads of 16 numbers or more, filled up with zeros. A GPU's flash attention takes half types as they
+    are. In float32 there is the memory-efficient kernel alone, which takes no grouped queries and wants a multiple of
+    eight; what is left would hold the scores of all pairs of tokens at a time.
+    """
+    query, key, value = operands
+    head_dim = query.shape[-1]
+    if kind == "cpu":
+        return _with_zeros(max(0, SMALLEST_HEAD - head_dim), *operands)
+    if query.dtype.itemsize < 4:
+        return operands
+    groups = query.shape[1] // key.shape[1]
+    repeated = (part.repeat_interleave(groups, 1) for part in (key, value))
+    return _with_zeros(-head_dim % 8, query, *repeated)
+
+
+def _with_zeros(missing: int, *parts: Tensor) -> tuple[Tensor, ...]:
+    return tuple(functional.pad(part, (0, missing)) for part in parts) if missing else parts
 
 
 def _masked_attention(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float | None
 ) -> Tensor:
-    """The same in plain products: faster on a CPU for the short rows that have a mask (benchmarks/README.md)."""
+    """Attention in plain products: faster on a CPU for the short rows that have a mask (benchmarks/README.md)."""
     batch, heads, length, head_dim = query.shape
     groups = key.shape[1]
     grouped = (query * (scaling or head_dim**-0.5)).reshape(batch, groups, -1, head_dim)
@@ -72,4 +96,3 @@ def _masked_attention(
 
 
 AttentionInterface.register(NAME, padded_attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,4 +1,4 @@
-"""Dropout's mask, at four entries a random number.
+"""Dropout's mask: on a CPU, four entries a random number.
 
 Plain reference::
 
@@ -13,7 +13,11 @@ from torch import Tensor
 def keep_mask(like: Tensor, dropout: float) -> Tensor:
     """A boolean mask of the shape of ``like``, true with probability 1 - ``dropout`` to within 2^-16.
 
-    One 64-bit draw serves four entries: on a CPU, the draws of `torch.nn.Dropout` cost a third of an adapted layer.
+    On a CPU, one 64-bit draw serves four entries: the draws of `torch.nn.Dropout` cost a third of an adapted layer.
+    A compiler cannot trace that. Where one runs, and on a GPU, each entry is compared with a number of its own,
+    a float32 even for a bfloat16 ``like``, whose 8 bits would round the probability.
     """
-    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    if like.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.rand_like(like, dtype=torch.float32) >= dropout
+    draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     return (draws.view(torch.int16)[: like.numel()] >= round(dropout * 2**16) - 2**15).view(like.shape)

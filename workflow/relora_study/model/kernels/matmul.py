@@ -15,9 +15,12 @@ calls itself. Where a PyTorch lacks it, or its processor gains nothing, `USE_ONE
 """
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T", Tensor, Tensor | None)
 
 
 def _mkl_is_slow() -> bool:
@@ -48,6 +51,20 @@ def matmul_transposed(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tenso
     return matmul(a.mT, b, plus)
 
 
+def matmul_transposed_wide(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
+    """:func:`matmul_transposed` whose result, and ``plus``, are at least float32, for factors of any type.
+
+    An NVIDIA GPU sums bfloat16's products in float32 and writes the sum; elsewhere the product is rounded first.
+    """
+    if a.dtype.itemsize >= 4:
+        return matmul_transposed(a, b, plus)
+    if a.is_cuda and torch.version.hip is None:
+        wide = torch.float32
+        return torch.mm(a.mT, b, out_dtype=wide) if plus is None else torch.addmm(plus, a.mT, b, out_dtype=wide)
+    product = matmul_transposed(a, b).to(torch.float32)
+    return product if plus is None else plus.add_(product)
+
+
 def fits_onednn(*operands: Tensor) -> bool:
     """Whether a product of ``operands`` goes to oneDNN; none does under autocast, or where a compiler decides."""
     if not USE_ONEDNN or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
@@ -55,7 +72,7 @@ def fits_onednn(*operands: Tensor) -> bool:
     return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
 
 
-def as_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def as_autocast(*tensors: T) -> tuple[T, ...]:
     """``tensors``, the first of them given, in autocast's type where it is on, else as they are.
 
     Autocast does not reach the operations that run in place, and these kernels use some.

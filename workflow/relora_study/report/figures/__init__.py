@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 from matplotlib.figure import Figure
 
-from ..load import Results
+from ...analysis.source import Source
 from . import evaluation, spectra, training
 
-FIGURES: dict[str, Callable[[Results], Figure]] = {
+FIGURES: dict[str, Callable[[Source], Figure]] = {
     function.__name__: function
     for function in (
         training.training_curves,

@@ -5,37 +5,42 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.api.typing import SeriesGroupBy
 
-from ..captions import SUITES
-from ..load import Results, regular_readings
+from ...analysis.intervals import BAND_RESAMPLES, mean_interval
+from ...analysis.naming import TEMPLATED
+from ...analysis.source import Source
+from ..escape import figure_text
 from ..style import look, panels
-
-RESAMPLES = 400
 
 
 def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
     """Mean of ``value`` by step, with its 95 % bootstrap interval where there are several of ``over``."""
-    by_step = rows.dropna(subset="value").groupby("step").value
+    by_step = rows[np.isfinite(rows.value.astype(float))].groupby("step").value
     means = by_step.mean()
     if means.empty:
         return
     axes.plot(means.index, means, **drawn)
     if rows[over].nunique() > 1:
-        low, high = zip(*(_interval(values.to_numpy()) for _, values in by_step), strict=True)
-        axes.fill_between(means.index, low, high, color=drawn["color"], alpha=0.15, linewidth=0)
+        band = intervals_by_step(by_step)
+        axes.fill_between(band.index, band.low, band.high, color=drawn["color"], alpha=0.15, linewidth=0)
 
 
-def _interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of the mean: within the values, as PER and condition numbers must be."""
-    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[drawn].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+def intervals_by_step(by_step: SeriesGroupBy) -> pd.DataFrame:
+    """95 % bootstrap interval of the mean at each step, in columns low and high."""
+    # Steps that have equally many values are resampled at once.
+    values = pd.DataFrame([(step, group.to_numpy()) for step, group in by_step], columns=["step", "values"])
+    parts = []
+    for _, group in values.groupby(values["values"].map(len)):
+        low, high = mean_interval(np.stack(list(group["values"])), BAND_RESAMPLES)
+        parts.append(pd.DataFrame({"low": low, "high": high}, index=group.step.to_numpy()))
+    return pd.concat(parts).sort_index()
 
 
-def grid_of(results: Results, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:
+def grid_of(source: Source, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:
     """A panel for each of ``rows`` and each size, labelled at the edges."""
-    figure, grid = panels(len(rows), len(results.sizes))
-    for column, size in enumerate(results.sizes):
+    figure, grid = panels(len(rows), len(source.sizes))
+    for column, size in enumerate(source.sizes):
         grid[0, column].set_title(size.replace("_", " "))
         grid[-1, column].set_xlabel("optimizer step")
     for axes, title in zip(grid[:, 0], titles, strict=True):
@@ -44,25 +49,35 @@ def grid_of(results: Results, rows: list[str], titles: list[str]) -> tuple[Figur
 
 
 def smooth_loss(log: pd.DataFrame) -> pd.DataFrame:
-    """Rows of step, seed and value: each seed's loss, a mean of nine steps; the released curve as it is, with gaps."""
+    """Rows of step, seed and value: each seed's loss, a mean of nine steps; the published curve as it is, with gaps."""
     rows = log[["step", "seed"]].assign(value=log.loss)
     smooth = rows.groupby("seed").value.transform(lambda loss: loss.rolling(9, center=True, min_periods=1).mean())
     return rows.assign(value=smooth.where(rows.seed >= 0, rows.value))
 
 
-def accuracy_label(results: Results) -> str:
+def accuracy_label(source: Source) -> str:
     """What the axis of minimal-pair accuracy is called."""
-    return "templated-pair\naccuracy" if results.suite == SUITES["templated"] else f"{results.suite} accuracy"
+    return "templated-pair\naccuracy" if source.suite == TEMPLATED else f"{figure_text(source.suite)} accuracy"
 
 
-def by_step(results: Results, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
+def by_step(source: Source, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
     """A row of panels for each (quantity, component, metric) at the regular checkpoints; mean and band over layers."""
-    figure, grid = grid_of(results, titles, titles)
-    rows = regular_readings(results)
-    for (row, column), axes in np.ndenumerate(grid):
-        quantity, component, metric = readings[row]
-        chosen = rows[(rows.quantity == quantity) & (rows.component == component) & (rows.metric == metric)]
-        chosen = chosen[chosen["size"] == results.sizes[column]]
-        for method in results.methods:
-            mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
+    figure, grid = grid_of(source, titles, titles)
+    draw_readings(source, source.regular(), grid, readings)
     return figure, grid
+
+
+def draw_readings(source: Source, rows: pd.DataFrame, grid: Any, readings: list[tuple[str, str, str]]) -> None:
+    """Draw each (quantity, component, metric) of ``rows`` in a row of panels; mean and band over layers."""
+    by_reading = dict(list(rows.groupby(["quantity", "component", "metric", "size"])))
+    for (row, column), axes in np.ndenumerate(grid):
+        panel = by_reading.get((*readings[row], source.sizes[column]), rows.iloc[:0])
+        draw_methods(source, panel, axes)
+
+
+def draw_methods(source: Source, panel: pd.DataFrame, axes: Any, over: str = "layer", **changes: Any) -> None:
+    """Draw a line of ``value`` by step for each method of one panel, in the study's order."""
+    by_method = dict(list(panel.groupby("method")))
+    for method in source.methods:
+        if method in by_method:
+            mean_line(axes, by_method[method], over, look(source.methods, method, **changes))

@@ -5,110 +5,101 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ...config import Method
+from ...analysis.adapter_pattern import adapter_shares, published_shares
+from ...analysis.published_recipe import LABELS
+from ...analysis.source import Source, full_rank, rank_ceiling, select
+from ...config import Cell, Method
 from ...schedule import is_reset
-from ..load import Results, full_rank, published_readings, rank_ceiling
-from ..pattern import adapter_shares
-from ..published import NAMES, adapter_per, published_ceiling
-from ..shapes import WIDTHS
-from ..style import PUBLISHED, log_axis, look
-from .parts import by_step, grid_of, mean_line
+from ..style import PUBLISHED, log_axis
+from .parts import by_step, draw_methods, draw_readings, grid_of
 
 CEILING: dict[str, Any] = {"color": "grey", "linestyle": ":", "linewidth": 0.8}
 TARGETS = {"w2": "down_proj", "v": "v_proj", "o": "o_proj"}
 COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
 
 
-def _spectra(results: Results, quantity: str, metric: str, components: list[str], label: str) -> Figure:
+def _spectra(source: Source, quantity: str, metric: str, components: list[str], label: str) -> Figure:
     titles = [f"{label}\n{COMPONENTS[component]}" for component in components]
-    figure, grid = grid_of(results, components, titles)
-    rows = published_readings(results, quantity, metric)
-    for (row, column), axes in np.ndenumerate(grid):
-        chosen = rows[(rows.component == components[row]) & (rows["size"] == results.sizes[column])]
-        for method in results.methods:
-            mean_line(axes, chosen[chosen.method == method], "layer", look(results.methods, method))
+    figure, grid = grid_of(source, components, titles)
+    readings = [(quantity, component, metric) for component in components]
+    draw_readings(source, source.labelled(), grid, readings)
+    for axes in grid.flat:
         if metric == "condition_number":
             log_axis(axes)
     return figure
 
 
-def per_weights(results: Results) -> Figure:
+def per_weights(source: Source) -> Figure:
     """Proportional effective rank of the weights, as published."""
-    return _spectra(results, "weights", "per", ["w2", "ov_authors"], "PER")
+    return _spectra(source, "weights", "per", ["w2", "ov_authors"], "PER")
 
 
-def cn_weights(results: Results) -> Figure:
+def cn_weights(source: Source) -> Figure:
     """Condition number of the weights, as published."""
-    return _spectra(results, "weights", "condition_number", ["w2", "ov_authors"], "condition number")
+    return _spectra(source, "weights", "condition_number", ["w2", "ov_authors"], "condition number")
 
 
-def per_updates(results: Results) -> Figure:
+def per_updates(source: Source) -> Figure:
     """Proportional effective rank of the updates, as published, with the adapters' ceiling r / min(m, n)."""
-    figure = _spectra(results, "updates", "per", ["w2", "v", "o"], "PER")
-    for column, size in enumerate(results.sizes):
+    figure = _spectra(source, "updates", "per", ["w2", "v", "o"], "PER")
+    for column, size in enumerate(source.sizes):
         for row, component in enumerate(["w2", "v", "o"]):
-            for ceiling in _ceilings(results, size, component):
-                axes = figure.axes[row * len(results.sizes) + column]
+            for ceiling in _ceilings(source, size, component):
+                axes = figure.axes[row * len(source.sizes) + column]
                 axes.axhline(ceiling, label="ceiling r/min(m, n)", **CEILING)
     return figure
 
 
-def _ceilings(results: Results, size: str, component: str) -> set[float]:
-    """r / min(m, n) of ``component`` for each rank that the study trains at ``size``, or that the paper did."""
-    cells = [cell for cell in results.cells.values() if cell.size_name == size]
-    released = {published_ceiling(size, component)} if results.published != "off" and size in WIDTHS else set()
-    return released | {rank_ceiling(cell, component) for cell in cells if TARGETS[component] in cell.method.targets}
+def _ceilings(source: Source, size: str, component: str) -> list[float]:
+    """r / min(m, n) of ``component`` for each rank that trains it at ``size``, in order."""
+    cells = [cell for cell in source.cells.values() if cell.size_name == size]
+    return sorted({rank_ceiling(cell, component) for cell in cells if TARGETS[component] in cell.method.targets})
 
 
-def cn_updates(results: Results) -> Figure:
+def cn_updates(source: Source) -> Figure:
     """Condition number of the updates, as published: for adapters the smallest singular value is round-off."""
-    return _spectra(results, "updates", "condition_number", ["w2", "v", "o"], "condition number")
+    return _spectra(source, "updates", "condition_number", ["w2", "v", "o"], "condition number")
 
 
-def first_last_layers(results: Results) -> Figure:
+def first_last_layers(source: Source) -> Figure:
     """PER of W2 in the first and the last half of the layers."""
-    figure, grid = grid_of(results, ["first", "last"], ["PER of W2\nfirst half", "PER of W2\nlast half"])
-    rows = published_readings(results, "weights", "per")
-    rows = rows[(rows.component == "w2") & (rows.layer >= 0)]  # the released readings are means over layers
+    figure, grid = grid_of(source, ["first", "last"], ["PER of W2\nfirst half", "PER of W2\nlast half"])
+    rows = select(source.labelled(), "weights", "per")
+    rows = rows[(rows.component == "w2") & (rows.layer >= 0)]  # the published readings are means over layers
     for (row, column), axes in np.ndenumerate(grid):
-        own = rows[rows["size"] == results.sizes[column]]
-        half = own[(own.layer >= (own.layer.max() + 1) // 2) == bool(row)]
-        for method in results.methods:
-            mean_line(axes, half[half.method == method], "layer", look(results.methods, method))
+        size = rows[rows["size"] == source.sizes[column]]
+        draw_methods(source, size[(size.layer >= (size.layer.max() + 1) // 2) == bool(row)], axes)
     return figure
 
 
-def adapter_pattern(results: Results) -> Figure:
-    """PER of the adapters as a share of its ceiling, cycle by cycle, beside the released curve of the nearest size."""
+def adapter_pattern(source: Source) -> Figure:
+    """PER of the adapters as a share of its ceiling, cycle by cycle, beside the published curve of the nearest size."""
     components = {"v": "V", "o": "O", "w2": "SwiGLU W2"}
-    figure, grid = grid_of(results, list(components), [f"PER over its ceiling\n{name}" for name in components.values()])
-    own, released = adapter_shares(results), adapter_per()
+    figure, grid = grid_of(source, list(components), [f"PER over its ceiling\n{name}" for name in components.values()])
+    shares = adapter_shares(source).rename(columns={"cycle": "step", "share": "value"})
+    ours, published = shares[~shares.method.isin(LABELS.values())], published_shares()
     for (row, column), axes in np.ndenumerate(grid):
-        size, component = results.sizes[column], list(components)[row]
+        size, component = source.sizes[column], list(components)[row]
         axes.axhline(1.0, **CEILING)
-        here = own[(own["size"] == size) & (own.component == component)]
-        for method in here.method.unique():
-            mean_line(
-                axes,
-                here[here.method == method].rename(columns={"cycle": "step", "share": "value"}),
-                "seed",
-                look(results.methods, method),
-            )
+        here = ours[(ours["size"] == size) & (ours.component == component)]
+        draw_methods(source, here, axes, "seed")
         near = here.near.iloc[0] if len(here) else size
-        curve = released[(released["size"] == near) & (released.component == component)]
-        axes.plot(curve.cycle, curve.share, **{**PUBLISHED[NAMES["relora"]], "label": NAMES["relora"]})
+        curve = published[(published["size"] == near) & (published.component == component)]
+        axes.plot(curve.cycle, curve.share, **{**PUBLISHED[LABELS["relora"]], "label": LABELS["relora"]})
         if row == len(components) - 1:
             axes.set_xlabel("cycle")
     return figure
 
 
-def update_rank(results: Results) -> Figure:
+def update_rank(source: Source) -> Figure:
     """Effective rank of what the effective W2 moved, over one cycle and since the start, beside what resets allow."""
     readings = [("cycle_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
-    figure, grid = by_step(results, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
-    for column, size in enumerate(results.sizes):
-        for cell in results.cells.values():
-            if cell.size_name == size and cell.method.reset_period and _moves_by_adapters_alone(cell.method):
+    figure, grid = by_step(source, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
+    for column, size in enumerate(source.sizes):
+        for cell in source.cells.values():
+            if not isinstance(cell, Cell) or cell.size_name != size:
+                continue
+            if cell.method.reset_period and _moves_by_adapters_alone(cell.method):
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
                 ceiling = np.minimum((so_far + 1) * cell.method.rank, full_rank(cell, "w2"))
@@ -121,58 +112,58 @@ def _moves_by_adapters_alone(method: Method) -> bool:
     return TARGETS["w2"] in method.targets and not method.full_rank_steps
 
 
-def cycle_overlap(results: Results) -> Figure:
+def cycle_overlap(source: Source) -> Figure:
     """Overlap of the leading directions of W2's update in one cycle with the cycle before: 1 the same, 0 none."""
     readings = [("cycle_update", "w2", "overlap_left"), ("cycle_update", "w2", "overlap_right")]
-    figure, grid = by_step(results, readings, ["overlap of outputs", "overlap of inputs"])
+    figure, grid = by_step(source, readings, ["overlap of outputs", "overlap of inputs"])
     for axes in grid.flat:
         axes.set_ylim(0, 1)
     return figure
 
 
-def cka(results: Results) -> Figure:
+def cka(source: Source) -> Figure:
     """Linear CKA of each checkpoint's layer outputs with the last checkpoint's, and their mean cosine (anisotropy)."""
     readings = [
         ("hidden_states", "layer_output", "cka_with_last"),
         ("hidden_states", "layer_output", "mean_cosine"),
     ]
-    return by_step(results, readings, ["CKA with the last", "mean cosine"])[0]
+    return by_step(source, readings, ["CKA with the last", "mean cosine"])[0]
 
 
-def merges(results: Results) -> Figure:
+def merges(source: Source) -> Figure:
     """Jump of the held-out loss at a merge, and the share of the adapters' update that it loses."""
     readings = [("merge", "model", "loss_jump"), ("merge", "model", "update_lost")]
-    return by_step(results, readings, ["loss jump\n(nats/token)", "share of the\nupdate lost"])[0]
+    return by_step(source, readings, ["loss jump\n(nats/token)", "share of the\nupdate lost"])[0]
 
 
-def gradients(results: Results) -> Figure:
+def gradients(source: Source) -> Figure:
     """PER of the gradients with respect to the effective weights: every method on one batch, at the same steps."""
     readings = [("gradients", component, "per") for component in ("w2", "v", "o")]
-    return by_step(results, readings, [f"PER of gradients\n{COMPONENTS[component]}" for _, component, _ in readings])[0]
+    return by_step(source, readings, [f"PER of gradients\n{COMPONENTS[component]}" for _, component, _ in readings])[0]
 
 
-def gradient_conditions(results: Results) -> Figure:
+def gradient_conditions(source: Source) -> Figure:
     """Condition number of the same gradients."""
     readings = [("gradients", component, "condition_number") for component in ("w2", "v", "o")]
     titles = [f"condition number\n{COMPONENTS[component]}" for _, component, _ in readings]
-    figure, grid = by_step(results, readings, titles)
+    figure, grid = by_step(source, readings, titles)
     for axes in grid.flat:
         log_axis(axes)
     return figure
 
 
-def ov_circuits(results: Results) -> Figure:
+def ov_circuits(source: Source) -> Figure:
     """The authors' OV beside the field's OV circuit, W_O W_V of each head, in the effective weights."""
     readings = [("ov_authors", "per"), ("ov_circuit", "per_of_rank"), ("ov_circuit", "condition_number")]
     titles = ["PER\nOV (authors')", "PER over rank\nOV circuit", "condition number\nOV circuit"]
-    figure, grid = by_step(results, [("effective_weights", *reading) for reading in readings], titles)
+    figure, grid = by_step(source, [("effective_weights", *reading) for reading in readings], titles)
     for axes in grid[2]:
         log_axis(axes)
     return figure
 
 
-def sparsity(results: Results) -> Figure:
+def sparsity(source: Source) -> Figure:
     """Gini and Hoyer of the entries of the effective W2, and its Frobenius norm."""
     metrics = ["gini", "hoyer", "frobenius_norm"]
     readings = [("effective_weights", "w2", metric) for metric in metrics]
-    return by_step(results, readings, ["Gini of W2", "Hoyer of W2", "norm of W2"])[0]
+    return by_step(source, readings, ["Gini of W2", "Hoyer of W2", "norm of W2"])[0]

@@ -1,19 +1,34 @@
 """The steps of a training log around its resets, set against the steps before."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pandas as pd
 
 MEASURED = ["loss", "gradient_norm", "update_norm"]
 
 
-def over_full_rank(log: pd.DataFrame, baseline: str | None) -> pd.DataFrame:
-    """``log`` with its losses over those of method ``baseline`` at the same size and seed, which saw the same batches.
+@dataclass(frozen=True)
+class AroundResets:
+    """The log around resets, and what it is set against.
+
+    ``rows`` has size, method, step (after the reset), reset_step, loss (a difference) and, where the log has norms,
+    update_norm (a ratio). ``before`` is the number of steps whose mean is the reference. ``over_full_rank`` says
+    whether full rank's loss on the same batch is taken off first.
+    """
+
+    rows: pd.DataFrame
+    before: int
+    over_full_rank: bool
+
+
+def over_full_rank(log: pd.DataFrame, full_rank: str | None) -> pd.DataFrame:
+    """``log`` with each loss over that of method ``full_rank`` of equal size and seed, which saw the same batches.
 
     What is common to a batch cancels, and with it most of the noise. Cells without such a partner keep their losses.
     """
     keys = ["size", "seed", "step"]
-    full = log[log.method == baseline][[*keys, "loss"]].rename(columns={"loss": "of_full"})
+    full = log[log.method == full_rank][[*keys, "loss"]].rename(columns={"loss": "of_full"})
     both = log.merge(full, on=keys, how="left")
     return both.assign(loss=both.loss - both.of_full.fillna(0.0)).drop(columns="of_full")
 

@@ -1,17 +1,14 @@
 """Is one method better than another on the same minimal pairs? The published test, and the tests for paired answers."""
 
-import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint, proportions_ztest
+from statsmodels.stats.proportion import proportions_ztest
 
-from .published import BLIMP_PAIRS, released_paradigms
-from .shapes import STEPS
-
-LEVEL = 0.05
-RESAMPLES = 2000
+from .intervals import LEVEL, mean_interval
+from .published import BLIMP_PAIRS, published_paradigms
+from .published_recipe import STEPS
 
 
 def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
@@ -28,7 +25,7 @@ def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
     z, p = _two_proportions(right.better.sum(), right.other.sum(), len(right))
     by_paradigm = right.groupby("UID")
     differences = (by_paradigm.better.mean() - by_paradigm.other.mean()).to_numpy()
-    low, high = _interval_over_paradigms(differences)
+    low, high = map(float, mean_interval(differences))
     significant = multipletests([_mcnemar(group) for _, group in by_paradigm], alpha=LEVEL, method="holm")[0]
     return {
         "difference": right.better.mean() - right.other.mean(),
@@ -43,37 +40,17 @@ def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
 
 
 def published_test(size: str) -> dict[str, float]:
-    """The published test on the released accuracies of ``size`` at the last step, like :func:`compare`.
+    """The published test on the published accuracies of ``size`` at the last step, like :func:`compare`.
 
-    Which pairs were right was not released, so there is no paired test.
+    The authors did not release which pairs were right, so there is no paired test.
     """
-    rows = released_paradigms()
+    rows = published_paradigms()
     rows = rows[(rows["size"] == size) & (rows.step == STEPS)]
     by_paradigm = rows.pivot(index="paradigm", columns="method", values="accuracy")
     full, relora = by_paradigm.full.mean(), by_paradigm.relora.mean()
     z, p = _two_proportions(round(full * BLIMP_PAIRS), round(relora * BLIMP_PAIRS), BLIMP_PAIRS)
-    low, high = _interval_over_paradigms((by_paradigm.full - by_paradigm.relora).to_numpy())
+    low, high = map(float, mean_interval((by_paradigm.full - by_paradigm.relora).to_numpy()))
     return {"difference": full - relora, "difference_low": low, "difference_high": high, "z": z, "p": p}
-
-
-def accuracy_interval(right: pd.Series, count: int) -> tuple[pd.Series, pd.Series]:
-    """Wilson's 95 % interval of shares ``right`` of ``count`` (Wilson 1927)."""
-    low, high = proportion_confint(right, count, alpha=LEVEL, method="wilson")
-    return low, high
-
-
-def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
-    """95 % bootstrap interval, over the texts of each domain, of the macro average of token perplexity.
-
-    ``texts`` has domain, tokens and nats, a row a text, as evaluate.perplexity.score_texts writes it.
-    """
-    random, means = np.random.default_rng(0), []
-    for _, own in texts[np.isfinite(texts.nats)].groupby("domain"):
-        drawn = random.integers(len(own), size=(RESAMPLES, len(own)))
-        nats, tokens = own.nats.to_numpy()[drawn].sum(1), own.tokens.to_numpy()[drawn].sum(1)
-        means.append(np.exp(nats / tokens))
-    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
-    return float(low), float(high)
 
 
 def _two_proportions(better: int, other: int, count: int) -> tuple[float, float]:
@@ -90,10 +67,3 @@ def chance_p(right: int, count: int) -> float:
 def _mcnemar(right: pd.DataFrame) -> float:
     table = pd.crosstab(right.better, right.other).reindex(index=[False, True], columns=[False, True], fill_value=0)
     return float(mcnemar(table, exact=True).pvalue)
-
-
-def _interval_over_paradigms(differences: np.ndarray) -> tuple[float, float]:
-    if np.ptp(differences) == 0:
-        return float(differences[0]), float(differences[0])
-    found = bootstrap((differences,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0), method="percentile")
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)

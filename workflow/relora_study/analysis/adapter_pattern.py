@@ -1,42 +1,51 @@
 """Do adapters grow from cycle to cycle, as the published ones do, or start again?"""
 
+from functools import cache
+
 import pandas as pd
 
-from ..config import Cell
-from .load import Results, published_readings, rank_ceiling
-from .published import adapter_per
-from .shapes import RANK, WIDTHS
+from .published import Published
+from .published_recipe import LABELS, RANK, WIDTHS
+from .source import Source, Trained, rank_ceiling, select
 
 COLUMNS = ["cell", "method", "published_size", "cycles", "distance", "correlation", "first", "published_first"]
 COLUMNS += ["growth", "published_growth"]
+SHARES = ["cell", "size", "method", "seed", "near", "component", "cycle", "share"]
 
 
-def nearest_size(cell: Cell) -> str:
+def nearest_size(cell: Trained) -> str:
     """The paper's size whose rank is nearest to the cell's, as a share of the width."""
     share = cell.method.rank / cell.size.d_model
     return min(WIDTHS, key=lambda size: abs(RANK / WIDTHS[size] - share))
 
 
-def adapter_shares(results: Results) -> pd.DataFrame:
+def adapter_shares(source: Source) -> pd.DataFrame:
     """PER of the adapters over r / min(m, n), a row a cell, component and cycle, as the paper reads it.
 
     Columns cell, size, method, seed, near (the published size to compare with), component, cycle, share.
     """
-    columns = ["cell", "size", "method", "seed", "near", "component", "cycle", "share"]
-    parts = [pd.DataFrame(columns=columns)]
-    rows = published_readings(results, "updates", "per")
-    for name, cell in results.cells.items():
+    parts = [pd.DataFrame(columns=SHARES)]
+    rows = select(source.labelled(), "updates", "per")
+    by_cell = dict(list(rows[rows.step > 0].groupby("cell")))
+    for name, cell in source.cells.items():
         period = cell.method.reset_period
-        own = rows[(rows.cell == name) & (rows.step > 0)]
-        if not cell.method.rank or not period or (own := own[own.step % period == 0]).empty:
+        if not cell.method.rank or not period or name not in by_cell:
             continue
-        own = own.groupby(["cell", "size", "method", "seed", "component", "step"]).value.mean().reset_index()
-        ceiling = own.component.map(lambda component, cell=cell: rank_ceiling(cell, component))
-        parts.append(own.assign(near=nearest_size(cell), cycle=own.step // period, share=own.value / ceiling)[columns])
+        per = by_cell[name][by_cell[name].step % period == 0]
+        per = per.groupby(["cell", "size", "method", "seed", "component", "step"]).value.mean().reset_index()
+        ceiling = per.component.map(lambda component, cell=cell: rank_ceiling(cell, component))
+        parts.append(per.assign(near=nearest_size(cell), cycle=per.step // period, share=per.value / ceiling)[SHARES])
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
-def adapter_pattern(results: Results) -> pd.DataFrame:
+@cache
+def published_shares() -> pd.DataFrame:
+    """The shares of the published adapters: columns size, component, cycle, share."""
+    shares = adapter_shares(Published())
+    return shares[shares.method == LABELS["relora"]][["size", "component", "cycle", "share"]]
+
+
+def adapter_pattern(source: Source) -> pd.DataFrame:
     """How far each cell's adapters are from the published ones.
 
     ``distance`` is the root mean square, over V, O, W2 and the cycles that both have, of the difference between the
@@ -44,25 +53,26 @@ def adapter_pattern(results: Results) -> pd.DataFrame:
     that in the first. ``correlation`` is Pearson's, over those cycles, averaged over V, O and W2: the shape without the
     level. ``first`` and ``published_first`` are the mean shares of the first cycle.
     """
-    both = adapter_shares(results).merge(
-        adapter_per(),
+    both = adapter_shares(source).merge(
+        published_shares(),
         left_on=["near", "component", "cycle"],
         right_on=["size", "component", "cycle"],
         suffixes=("", "_published"),
     )
     rows = []
-    for (cell, method, near), own in both.groupby(["cell", "method", "near"], sort=False):
-        v = own[own.component == "v"].sort_values("cycle")
+    for (cell, method, near), shares in both.groupby(["cell", "method", "near"], sort=False):
+        v = shares[shares.component == "v"].sort_values("cycle")
+        first = shares.cycle == shares.cycle.min()
         rows.append(
             {
                 "cell": cell,
                 "method": method,
                 "published_size": near,
                 "cycles": v.cycle.nunique(),
-                "distance": float((own.share - own.share_published).pow(2).mean() ** 0.5),
-                "correlation": _correlation(own),
-                "first": own.share[own.cycle == own.cycle.min()].mean(),
-                "published_first": own.share_published[own.cycle == own.cycle.min()].mean(),
+                "distance": float((shares.share - shares.share_published).pow(2).mean() ** 0.5),
+                "correlation": _correlation(shares),
+                "first": shares.share[first].mean(),
+                "published_first": shares.share_published[first].mean(),
                 "growth": _growth(v.share),
                 "published_growth": _growth(v.share_published),
             }
@@ -75,7 +85,7 @@ def _growth(shares: pd.Series) -> float:
     return float(shares.iloc[-1] / shares.iloc[0]) if len(shares) else float("nan")
 
 
-def _correlation(own: pd.DataFrame) -> float:
+def _correlation(shares: pd.DataFrame) -> float:
     """Mean over components of Pearson's correlation over cycles; NaN where a curve is level throughout."""
-    varied = [part for _, part in own.groupby("component") if part.share.nunique() > 1]
+    varied = [part for _, part in shares.groupby("component") if part.share.nunique() > 1]
     return float(pd.Series([part.share.corr(part.share_published) for part in varied], dtype=float).mean())

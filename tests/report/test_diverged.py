@@ -1,0 +1,77 @@
+"""A cell that diverged is marked wherever it appears, and all figures, tables and the paper are made."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from relora_study.analysis.results import open_runs
+from relora_study.config import Report
+from relora_study.files import read_yaml, write_json
+from relora_study.report.figures import FIGURES
+from relora_study.report.landing import page
+from relora_study.report.paper import values
+from relora_study.report.sentences import diverged_cells
+from relora_study.report.style import finish
+from relora_study.report.tables import TABLES, mark, write_table
+
+CELL = "small-relora-s42"
+
+
+@pytest.fixture
+def diverged(results):
+    """The study with one cell that diverged at step 243: its log ends there, its readings at step 240."""
+    folder = results.folder / CELL
+    log = pd.read_csv(folder / "log.csv").query("step <= 243")
+    log.loc[log.step == 243, "loss"] = np.inf
+    log.loc[log.step == 243, "update_norm"] = np.nan
+    log.to_csv(folder / "log.csv", index=False)
+    for name in ("evaluation.csv", "dynamics.csv", "timing.csv"):
+        pd.read_csv(folder / name).query("step <= 240").to_csv(folder / name, index=False)
+    write_json(folder / "manifest.json", read_yaml(folder / "manifest.json") | {"diverged_at": 243})
+    return open_runs(results.folder.parent)
+
+
+def test_the_manifest_says_what_diverged(diverged):
+    assert diverged.diverged == {CELL: 243}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_is_made_and_marks_the_cell(diverged, tmp_path, name):
+    write_table(mark(TABLES[name](diverged), diverged.diverged), tmp_path / name)
+    rows = pd.read_csv(tmp_path / f"{name}.csv")
+    if name == "hyperparameters":
+        marked = rows.set_index("setting").loc["diverged_at"]
+        assert marked[CELL] == "243" and marked.drop(CELL).isna().all()
+    else:
+        assert (rows[rows.cell == CELL].diverged_at == 243).all() and rows[rows.cell != CELL].diverged_at.isna().all()
+    for ending in ("md", "tex"):
+        assert "diverged" in (tmp_path / f"{name}.{ending}").read_text()
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_made_and_marks_the_method(diverged, tmp_path, name):
+    figure = FIGURES[name](diverged)
+    finish(figure, tmp_path / name, diverged_cells(diverged))
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert "ReLoRA †" in labels and "ReLoRA as released" in labels
+    assert "small, ReLoRA, seed 42, at step 243" in figure.get_supxlabel().replace("\n", " ")
+    pyplot.close(figure)
+
+
+def test_the_paper_and_the_first_page_count_it_and_compare_it_with_nothing(diverged):
+    found = values(diverged, Report(title="", published="off"))
+    json.dumps(found, allow_nan=False)
+    said = " ".join(found["abstract"])
+    assert "1 of 6 cells diverged: small, ReLoRA, seed 42, at step 243." in said and "3 comparisons" in said
+    assert not any(text.startswith("small, ReLoRA:") for text in found["results"])
+    assert "diverged at step" in found["final"][0] and any("ReLoRA †" in name for name in found["audit"][0])
+    assert "1 of 6 cells diverged" in page(diverged)
+
+
+def test_a_study_without_such_a_cell_keeps_its_tables(results):
+    for make in TABLES.values():
+        table = make(results)
+        assert mark(table, results.diverged) is table

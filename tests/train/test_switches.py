@@ -1,0 +1,212 @@
+"""Switches in which implementations of ReLoRA differ, each against NumPy on the numbers before and after."""
+
+import hashlib
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from relora_study.dynamics.merges import merge_effects
+from relora_study.errors import UserError
+from relora_study.model.build import build_model
+from relora_study.model.checkpoints import list_checkpoints, load_model, read_metadata
+from relora_study.model.relora import adapters, effective_state
+from relora_study.schedule import learning_rate_ratio
+from relora_study.train.loop import mean_loss, take_step, train
+from relora_study.train.resets import reset
+from relora_study.train.run import end_adapters, start
+from relora_study.train.state import fingerprint
+
+CPU = torch.device("cpu")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def batch_of(step):
+    return torch.randint(300, (4, 17), generator=torch.Generator().manual_seed(step))
+
+
+def trained(cell, steps: int = 3):
+    run = start(cell, CPU)
+    for step in range(1, steps + 1):
+        take_step(run, batch_of(step), step)
+    return run
+
+
+def factors(run) -> list[torch.Tensor]:
+    return [factor for layer in adapters(run.model).values() for factor in (layer.A, layer.B)]
+
+
+def moments(run, parameter) -> list[np.ndarray]:
+    return [run.optimizer.state[parameter][name].numpy().copy() for name in MOMENTS]
+
+
+@pytest.mark.parametrize("kind", ["random", "magnitude"])
+def test_a_shared_mask_keeps_both_moments_of_an_entry_or_neither(make_cell, kind):
+    method = {"moment_reset": kind, "moment_reset_fraction": 0.75}
+    run = trained(make_cell("relora", moment_mask="shared", **method))
+    before = [moments(run, factor) for factor in factors(run)]
+    reset(run.model, run.optimizer, run.cell.method, seed=3)
+    for factor, (first, second) in zip(factors(run), before, strict=True):
+        kept = [new != 0 for new in moments(run, factor)]
+        assert ((kept[0] == kept[1]) | (first == 0) | (second == 0)).all()
+        if kind == "magnitude":
+            largest = np.argsort(np.abs(first), axis=None, kind="stable")[round(0.75 * first.size) :]
+            for old, new in zip((first, second), moments(run, factor), strict=True):
+                expected = np.zeros(old.size)
+                expected[largest] = old.flat[largest]
+                np.testing.assert_array_equal(new, expected.reshape(old.shape))
+
+
+def test_independent_masks_differ(make_cell):
+    run = trained(make_cell("relora", moment_reset="random", moment_reset_fraction=0.5))
+    reset(run.model, run.optimizer, run.cell.method, seed=3)
+    kept = [np.concatenate([moments(run, factor)[i].ravel() != 0 for factor in factors(run)]) for i in (0, 1)]
+    assert 0.4 < (kept[0] != kept[1]).mean() < 0.6
+
+
+@pytest.mark.parametrize("scope", ["adapters", "all"])
+def test_the_scope_says_whose_moments_are_pruned(make_cell, scope):
+    run = trained(make_cell("relora", moment_scope=scope, moment_reset="full", restart="none"))
+    own = {id(factor) for factor in factors(run)}
+    before = {id(p): moments(run, p) for p in run.model.parameters() if p.requires_grad}
+    reset(run.model, run.optimizer, run.cell.method, seed=3)
+    others = 0
+    for parameter in run.model.parameters():
+        if parameter.requires_grad:
+            pruned = scope == "all" or id(parameter) in own
+            for old, new in zip(before[id(parameter)], moments(run, parameter), strict=True):
+                np.testing.assert_array_equal(new, np.zeros_like(old) if pruned else old)
+            others += id(parameter) not in own and bool(before[id(parameter)][0].any())
+    assert others > 2, "embeddings, norms and head have moments to lose"
+
+
+def test_a_scale_set_to_zero_leaves_the_adapters_dead_ever_after(make_cell, tmp_path):
+    switches = {"trainable_scale": True, "moment_reset": "full", "dropout": 0.0}
+    train(make_cell("relora", scale_reset="zero", **switches), CPU, batch_of, tmp_path / "dead")
+    train(make_cell("relora", **switches), CPU, batch_of, tmp_path / "alive")
+    dead, alive = (pd.read_csv(tmp_path / name / "log.csv", index_col="step") for name in ("dead", "alive"))
+    assert (dead.adapter_gradient_norm[10:] == 0).all() and (dead.adapter_gradient_norm[:8] > 0).all()
+    assert (alive.adapter_gradient_norm[10:] > 0).all()
+    weights = [load_model(tmp_path / f"dead/checkpoints/step-{step:06d}").state_dict() for step in (11, 16, 24)]
+    name = "model.layers.1.mlp.up_proj.weight"
+    np.testing.assert_array_equal(weights[0][name].numpy(), weights[2][name].numpy())
+    assert not np.array_equal(*(state["lm_head.weight"].numpy() for state in weights[::2]))
+
+
+def test_a_scale_that_does_not_train_cannot_be_set_to_zero(make_cell):
+    with pytest.raises(UserError, match="scale_reset zero needs trainable_scale"):
+        make_cell("relora", scale_reset="zero")
+
+
+@pytest.mark.parametrize("restart", ["redraw", "none"])
+def test_without_a_merge_the_weight_stays_and_a_restart_drops_the_update(make_cell, restart):
+    run = trained(make_cell("relora", merge="none", restart=restart, dropout=0.0))
+    layers = adapters(run.model)
+    parts = {name: [x.detach().numpy().copy() for x in (y.weight, y.B, y.A)] for name, y in layers.items()}
+    loss = mean_loss(run, batch_of(0)).item()
+    plain = build_model(run.cell.size, run.cell.model, run.cell.seed).eval()
+    plain.load_state_dict(effective_state(run.model))
+    pairs = {name: (layer.A.detach().clone(), layer.B.detach().clone()) for name, layer in layers.items()}
+    found = merge_effects(plain, pairs, run.cell.method, batch_of(0))
+    reset(run.model, run.optimizer, run.cell.method, seed=3)
+    for name, (weight, up, down) in parts.items():
+        np.testing.assert_array_equal(layers[name].weight.detach().numpy(), weight)
+        expected = weight if restart == "redraw" else weight + 2.0 * up @ down
+        np.testing.assert_allclose(effective_state(run.model)[f"{name}.weight"].numpy(), expected, rtol=1e-4, atol=1e-6)
+    assert found["update_lost"] == pytest.approx(1.0 if restart == "redraw" else 0.0)
+    assert found["loss_before"] == pytest.approx(loss, rel=1e-5)
+    assert found["loss_after"] == pytest.approx(mean_loss(run, batch_of(0)).item(), rel=1e-5)
+
+
+def test_an_orthogonal_restart_shares_no_direction_with_any_earlier_cycle(make_cell):
+    cell = make_cell("relora", restart="orthogonal", dropout=0.0)
+    run, seen = start(cell, CPU), {}
+    for cycle in range(5):  # 4 + 5 * 4 directions: the narrowest layers have 24
+        for step in (1, 2, 3):
+            take_step(run, batch_of(10 * cycle + step), 5)
+        for name, layer in adapters(run.model).items():
+            seen.setdefault(name, []).append(layer.A.detach().double().numpy().copy())
+        reset(run.model, run.optimizer, cell.method, seed=cycle)
+        for name, layer in adapters(run.model).items():
+            down = layer.A.detach().double().numpy()
+            cosines = down @ np.concatenate(seen[name]).T
+            cosines /= np.linalg.norm(down, axis=1)[:, None] * np.linalg.norm(np.concatenate(seen[name]), axis=1)
+            assert np.abs(cosines).max() < 1e-4, (cycle, name)
+            sizes = np.linalg.norm(down, axis=1)
+            assert (sizes > 0.3).all() and (sizes < 1.0).all(), "as large as a draw that is not projected"
+    reset(run.model, run.optimizer, cell.method, seed=9)  # all 24 are used: a new round
+    assert all(np.isfinite(layer.A.detach().numpy()).all() for layer in adapters(run.model).values())
+
+
+def killed(step, stop):
+    if step == stop:
+        raise KeyboardInterrupt
+    return batch_of(step)
+
+
+@pytest.mark.parametrize("stop", [6, 14, 19])
+@pytest.mark.parametrize("switches", [{"restart": "orthogonal"}, {"full_rank_from": 13}])
+def test_a_killed_run_ends_as_one_never_stopped(make_cell, tmp_path, switches, stop):
+    cell = make_cell("relora", **switches)
+    train(cell, CPU, batch_of, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(cell, CPU, lambda step: killed(step, stop), tmp_path / "cut")
+    train(cell, CPU, batch_of, tmp_path / "cut")
+    for file in ("log.csv", "checkpoints/step-000024/model.safetensors", "checkpoints/step-000016/model.safetensors"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes()
+
+
+def test_the_last_phase_trains_whole_weights_from_the_folded_ones(make_cell, tmp_path):
+    cell = make_cell("relora", full_rank_from=13)
+    train(cell, CPU, batch_of, tmp_path)
+    log = pd.read_csv(tmp_path / "log.csv", index_col="step")
+    assert log.adapter_gradient_norm.notna().tolist() == [True] * 13 + [False] * 11
+    assert log.index[log.reset == 1].tolist() == [9], "none follows in the last phase"
+    scales = {step: read_metadata(path).scale for step, path in list_checkpoints(tmp_path).items()}
+    assert [step for step, scale in scales.items() if scale is None] == [16, 19, 24]
+
+
+def test_the_first_step_of_the_last_phase_is_adams_first_step(make_cell):
+    run = trained(make_cell("relora", full_rank_from=13, adapters_only=True, dropout=0.0))
+    folded = {name: tensor.numpy().copy() for name, tensor in effective_state(run.model).items()}
+    end_adapters(run)
+    assert not adapters(run.model) and all(parameter.requires_grad for parameter in run.model.parameters())
+    for name, tensor in run.model.state_dict().items():
+        np.testing.assert_array_equal(tensor.numpy(), folded[name])
+    take_step(run, batch_of(4), 4)
+    rate = 3e-3 * learning_rate_ratio(run.cell.method, 3)
+    for name, parameter in run.model.named_parameters():
+        gradient, before = parameter.grad.double().numpy(), folded[name].astype(np.float64)
+        expected = before * (1 - rate * 0.01) - rate * gradient / (np.abs(gradient) + 1e-8)
+        np.testing.assert_allclose(parameter.detach().numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_what_goes_on_training_keeps_its_moments(make_cell):
+    run = trained(make_cell("relora", full_rank_from=13))
+    before = moments(run, run.model.lm_head.weight)
+    end_adapters(run)
+    for old, new in zip(before, moments(run, run.model.lm_head.weight), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not run.optimizer.state.get(run.model.model.layers[0].mlp.up_proj.weight)
+
+
+CHANGED = {"full_rank_from": 13, "moment_mask": "shared", "moment_scope": "all"}
+
+
+def test_at_their_defaults_the_switches_leave_a_runs_fingerprint_as_it_was(make_cell):
+    cell = make_cell("relora")
+    text = cell.model_dump_json()
+    assert not [key for key in [*CHANGED, "scale_reset", "divergence"] if f'"{key}"' in text]
+    for key in ["state_every", "time_limit", "device", "processes", "nodes", "compile", "release_memory"]:
+        text, count = re.subn(rf'"{key}":(null|true|false|"\w+"|\d+),?', "", text)
+        assert count == 1, key
+    text = text.replace(",}", "}")
+    assert fingerprint(cell, "data") == hashlib.sha256((text + "data").encode()).hexdigest()
+    others = [make_cell("relora", **{name: value}) for name, value in CHANGED.items()]
+    assert len({fingerprint(other, "data") for other in [cell, *others]}) == 4
+
+
+def test_what_a_cell_does_when_it_diverges_is_not_what_it_learns(make_cell):
+    recorded, stopped = (make_cell("relora", train={"divergence": what}) for what in ("record", "stop"))
+    assert fingerprint(recorded, "data") == fingerprint(stopped, "data")

@@ -1,0 +1,375 @@
+"""The audit: one table of measures, and for each difference between paper and released code what a source shows.
+
+A measure has a key, by which sentences and figures look it up; words for readers; the function that reads it; and
+verdicts, the first of which that holds is its outcome.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from . import evidence as read
+from .adapter_pattern import nearest_size
+from .evidence import Evidence, Reading
+from .published import Published
+from .results import Runs
+from .rounding import FORMATS
+
+COLUMNS = ["finding", "cell", "measure", "value", "published", "verdict"]
+PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]
+
+FLAT = 0.01  # of the second cycle's change: a curve that moves less in the first cycle is flat to the eye
+LOST = 1e-6  # share of an update: float32's rounding loses less
+LARGE_JUMP = 0.01  # nats a token of held-out loss at a merge that we call a jump
+ERRORS = 2  # standard errors above 0 that a mean jump needs: 95 % of a normal distribution
+RESTARTED = 0.5  # of the norm before: adapters that start again have a small fraction of it, those that go on all of it
+NEAR_FIRST = 0.5  # relative distance from the published share that still counts as low
+GROWTH = 1.5  # fold, from the first cycle to the last: noise between cycles stays below it
+ALIKE = 0.5  # correlation over cycles from which a shape follows another
+NEAR_LEVEL = 0.1  # of the ceiling: root mean square distance within which two levels are near
+SAME_READING = 0.1  # relative difference within which two readings agree
+ABOVE = 1.001  # of the ceiling: 1, and the rounding of the spectrum
+NOISE = 100  # fold: condition numbers of one matrix in two precisions agree to this but for round-off
+EPSILON = 10  # fold: bias correction alone gives about 3 (1 / (1 - 0.9) against the mean), a step over epsilon far more
+SMALL_JUMP = 0.1  # of the second reset's jump
+ON_CEILING = 0.95  # of the ceiling: a level spectrum gives 1, less rounding
+NEAR_RANDOM = 0.05  # relative distance from what a random product gives
+FAR = 1000  # fold: from here on a ratio is told without decimals
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An outcome: its key, the words for it (``{value}`` and ``{beside}`` are filled in), and when it holds."""
+
+    key: str
+    words: str
+    holds: Callable[[Reading], bool] = lambda reading: True
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One row of the audit; ``published`` gives the published model's value, where that has one."""
+
+    key: str
+    finding: str
+    label: str
+    read: Callable[[Evidence], Reading]
+    verdicts: tuple[Verdict, ...]
+    published: Callable[[Evidence], float] = lambda evidence: np.nan
+
+    def row(self, evidence: Evidence) -> dict[str, Any]:
+        """The measure of one model, with the keys of the measure and its outcome; "missing" where nothing was read."""
+        reading = self.read(evidence)
+        missing = Verdict("missing", "not measured")
+        verdict = missing if np.isnan(reading.value) else next(v for v in self.verdicts if v.holds(reading))
+        return {
+            "key": self.key,
+            "outcome": verdict.key,
+            "finding": self.finding,
+            "measure": self.label,
+            "value": reading.value,
+            "published": self.published(evidence),
+            "verdict": verdict.words.format(value=reading.value, beside=reading.beside),
+        }
+
+
+def _flat_where_published(evidence: Evidence) -> float:
+    return read.flat_start(read.evidence_of_published()[nearest_size(evidence.cell)]).value
+
+
+def _published(column: str) -> Callable[[Evidence], float]:
+    """The published value of a column of the adapters' pattern."""
+    return lambda evidence: float(evidence.pattern[f"published_{column}"])
+
+
+DEAD, MERGE, RESTART = "dead first cycle", "unscaled merge", "no restart"
+FLAT_START = "change of PER of W2 in cycle 1, over that in cycle 2"
+
+OF_RUNS = (
+    Measure(
+        "first_gradient",
+        DEAD,
+        "largest gradient norm of the adapters before the first reset",
+        read.first_gradient,
+        (
+            Verdict("dead", "dead: the adapters cannot learn before the first reset", lambda r: r.value == 0),
+            Verdict("alive", "alive"),
+        ),
+    ),
+    Measure(
+        "flat_start",
+        DEAD,
+        FLAT_START,
+        read.flat_start,
+        (
+            Verdict("flat", "flat, as the published curve is", lambda r: r.value < FLAT),
+            Verdict("moves", "moves, unlike the published curve"),
+        ),
+        published=_flat_where_published,
+    ),
+    Measure(
+        "update_lost",
+        MERGE,
+        "median share of the update that a merge drops",
+        read.merge_reading("update_lost"),
+        (
+            Verdict("kept", "nothing is lost", lambda r: r.value < LOST),
+            Verdict("lost", "{value:.0%} of each update is lost"),
+        ),
+    ),
+    Measure(
+        "loss_jump",
+        MERGE,
+        "median jump of the held-out loss at a merge (nats/token)",
+        read.merge_reading("loss_jump"),
+        (
+            Verdict("jumps", f"the loss jumps by more than {LARGE_JUMP}", lambda r: r.value > LARGE_JUMP),
+            Verdict("falls", f"the loss falls by more than {LARGE_JUMP}", lambda r: r.value < -LARGE_JUMP),
+            Verdict("level", "no jump"),
+        ),
+    ),
+    Measure(
+        "first_loss",
+        MERGE,
+        "jump of the training loss, over full rank's, in the first step after resets: the merge alone (nats/token)",
+        read.jump_after_resets(1, 1),
+        (
+            Verdict("jumps", "the merge raises the loss", lambda r: r.value > ERRORS * r.beside),
+            Verdict("level", "the merge does not raise the loss"),
+        ),
+    ),
+    Measure(
+        "spike",
+        MERGE,
+        "jump of the training loss, over full rank's, 2 to 4 steps after resets: the merge and Adam (nats/token)",
+        read.jump_after_resets(2, 4),
+        (
+            Verdict("spikes", "spikes, as the published loss does", lambda r: r.value > ERRORS * r.beside),
+            Verdict("level", "no spike, unlike the published loss"),
+        ),
+    ),
+    Measure(
+        "norm_after_reset",
+        RESTART,
+        "norm of W2's B A shortly after resets, over that before them",
+        read.after_over_before("frobenius_norm"),
+        (
+            Verdict("restarted", "started again", lambda r: r.value < RESTARTED),
+            Verdict("carried_on", "carried on"),
+        ),
+    ),
+    Measure(
+        "first_share",
+        RESTART,
+        "adapters' PER over its ceiling in the first cycle",
+        read.pattern_reading("first"),
+        (
+            Verdict("near", "as low as the published adapters", lambda r: abs(r.value / r.beside - 1) < NEAR_FIRST),
+            Verdict("other", "not as the published adapters"),
+        ),
+        published=_published("first"),
+    ),
+    Measure(
+        "growth",
+        RESTART,
+        "V's PER in the last common cycle, over that in the first",
+        read.pattern_reading("growth"),
+        (
+            Verdict("grows", "grows from cycle to cycle", lambda r: r.value > GROWTH),
+            Verdict("level", "level"),
+        ),
+        published=_published("growth"),
+    ),
+    Measure(
+        "correlation",
+        RESTART,
+        "correlation with the published PER over cycles",
+        read.pattern_reading("correlation"),
+        (
+            Verdict("follows", "follows the published shape", lambda r: r.value > ALIKE),
+            Verdict("other", "another shape"),
+        ),
+        published=lambda evidence: 1.0,
+    ),
+    Measure(
+        "distance",
+        RESTART,
+        "root mean square distance from the published PER over its ceiling",
+        read.pattern_reading("distance"),
+        (
+            Verdict("near", "near the published level", lambda r: r.value < NEAR_LEVEL),
+            Verdict("other", "another level"),
+        ),
+        published=lambda evidence: 0.0,
+    ),
+    Measure(
+        "reading_after_reset",
+        "readings after resets",
+        "PER of W2's B A shortly after resets, over that before",
+        read.after_over_before("per"),
+        (
+            Verdict("same", "the cycle's end reads the same", lambda r: abs(r.value - 1) < SAME_READING),
+            Verdict("other", "the cycle's end reads otherwise"),
+        ),
+    ),
+    Measure(
+        "largest_share",
+        "rank ceiling",
+        "largest PER of W2's B A, as a share of r / min(m, n)",
+        read.largest_share,
+        (
+            Verdict("bounded", "bounded by r / min(m, n), whatever is learnt", lambda r: r.value <= ABOVE),
+            Verdict("above", "above the bound"),
+        ),
+    ),
+    Measure(
+        "round_off",
+        "round-off",
+        "float32 condition number of W2's B A, over that of its r singular values",
+        read.round_off,
+        (
+            Verdict("round_off", "the reading is round-off", lambda r: r.value > NOISE),
+            Verdict("agree", "the readings agree"),
+        ),
+    ),
+    Measure(
+        "first_update",
+        "Adam's state",
+        "first update after resets, over the ten before, per unit of rate",
+        read.first_update,
+        (
+            Verdict(
+                "over_epsilon",
+                "far larger: where only the first moment survives, Adam divides by its epsilon",
+                lambda r: r.value > EPSILON,
+            ),
+            Verdict("bias", "larger: Adam's bias correction takes the new moments for old ones", lambda r: r.value > 1),
+            Verdict("no_larger", "no larger than before"),
+        ),
+    ),
+)
+
+
+def _growing() -> Iterator[Measure]:
+    """The published adapters' shares of their ceiling in the first and the last cycle."""
+    verdicts = (
+        Verdict("grows", "grows over cycles: not started again", lambda r: r.beside > GROWTH),
+        Verdict("level", "the same in each cycle: started again"),
+    )
+    for component, name in (("v", "V"), ("o", "O"), ("w2", "W2")):
+        for which, cycle in (("first", 0), ("last", -1)):
+            label = f"PER of {name}'s adapters over its ceiling, {which} cycle"
+            reading = read.growing_share(component, cycle)
+            yield Measure(f"{which}_share_{component}", RESTART, label, reading, verdicts)
+
+
+def _random_products() -> Iterator[Measure]:
+    """What rounding alone gives in each format."""
+    verdicts = (
+        Verdict("near", "{beside:#.4g} times away", lambda r: r.beside < FAR),
+        Verdict("far", "{beside:,.0f} times away"),
+    )
+    for name in FORMATS:
+        label = f"condition number of a random product of rank 16 in {name}"
+        yield Measure(f"random_{name}", "round-off", label, read.random_condition_number(name), verdicts)
+
+
+OF_PUBLISHED = (
+    Measure(
+        "flat_start",
+        DEAD,
+        FLAT_START,
+        read.flat_start,
+        (
+            Verdict("flat", "flat until the first reset", lambda r: r.value < FLAT),
+            Verdict("moves", "moves from the start"),
+        ),
+    ),
+    Measure(
+        "first_jump",
+        MERGE,
+        "largest loss of the 20 steps after the reset at 2,000, minus the mean before (nats/token)",
+        read.first_jump,
+        (
+            Verdict(
+                "level",
+                "no spike: the adapters had learnt nothing, so neither the merge nor Adam's step moves the loss",
+                lambda r: r.value < SMALL_JUMP * r.beside,
+            ),
+            Verdict("spikes", "a spike"),
+        ),
+    ),
+    Measure(
+        "later_jump",
+        MERGE,
+        "the least of these jumps at a later reset (nats/token)",
+        read.later_jump,
+        (
+            Verdict(
+                "spikes",
+                "a spike after every later reset: by the merge or by Adam's first steps",
+                lambda r: r.value > max(0.0, r.beside),
+            ),
+            Verdict("level", "no spike"),
+        ),
+    ),
+    *_growing(),
+    Measure(
+        "last_share",
+        "rank ceiling",
+        "PER of W2's B A over r / min(m, n), at step 20,000",
+        read.last_share,
+        (
+            Verdict("ceiling", "on the ceiling that its rank sets", lambda r: r.value > ON_CEILING),
+            Verdict("below", "below its ceiling"),
+        ),
+    ),
+    Measure(
+        "random_share",
+        "rank ceiling",
+        "PER over r / min(m, n) of a random product of rank 16 in bfloat16",
+        read.random_share,
+        (
+            Verdict(
+                "near",
+                "what a level spectrum gives in bfloat16",
+                lambda r: abs(r.beside / r.value - 1) < NEAR_RANDOM,
+            ),
+            Verdict("other", "not bfloat16's rounding of a level spectrum"),
+        ),
+    ),
+    Measure(
+        "condition_number",
+        "round-off",
+        "condition number of W2's B A at step 20,000",
+        read.condition_number,
+        (
+            Verdict("bfloat16", "nearest to the round-off of bfloat16", lambda r: r.value < r.beside),
+            Verdict("float32", "nearest to the round-off of float32"),
+        ),
+    ),
+    *_random_products(),
+)
+
+
+def audit(source: Runs | Published) -> pd.DataFrame:
+    """Every measure of every model of ``source`` whose adapters are reset, a row each.
+
+    Columns key, outcome, finding, measure, value, published, verdict, and cell (our runs) or size (the authors').
+    """
+    if isinstance(source, Runs):
+        return _table(read.evidence_of_runs(source), OF_RUNS, COLUMNS)
+    return _table(read.evidence_of_published().values(), OF_PUBLISHED, PUBLISHED_COLUMNS)
+
+
+def _table(models: Iterable[Evidence], measures: Iterable[Measure], columns: list[str]) -> pd.DataFrame:
+    rows = [{columns[1]: model.row, **measure.row(model)} for model in models for measure in measures]
+    return pd.DataFrame(rows, columns=["key", "outcome", *columns])
+
+
+def outcomes(found: pd.DataFrame, key: str, outcome: str) -> pd.DataFrame:
+    """The rows of one measure that have one outcome."""
+    return found[(found.key == key) & (found.outcome == outcome)]

@@ -1,0 +1,243 @@
+"""The evidence of the audit: what one model left, and the readings that the audit's measures take from it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+
+from .adapter_pattern import adapter_pattern, published_shares
+from .around_resets import around_resets
+from .published import BEFORE, Published, loss_of, reset_steps
+from .published_recipe import RANK, WIDTHS
+from .results import Runs
+from .rounding import FORMATS, random_product
+from .source import Trained, rank_ceiling
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one model left. ``row`` names its row in the audit: the cell, or the published size.
+
+    ``log`` has losses over full rank's; ``labelled`` are readings as the paper labels them, ``regular`` those at the
+    regular checkpoints; ``pattern`` compares its adapters with the published ones (adapter_pattern).
+    """
+
+    row: str
+    cell: Trained
+    log: pd.DataFrame
+    labelled: pd.DataFrame
+    regular: pd.DataFrame
+    pattern: pd.Series
+
+    def curve(self, quantity: str, metric: str, component: str = "w2") -> pd.Series:
+        """A labelled reading by step, a mean over layers."""
+        return _curve(self.labelled, quantity, metric, component)
+
+    def regular_curve(self, quantity: str, metric: str, component: str = "w2") -> pd.Series:
+        """A reading at the regular checkpoints by step, a mean over layers."""
+        return _curve(self.regular, quantity, metric, component)
+
+
+def _curve(rows: pd.DataFrame, quantity: str, metric: str, component: str) -> pd.Series:
+    chosen = (rows.quantity == quantity) & (rows.metric == metric) & (rows.component == component)
+    return rows[chosen].groupby("step").value.mean()
+
+
+def evidence_of_runs(runs: Runs) -> Iterator[Evidence]:
+    """The evidence of each cell whose adapters are reset. Every table is grouped once."""
+    tables = (runs.log_over_full_rank(), runs.labelled(), runs.regular())
+    log, labelled, regular = (dict(list(rows.groupby("cell"))) for rows in tables)
+    patterns = adapter_pattern(runs).set_index("cell").reindex(list(runs.cells))
+    for name, cell in runs.cells.items():
+        if cell.method.reset_period:
+            yield Evidence(name, cell, log[name], labelled[name], regular[name], patterns.loc[name])
+
+
+@cache
+def evidence_of_published() -> dict[str, Evidence]:
+    """The evidence of the published ReLoRA model of each size."""
+    published = Published()
+    found = {}
+    for cell in published.cells.values():
+        if cell.method.reset_period:
+            log, labelled, regular = (
+                rows[rows.cell == cell.name]
+                for rows in (published.table("log.csv"), published.labelled(), published.regular())
+            )
+            found[cell.size_name] = Evidence(cell.size_name, cell, log, labelled, regular, pd.Series(dtype=float))
+    return found
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A measure's value, and the number that its verdict judges it ``beside``."""
+
+    value: float
+    beside: float = float("nan")
+
+
+def first_gradient(evidence: Evidence) -> Reading:
+    """The largest norm of the adapters' gradient up to the first reset."""
+    method, log = evidence.cell.method, evidence.log
+    first = log.step <= (method.reset_period or 0) + method.reset_offset
+    return Reading(log.adapter_gradient_norm[first].max())
+
+
+def flat_start(evidence: Evidence) -> Reading:
+    """How far PER of W2 moves in ReLoRA's first cycle, over how far it moves in the second."""
+    per, period = evidence.curve("weights", "per"), evidence.cell.method.reset_period or 0
+    first, second = (abs(per.get((cycle + 1) * period, np.nan) - per.get(cycle * period, np.nan)) for cycle in (0, 1))
+    return Reading(first / second)
+
+
+def merge_reading(metric: str) -> Callable[[Evidence], Reading]:
+    """The median over merges of ``metric`` (update_lost, loss_jump)."""
+
+    def median(evidence: Evidence) -> Reading:
+        rows = evidence.regular
+        rows = rows[(rows.quantity == "merge") & (rows.metric == metric) & (rows.step > 0)]
+        return Reading(rows.value.median())
+
+    return median
+
+
+def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
+    """The mean jump of the loss ``first`` to ``last`` steps after resets, beside its standard error over resets.
+
+    The first loss after a reset is taken before any optimizer step: it shows the merge alone. Later ones also show
+    Adam's first steps, which are large where only a first moment survived the reset.
+    """
+
+    def read(evidence: Evidence) -> Reading:
+        around = around_resets(evidence.log)
+        around = around[np.isfinite(around.loss.astype(float))]  # a cell may diverge after a reset
+        jumps = around[around.step.between(first, last)].groupby("reset_step").loss.mean()
+        return Reading(jumps.mean(), jumps.sem())
+
+    return read
+
+
+def after_over_before(metric: str) -> Callable[[Evidence], Reading]:
+    """Median over resets of a reading of W2's B A shortly after a reset, over its value at the checkpoint before it."""
+
+    def median(evidence: Evidence) -> Reading:
+        ratios = evidence.curve("updates", metric) / evidence.regular_curve("updates", metric)
+        return Reading(float(ratios[ratios.index > 0].replace([np.inf, -np.inf], np.nan).median()))
+
+    return median
+
+
+def pattern_reading(column: str) -> Callable[[Evidence], Reading]:
+    """A column of the adapters' pattern, beside the published adapters' where there is such a column."""
+
+    def read(evidence: Evidence) -> Reading:
+        pattern = evidence.pattern
+        return Reading(pattern[column], pattern.get(f"published_{column}", np.nan))
+
+    return read
+
+
+def largest_share(evidence: Evidence) -> Reading:
+    """The largest PER of W2's B A over r / min(m, n)."""
+    return Reading(evidence.curve("updates", "per").max() / rank_ceiling(evidence.cell, "w2"))
+
+
+def round_off(evidence: Evidence) -> Reading:
+    """The median condition number of W2's B A in float32, over its median over the r singular values of B A."""
+    rows = evidence.regular
+    rows = rows[(rows.metric == "condition_number") & (rows.component == "w2") & (rows.step > 0)]
+    median = rows.groupby("quantity").value.median().reindex(["updates", "updates_exact"])
+    return Reading(median["updates"] / median["updates_exact"])
+
+
+def first_update(evidence: Evidence) -> Reading:
+    """The first update after resets over the mean of the ten before, each per unit of learning rate.
+
+    The reset keeps Adam's step count and a thousandth of each moment, drawn apart. So bias correction does not know
+    that the moments are new; and A, which has no gradient until B has moved, steps by its first moment over epsilon
+    where that survived and the second did not.
+    """
+    log = evidence.log.set_index("step")
+    per_rate = (log.update_norm / log.learning_rate).where(log.learning_rate > 0)
+    after = [_next(per_rate, at) / per_rate.loc[at - 10 : at - 1].mean() for at in log.index[log.reset == 1][1:]]
+    return Reading(float(np.nanmedian(after)) if after else np.nan)
+
+
+def _next(values: pd.Series, at: int) -> float:
+    """The first of ``values`` that is not missing after step ``at``; NaN where there is none."""
+    later = values.loc[at + 1 :].dropna()
+    return float(later.iloc[0]) if len(later) else np.nan
+
+
+def published_jumps(evidence: Evidence) -> list[float]:
+    """At each reset: the largest published loss of the 20 steps after it, minus the mean of 50 steps before.
+
+    The step right after a reset would show the merge alone, but no released value is that early: the first is 5 steps
+    later. By then Adam has stepped, where only a first moment survived by that moment over epsilon.
+    """
+    loss = loss_of(evidence.row)
+    return [loss.loc[at + 1 : at + 20].max() - loss.loc[at - BEFORE : at].mean() for at in reset_steps()]
+
+
+def first_jump(evidence: Evidence) -> Reading:
+    """The jump at the first reset, beside the jump at the second."""
+    first, second, *_ = published_jumps(evidence)
+    return Reading(first, second)
+
+
+def later_jump(evidence: Evidence) -> Reading:
+    """The smallest jump at a later reset, beside the jump at the first."""
+    first, *later = published_jumps(evidence)
+    return Reading(min(later), first)
+
+
+def growing_share(component: str, cycle: int) -> Callable[[Evidence], Reading]:
+    """PER of the adapters over its ceiling in a cycle (0, -1), beside last over first where the growth is steady."""
+
+    def read(evidence: Evidence) -> Reading:
+        rows = published_shares()
+        share = rows[(rows["size"] == evidence.row) & (rows.component == component)].set_index("cycle").share
+        steady = share.corr(pd.Series(share.index, share.index), method="spearman") > STEADY
+        return Reading(share.iloc[cycle], share.iloc[-1] / share.iloc[0] if steady else 0.0)
+
+    return read
+
+
+STEADY = 0.8  # Spearman's correlation of share and cycle above which growth is not the noise of a cycle
+
+
+def last_share(evidence: Evidence) -> Reading:
+    """The last published PER of W2's B A over r / min(m, n)."""
+    return Reading(evidence.curve("updates", "per").iloc[-1] / rank_ceiling(evidence.cell, "w2"))
+
+
+def random_share(evidence: Evidence) -> Reading:
+    """PER over r / min(m, n) of a random product in bfloat16, beside the published one."""
+    return Reading(_random(evidence, "bfloat16")[1], last_share(evidence).value)
+
+
+def condition_number(evidence: Evidence) -> Reading:
+    """The last published condition number of W2's B A, beside the middle, in logarithms, of both formats' round-off."""
+    made = [_random(evidence, name)[0] for name in FORMATS]
+    return Reading(_last_condition_number(evidence), float(np.exp(np.mean(np.log(made)))))
+
+
+def random_condition_number(precision: str) -> Callable[[Evidence], Reading]:
+    """The condition number of a random product in ``precision``, beside how many times the published one is away."""
+
+    def read(evidence: Evidence) -> Reading:
+        value, published = _random(evidence, precision)[0], _last_condition_number(evidence)
+        return Reading(value, max(published / value, value / published))
+
+    return read
+
+
+def _last_condition_number(evidence: Evidence) -> float:
+    return float(evidence.curve("updates", "condition_number").iloc[-1])
+
+
+def _random(evidence: Evidence, precision: str) -> tuple[float, float]:
+    width = WIDTHS[evidence.row]
+    return random_product(width, 4 * width, RANK, precision)

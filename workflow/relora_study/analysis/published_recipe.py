@@ -1,0 +1,64 @@
+"""The paper's models and recipe as numbers; without pandas, so that Snakemake can read captions quickly.
+
+Source: arXiv 2509.12960 and the authors' code (Yu-val-weiss/relora-pico).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..config import Cell, Method, Size
+
+RANK, RESET_PERIOD, CONTEXT_LENGTH, VOCAB_SIZE, STEPS = 16, 2000, 2048, 50304, 20000
+LEARNING_RATE = 3e-4  # peak
+WIDTHS = {"tiny": 96, "small": 384}  # d_model
+SHAPE = {"num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
+SIZES = {
+    name: Size.model_validate({"d_model": width, "intermediate_size": 4 * width, **SHAPE})
+    for name, width in WIDTHS.items()
+}
+METHODS = {  # the schedules run to ten times the steps that the paper trains
+    "full": Method(rank=0, schedule="linear", warmup_steps=2500, horizon_steps=200_000),
+    "relora": Method(
+        rank=RANK,
+        alpha=2 * RANK,
+        targets=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        reset_period=RESET_PERIOD,
+        reset_offset=1,  # the merge follows the step that makes their counter 2,000 k + 1
+        schedule="jagged_cosine",
+        warmup_steps=2000,
+        rewarmup_steps=100,
+        minimum_learning_rate_ratio=0.1,
+        horizon_steps=200_000,
+    ),
+}
+LABELS = {"full": "full, published", "relora": "ReLoRA, published"}  # no name of a study's method has a comma
+
+
+@dataclass(frozen=True)
+class PublishedCell:
+    """One of the authors' models, with the fields of a :class:`Cell` that the analysis reads. The seed is unknown."""
+
+    size_name: str
+    method_name: str
+    size: Size
+    method: Method
+    seed: int = -1
+
+    @property
+    def name(self) -> str:
+        """The name in the column ``cell`` of the long tables."""
+        return f"{self.size_name}-{self.method_name}"
+
+
+def published_cells(sizes: Sequence[str] = tuple(SIZES)) -> dict[str, PublishedCell]:
+    """The authors' models of ``sizes``, by name."""
+    models = [PublishedCell(size, LABELS[method], SIZES[size], METHODS[method]) for size in sizes for method in METHODS]
+    return {model.name: model for model in models}
+
+
+def has_papers_shape(cell: Cell) -> bool:
+    """Whether a cell's size is the paper's of the same name, at its context and vocabulary."""
+    return cell.size == SIZES.get(cell.size_name) and (cell.model.context_length, cell.model.vocab_size) == (
+        CONTEXT_LENGTH,
+        VOCAB_SIZE,
+    )

@@ -1,0 +1,204 @@
+"""Our runs as a source: one reader for all that the cells measured, each file read once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.typing import SeriesGroupBy
+
+from ..config import Cell, Evaluation, Report, Selection, read_section
+from ..config.evaluated import BLIMP, PALOMA
+from ..errors import UserError
+from ..files import read_yaml
+from .around_resets import AroundResets, around_resets, over_full_rank
+from .naming import shows_published, suite_name, texts_name
+from .published import Published
+from .published_recipe import SIZES
+from .source import Overlay, Source
+from .training_time import device_unit, devices
+
+LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
+TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # any word, "NA" and "null" too
+LATER_COLUMNS = {"log.csv": "update_norm"}  # what runs of an earlier version did not write
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The study's cells, in its order, and the folder where they lie (analysis.source.Source)."""
+
+    folder: Path
+    cells: Mapping[str, Cell]
+    suite: str = BLIMP
+    texts: str = PALOMA
+    baseline: str | None = None
+    _read_already: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    @property
+    def sizes(self) -> list[str]:
+        """The sizes in the study's order."""
+        return list(dict.fromkeys(cell.size_name for cell in self.cells.values()))
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods in the study's order."""
+        return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+
+    def table(self, file: str) -> pd.DataFrame:
+        """The rows of ``file`` (log.csv, timing.csv, ...) of all cells, with cell, size, method, seed."""
+        if file not in self._read_already:
+            parts = [self._read(cell, file) for cell in self.cells.values()]
+            self._read_already[file] = pd.concat(parts, ignore_index=True)
+        rows: pd.DataFrame = self._read_already[file]
+        return rows
+
+    @property
+    def full_rank_method(self) -> str | None:
+        """The method without adapters that the others are compared with: the chosen one, else the first; if any."""
+        whole = (cell.method_name for cell in self.cells.values() if not cell.method.rank)
+        return self.baseline or next(whole, None)
+
+    def full_rank_of(self, cell: Cell) -> Cell | None:
+        """The full-rank cell of equal size and seed that ``cell``, which has adapters, is compared with, if any."""
+        if not cell.method.rank:
+            return None
+        wanted = (cell.size_name, self.full_rank_method, cell.seed)
+        return next((c for c in self.cells.values() if (c.size_name, c.method_name, c.seed) == wanted), None)
+
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """The step at which the loss or a gradient was no longer finite, of the cells that diverged."""
+        steps = {name: self.manifest(cell).get("diverged_at") for name, cell in self.cells.items()}
+        return {name: int(step) for name, step in steps.items() if step is not None}
+
+    def peak_rates(self) -> str:
+        """The cells' peak learning rates, each once."""
+        return " and ".join(f"{rate:g}" for rate in dict.fromkeys(c.train.learning_rate for c in self.cells.values()))
+
+    def manifest(self, cell: Cell) -> dict[str, Any]:
+        """The manifest that ``cell`` wrote when its run ended."""
+        place = self.folder / cell.name / "manifest.json"
+        if str(place) not in self._read_already:
+            self._read_already[str(place)] = dict(read_yaml(place))
+        manifest: dict[str, Any] = self._read_already[str(place)]
+        return manifest
+
+    def labelled(self) -> pd.DataFrame:
+        """Readings as the paper labels them; a ReLoRA reading ``checkpoint_offset`` steps later has the label."""
+        rows = self.table("dynamics.csv")
+        recipes = {name: (cell.method.reset_period, cell.train) for name, cell in self.cells.items()}
+        every = rows.cell.map({name: period or train.checkpoint_every for name, (period, train) in recipes.items()})
+        offset = rows.cell.map({name: train.checkpoint_offset * bool(p) for name, (p, train) in recipes.items()})
+        start = rows.step == 0
+        read = start | ((rows.step % every == offset) & (rows.step > offset))
+        return rows.assign(step=rows.step.where(start, rows.step - offset))[read]
+
+    def regular(self) -> pd.DataFrame:
+        """Rows of dynamics.csv at the regular checkpoints."""
+        rows = self.table("dynamics.csv")
+        every = rows.cell.map({name: cell.train.checkpoint_every for name, cell in self.cells.items()})
+        return rows[rows.step % every == 0]
+
+    @property
+    def hour_unit(self) -> str:
+        """GPU-hours where a GPU trained, else CPU core-hours."""
+        return device_unit([self.manifest(cell) for cell in self.cells.values()])
+
+    def training_seconds(self, cell: Cell) -> float:
+        """How long ``cell`` trained, in all its jobs."""
+        if "seconds" not in self._read_already:
+            times = self.table("timing.csv").groupby("cell").seconds
+            self._read_already["seconds"] = {name: float(seconds.sum()) for name, seconds in times}
+        return float(self._read_already["seconds"][cell.name])
+
+    def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
+        """Hours times devices at ``steps``."""
+        if "hours" not in self._read_already:
+            self._read_already["hours"] = self._hours()
+        return steps.map(self._read_already["hours"][size, method])
+
+    def _hours(self) -> dict[tuple[str, str], pd.Series]:
+        """Cumulative device-hours by step, from 0, for each size and method."""
+        times = self.table("timing.csv")
+        many = times.cell.map({name: devices(self.manifest(cell)) for name, cell in self.cells.items()})
+        times = times.assign(hours=times.seconds * many / 3600)
+        return {
+            (str(size), str(method)): pd.concat([pd.Series({0: 0.0}), rows.groupby("step").hours.mean().cumsum()])
+            for (size, method), rows in times.groupby(["size", "method"])
+        }
+
+    def log_over_full_rank(self) -> pd.DataFrame:
+        """The log with losses over those of full rank on the same batches."""
+        return over_full_rank(self.table("log.csv"), self.full_rank_method)
+
+    def around_resets(self) -> AroundResets:
+        """Loss and norms around all resets but the first; full rank, which has none, at the others' steps."""
+        parts = []
+        for size, log in self.log_over_full_rank().groupby("size", sort=False):
+            resets = sorted(log.step[log.reset == 1].unique())[1:]
+            parts += [
+                around_resets(log[log.method == method], resets).assign(size=size, method=method)
+                for method in log.method.unique()
+            ]
+        rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+        return AroundResets(rows, before=10, over_full_rank=self.full_rank_method is not None)
+
+    def judged_pairs(self, cell: Cell) -> pd.DataFrame:
+        """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.judge)."""
+        return self._last_evaluated(cell, "pairs")
+
+    def scored_texts(self, cell: Cell) -> pd.DataFrame:
+        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.perplexity.score_texts)."""
+        return self._last_evaluated(cell, "texts")
+
+    def _last_evaluated(self, cell: Cell, kind: str) -> pd.DataFrame:
+        files = sorted((self.folder / cell.name / "evaluation").glob(f"step-*-{kind}.parquet"))
+        if not files:
+            raise UserError(f"{self.folder / cell.name}/evaluation holds no {kind}; delete its evaluation.csv")
+        return pd.read_parquet(files[-1])
+
+    def _read(self, cell: Cell, file: str) -> pd.DataFrame:
+        path = self.folder / cell.name / file
+        try:
+            rows = _read_csv(path)
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
+        if (column := LATER_COLUMNS.get(file, "step")) not in rows:
+            raise UserError(f"{path} has no column {column}: an earlier version wrote it; delete the cell's folder")
+        return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """The table at ``path``. An empty number is missing; a word is never, whatever pandas takes for a missing value."""
+    columns = pd.read_csv(path, nrows=0).columns
+    missing = {column: [""] for column in columns if column not in TEXT_COLUMNS}
+    words = {column: str for column in columns if column in TEXT_COLUMNS}
+    return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=missing)
+
+
+def open_runs(results: Path) -> Runs:
+    """The cells in the results folder that its settings select.
+
+    Raises :class:`UserError` where a settings file is missing or is not valid.
+    """
+    settings, folder = results / "settings", results / "cells"
+    chosen = read_section(Selection, settings / "study.yaml")
+    cells = {name: read_section(Cell, folder / name / "config.yaml") for name in chosen.cell_names}
+    evaluation = read_section(Evaluation, settings / "evaluation.yaml")
+    report = read_section(Report, settings / "report.yaml")
+    return Runs(folder, cells, suite_name(evaluation, report), texts_name(evaluation, report), chosen.baseline)
+
+
+def overlaid(runs: Runs, report: Report) -> Source:
+    """``runs``, with the published curves of equally named sizes beside them where ``report`` asks for it."""
+    if not shows_published(report, runs.cells):
+        return runs
+    return Overlay(runs, Published([size for size in runs.sizes if size in SIZES]))
+
+
+def last_losses(runs: Runs) -> SeriesGroupBy:
+    """The training losses of each cell's last steps, by cell; NaN where one is not finite."""
+    rows = runs.table("log.csv").groupby("cell").tail(LAST_STEPS)
+    return rows.assign(loss=rows.loss.where(np.isfinite(rows.loss))).groupby("cell").loss

@@ -1,0 +1,172 @@
+"""Where numbers come from: our runs, the authors' values, or both overlaid. Figures, tables and audit take a source."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import pandas as pd
+
+from ..config import Method, Size
+from .around_resets import AroundResets
+
+
+class Trained(Protocol):
+    """A trained model as the analysis sees it: a cell of ours (config.Cell), or one of the authors' models."""
+
+    @property
+    def name(self) -> str:
+        """The name in the column ``cell`` of the long tables."""
+
+    @property
+    def size_name(self) -> str:
+        """The name of the size."""
+
+    @property
+    def method_name(self) -> str:
+        """The name of the method."""
+
+    @property
+    def seed(self) -> int:
+        """The seed; -1 where the authors do not say."""
+
+    @property
+    def size(self) -> Size:
+        """The shape."""
+
+    @property
+    def method(self) -> Method:
+        """The method's switches."""
+
+
+class Source(Protocol):
+    """Tables as long frames, with the columns cell, size, method and seed in each, and the models behind them."""
+
+    @property
+    def cells(self) -> Mapping[str, Trained]:
+        """The trained models by name, in order."""
+
+    @property
+    def sizes(self) -> list[str]:
+        """Names of the sizes in order: a figure has a column for each."""
+
+    @property
+    def methods(self) -> list[str]:
+        """Names of the methods in order: a figure has a line for each."""
+
+    @property
+    def suite(self) -> str:
+        """What the minimal pairs are called."""
+
+    @property
+    def hour_unit(self) -> str:
+        """What an hour of training is an hour of."""
+
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """The step at which a model diverged, of those that did."""
+
+    def table(self, file: str) -> pd.DataFrame:
+        """All rows of log.csv, evaluation.csv or dynamics.csv."""
+
+    def labelled(self) -> pd.DataFrame:
+        """Rows of dynamics.csv as the paper labels them: full rank at each multiple, ReLoRA shortly after it.
+
+        ``step`` is the label. The paper's code reads ReLoRA 100 steps after the label.
+        """
+
+    def regular(self) -> pd.DataFrame:
+        """Rows of dynamics.csv at the regular checkpoints: every method at equal steps."""
+
+    def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
+        """Device-hours that training had taken at ``steps``, a mean over seeds."""
+
+    def around_resets(self) -> AroundResets:
+        """The training log around the resets."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Our runs with the published curves beside them: what figures show where the settings ask for it."""
+
+    runs: Source
+    published: Source
+
+    @cached_property
+    def cells(self) -> Mapping[str, Trained]:
+        """Ours, then the authors'."""
+        return {**self.runs.cells, **self.published.cells}
+
+    @property
+    def sizes(self) -> list[str]:
+        """Ours alone: the published curves appear where a size has the paper's name."""
+        return self.runs.sizes
+
+    @property
+    def methods(self) -> list[str]:
+        """Ours, then the authors'."""
+        return self.runs.methods + self.published.methods
+
+    @property
+    def suite(self) -> str:
+        """The name of our minimal pairs."""
+        return self.runs.suite
+
+    @property
+    def diverged(self) -> Mapping[str, int]:
+        """Ours."""
+        return self.runs.diverged
+
+    @property
+    def hour_unit(self) -> str:
+        """What an hour of our training is an hour of."""
+        return self.runs.hour_unit
+
+    def table(self, file: str) -> pd.DataFrame:
+        """The rows of both."""
+        return pd.concat([self.runs.table(file), self.published.table(file)], ignore_index=True)
+
+    def labelled(self) -> pd.DataFrame:
+        """The readings of both."""
+        return pd.concat([self.runs.labelled(), self.published.labelled()], ignore_index=True)
+
+    def regular(self) -> pd.DataFrame:
+        """Our readings: the authors published none like for like."""
+        return self.runs.regular()
+
+    def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
+        """Our hours, or the authors' A100 GPU-hours."""
+        source = self.runs if method in self.runs.methods else self.published
+        return source.hours(size, method, steps)
+
+    def around_resets(self) -> AroundResets:
+        """Our log: the published one has too few steps beside it."""
+        return self.runs.around_resets()
+
+
+def select(rows: pd.DataFrame, quantity: str, metric: str) -> pd.DataFrame:
+    """The rows of one quantity and metric of a table of readings."""
+    return rows[(rows.quantity == quantity) & (rows.metric == metric)]
+
+
+def measured(source: Source, suite: str, item: str, metric: str) -> pd.DataFrame:
+    """The rows of evaluation.csv of one suite, item and metric."""
+    rows = source.table("evaluation.csv")
+    return rows[(rows.suite == suite) & (rows["item"] == item) & (rows.metric == metric)]
+
+
+def by_curve(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """The rows of each size and method."""
+    return {(str(size), str(method)): curve for (size, method), curve in rows.groupby(["size", "method"], sort=False)}
+
+
+def full_rank(cell: Trained, component: str) -> int:
+    """min(m, n) of a component's matrix."""
+    size = cell.size
+    narrow = {"v": size.num_key_value_heads * size.head_dim, "w2": min(size.d_model, size.intermediate_size)}
+    return narrow.get(component, size.d_model)
+
+
+def rank_ceiling(cell: Trained, component: str) -> float:
+    """r / min(m, n) of a component's adapters: what PER of their product cannot pass but by round-off."""
+    return cell.method.rank / full_rank(cell, component)

@@ -1,0 +1,58 @@
+"""A run whose numbers are no longer finite: `train.divergence` says whether that is an error or the cell's result."""
+
+import sys
+from pathlib import Path
+
+from ..config import Cell
+from ..contracts import Contract, read_contract, write_contract
+from ..errors import UserError
+
+
+class Diverged(UserError):
+    """A loss, gradient, weight or moment that is not finite; ``reason`` says which, ``step`` when."""
+
+    def __init__(self, reason: str, step: int, cell_dir: Path | None) -> None:
+        """Say where the run can go on from, and what to try."""
+        states = sorted((cell_dir / "state").glob("step-*")) if cell_dir else []
+        kept = f"the last good state is {states[-1]}" if states else "no state was saved before it"
+        super().__init__(
+            f"{reason} at step {step}; {kept};"
+            " lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again"
+        )
+        self.reason, self.step = reason, step
+
+
+class DivergenceRecord(Contract):
+    """A cell's diverged.json: what ended its training. ``fingerprint`` is of the settings and data that led there."""
+
+    step: int
+    reason: str
+    fingerprint: str
+
+
+def record_divergence(cell: Cell, cell_dir: Path, diverged: Diverged, fingerprint: str) -> None:
+    """Note in ``cell_dir`` that the training ends here, so that no later run tries it again, and say so."""
+    record = DivergenceRecord(step=diverged.step, reason=diverged.reason, fingerprint=fingerprint)
+    write_contract(_place(cell_dir), record)
+    print(
+        f"{cell.name}: diverged at step {diverged.step} ({diverged.reason}), which is recorded as its result;"
+        f" delete {_place(cell_dir)} and {cell_dir / 'manifest.json'} to try again",
+        file=sys.stderr,
+    )
+
+
+def read_divergence(cell_dir: Path) -> DivergenceRecord | None:
+    """What ended the training of ``cell_dir``; None where nothing did, or the record is damaged."""
+    try:
+        return read_contract(DivergenceRecord, _place(cell_dir), "")
+    except UserError:
+        return None
+
+
+def forget_divergence(cell_dir: Path) -> None:
+    """Remove the record, so that the training goes on from its newest state."""
+    _place(cell_dir).unlink(missing_ok=True)
+
+
+def _place(cell_dir: Path) -> Path:
+    return cell_dir / "diverged.json"
