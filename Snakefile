@@ -17,6 +17,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/dynamics.smk"
+include: "workflow/rules/experiments.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/archive.smk"
 
@@ -26,12 +27,16 @@ localrules:
     published_only,
     section_settings,
     cell_settings,
+    search_settings,
+    tuned_settings,
+    selection,
     minimal_pairs,
 
 
 rule all:
     default_target: True
     input:
+        expand("results/cells/{cell}/score.csv", cell=SWEPT),
         readings,  # named, so that a cell somebody deleted is trained again
         "results/paper.pdf",
         "results/landing.rst",

@@ -22,7 +22,7 @@ def test_every_key_has_its_section(key, section):
 
 
 def test_an_unknown_key_is_one_line_with_those_there_are():
-    with pytest.raises(UserError, match="'learningrate' is no key .* learning_rate"):
+    with pytest.raises(UserError, match=r"'learningrate' is no key .* learning_rate"):
         section_of("learningrate")
 
 

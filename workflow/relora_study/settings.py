@@ -1,11 +1,14 @@
 """The settings files: what each stage's commands read, `results/settings/NAME.yaml` and a cell's `config.yaml`."""
 
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
-from .config import Data, Dynamics, Evaluation, Section, Study
+from .config import Cell, Data, Dynamics, Evaluation, Point, Section, Study
 from .config.fields import PositiveInt
+from .config.variants import candidates, sweep_variants
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's: a study of 1,000 cells is planned in seconds
 
@@ -38,8 +41,71 @@ class DynamicsSettings(Dynamics):
     cycle_steps: PositiveInt
 
 
+class SearchSettings(Section):
+    """One search: the rungs, how many candidates reach each, and what every candidate changes, by its name."""
+
+    size: str
+    method: str
+    rungs: list[PositiveInt]
+    survivors: list[PositiveInt]
+    candidates: dict[str, Point]
+
+
+class SweepSettings(Section):
+    """One sweep: the keys that vary, and what each of its cells changes, by the cell's name."""
+
+    keys: list[str]
+    cells: dict[str, Point]
+
+
+class Sweeps(Section):
+    """All sweeps of a study, by name."""
+
+    sweeps: dict[str, SweepSettings]
+
+
+def settings_files(study: Study, cells: Mapping[str, Cell]) -> dict[str, Section]:
+    """What the settings files hold, by their path in `results/`; ``cells`` are those of the study and its sweeps."""
+    files: dict[str, Section] = {f"settings/{name}.yaml": section for name, section in stage_settings(study).items()}
+    tuned = set(study.study.cell_names) if study.tuning else set()
+    for name, cell in cells.items():
+        files[f"tuning/base/{name}.yaml" if name in tuned else f"cells/{name}/config.yaml"] = cell
+    for search, (settings, candidate_cells) in searches(study).items():
+        files[f"tuning/{search}/settings.yaml"] = settings
+        files |= {f"tuning/{search}/{name}/config.yaml": cell for name, cell in candidate_cells.items()}
+    return files
+
+
+def searches(study: Study) -> dict[str, tuple[SearchSettings, dict[str, Cell]]]:
+    """Each search of the study by its name, `SIZE-METHOD`: its settings, and its candidates' cells by name."""
+    if study.tuning is None:
+        return {}
+    survivors = [study.tuning.survivors(rung) for rung in range(len(study.tuning.rungs))]
+    found = {}
+    for size, method in itertools.product(study.study.sizes, study.study.methods):
+        tried = candidates(study, size, method)
+        settings = SearchSettings(
+            size=size,
+            method=method,
+            rungs=study.tuning.rungs,
+            survivors=survivors,
+            candidates={name: variant.point for name, variant in tried.items()},
+        )
+        found[f"{size}-{method}"] = settings, {name: variant.cell for name, variant in tried.items()}
+    return found
+
+
+def _sweeps(study: Study) -> Sweeps:
+    found = {}
+    for name, sweep in (study.sweeps or {}).items():
+        variants = sweep_variants(study, sweep)
+        points = {variant.cell.name: variant.point for variant in variants}
+        found[name] = SweepSettings(keys=sweep.space.keys if sweep.space else [], cells=points)
+    return Sweeps(sweeps=found)
+
+
 def stage_settings(study: Study) -> dict[str, Section]:
-    """What `results/settings/NAME.yaml` holds, by NAME."""
+    """What `results/settings/NAME.yaml` holds, by NAME: what the commands of a stage read."""
     data, model = study.data, study.model
     sections = {name: getattr(study, name) for name in ("study", "data", "evaluation", "report", "runtime")}
     return sections | {
@@ -55,6 +121,7 @@ def stage_settings(study: Study) -> dict[str, Section]:
             batch_sequences=study.dynamics.batch_sequences,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
+        "sweeps": _sweeps(study),
         "whole": study,
     }
 

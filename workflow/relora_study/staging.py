@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from .config import Cell, Section, Study
+from .config import Section, Study
 from .files import sha256
-from .settings import as_yaml, stage_settings
+from .settings import as_yaml
 
 Entry = list[str | int]  # of a listing: a file's path, and what changes when the file does
 STAGED = Path(".snakemake") / "relora_study"  # a dry run writes nowhere else
@@ -22,24 +22,20 @@ IN_PLACE = "# in its place"  # the first line of a staged file that is up to dat
 NEWER_NS = 1_000_000  # nanoseconds by which a staged file is newer than the file it replaces
 
 
-def stage(study: Study, cells: dict[str, Cell], results: Path) -> None:
-    """Stage every settings file of ``study`` and list the user's own files; what did not change stays up to date."""
-    for name, settings in stage_settings(study).items():
-        _stage_settings(settings, staged_settings(name), results / "settings" / f"{name}.yaml")
-    for name, cell in cells.items():
-        _stage_settings(cell, staged_cell(name), results / "cells" / name / "config.yaml")
+def stage(study: Study, files: Mapping[str, Section], results: Path) -> None:
+    """Stage the settings ``files``, by their path in ``results``, and list the user's own files.
+
+    What did not change stays up to date.
+    """
+    for name, settings in files.items():
+        _stage_settings(settings, staged(name), results / name)
     for reader, place in users_places(study).items():
         stage_listing(place, staged_listing(reader))
 
 
-def staged_settings(name: str) -> Path:
-    """Where the settings called ``name``, or a wildcard of that name, are staged."""
-    return STAGED / "settings" / f"{name}.yaml"
-
-
-def staged_cell(name: str) -> Path:
-    """Where the settings of the cell called ``name``, or a wildcard of that name, are staged."""
-    return STAGED / "cells" / f"{name}.yaml"
+def staged(file: str) -> Path:
+    """Where the settings file with the path ``file`` in `results/`, which may hold a wildcard, is staged."""
+    return STAGED / file
 
 
 def users_places(study: Study) -> dict[str, Path]:

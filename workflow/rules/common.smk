@@ -1,4 +1,5 @@
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -45,6 +46,7 @@ if " " in sys.executable:
 
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
+from relora_study.config.variants import sweep_cells
 from relora_study.errors import UserError, refusal
 from relora_study.estimate import estimated_minutes, expected_seconds
 from relora_study.imports import source_files
@@ -66,7 +68,8 @@ from relora_study.snakemake_session import (
     make_web_report,
     stop_on_interrupt,
 )
-from relora_study.staging import stage, stage_code, staged_cell, staged_listing, staged_settings, users_places
+from relora_study.settings import searches, settings_files
+from relora_study.staging import stage, stage_code, staged, staged_listing, users_places
 
 try:
     # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
@@ -77,12 +80,15 @@ try:
         workflow.config_settings.config,
     )
     CELLS = cells(STUDY)
+    SWEPT = sweep_cells(STUDY)
+    SEARCHES = searches(STUDY)
+    ALL_CELLS = CELLS | SWEPT
     check_results(Path("results"), STUDY.schema_version)
     if not workflow.modifier.is_main_snakefile():  # a module, whose onstart Snakemake does not call
         mark_results(Path("results"), STUDY.schema_version)
     HOLD = hold_folder() if workflow.is_main_process else None  # a job on another node may not see the hold
     if workflow.is_main_process:
-        stage(STUDY, CELLS, Path("results"))
+        stage(STUDY, settings_files(STUDY, ALL_CELLS), Path("results"))
 except OSError as error:
     sys.exit(f"error: {refusal(error)}")
 except UserError as error:
@@ -93,8 +99,16 @@ PUBLISHED = published_captions()
 CHAPTERS = chapters()
 
 
+def one_of(names):
+    """A wildcard's constraint: one of ``names``, none of which may be read as a pattern."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+TUNED = CELLS if STUDY.tuning else {}
+
+
 wildcard_constraints:
-    cell="|".join(CELLS),
+    cell=one_of(ALL_CELLS),
 
 
 def own(*names):
@@ -117,7 +131,7 @@ def own_files(reader):
 
 def by_cell(amount, *arguments):
     """What ``amount`` of relora_study.job_resources says of a job's cell, as a resource."""
-    return lambda wildcards: amount(CELLS[wildcards.cell], *arguments)
+    return lambda wildcards: amount(ALL_CELLS[wildcards.cell], *arguments)
 
 
 def readings(wildcards):
@@ -154,7 +168,7 @@ def parent_of_output(wildcards, output):
 TERMINAL = TerminalFilter()
 PROGRESS = Progress(
     workflow,
-    lambda rule, cell: expected_seconds(rule, CELLS.get(cell)),
+    lambda rule, cell: expected_seconds(rule, ALL_CELLS.get(cell)),
     trusted=STUDY.runtime.device != "cuda",
 )
 
@@ -196,6 +210,6 @@ def web_report():
         return
     if not page.exists() or page.stat().st_mtime < paper.stat().st_mtime:
         style = PACKAGE.parent / "report" / "style.css"
-        if not make_web_report(str(workflow.main_snakefile), staged_settings("whole"), style, page, log):
+        if not make_web_report(str(workflow.main_snakefile), staged("settings/whole.yaml"), style, page, log):
             raise WorkflowError(f"the web report could not be made; {log} says why")
         print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)

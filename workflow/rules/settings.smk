@@ -2,13 +2,13 @@
 # staged at each start (relora_study/settings.py); a job finds its settings in the file and nowhere else.
 rule section_settings:
     input:
-        staged_settings("{section}"),
+        staged("settings/{section}.yaml"),
     output:
         "results/settings/{section}.yaml",
     log:
         "results/logs/settings/{section}.log",
     wildcard_constraints:
-        section="study|data|tokens|enough|evaluation|measurement|dynamics|report|runtime|whole",
+        section="study|data|tokens|enough|evaluation|measurement|dynamics|report|runtime|sweeps|whole",
     conda:
         "../../envs/data.yaml"
     message:
@@ -19,11 +19,13 @@ rule section_settings:
 
 rule cell_settings:
     input:
-        staged_cell("{cell}"),
+        staged("cells/{cell}/config.yaml"),
     output:
         "results/cells/{cell}/config.yaml",
     log:
         "results/logs/settings/{cell}.log",
+    wildcard_constraints:
+        cell=one_of(name for name in ALL_CELLS if name not in TUNED),
     conda:
         "../../envs/data.yaml"
     message:

@@ -22,22 +22,28 @@ class Cell(Section):
 def cells(study: Study) -> dict[str, Cell]:
     """The study's cells by name, sizes outermost."""
     chosen = study.study
-    return {
-        (name := cell_name(size, method, seed)): Cell(
-            name=name,
-            size_name=size,
-            method_name=method,
-            seed=seed,
-            model=study.model,
-            size=study.sizes[size].shape,
-            method=study.methods[method].switches_at(size),
-            train=resolved_recipe(study, size, method),
-            runtime=study.runtime,
-        )
+    made = (
+        make_cell(study, size, method, seed)
         for size in chosen.sizes
         for method in chosen.methods
         for seed in chosen.seeds
-    }
+    )
+    return {cell.name: cell for cell in made}
+
+
+def make_cell(study: Study, size: str, method: str, seed: int) -> Cell:
+    """The cell of a size, a method and a seed, with all that they set apart."""
+    return Cell(
+        name=cell_name(size, method, seed),
+        size_name=size,
+        method_name=method,
+        seed=seed,
+        model=study.model,
+        size=study.sizes[size].shape,
+        method=study.methods[method].switches_at(size),
+        train=resolved_recipe(study, size, method),
+        runtime=study.runtime,
+    )
 
 
 def resolved_recipe(study: Study, size: str, method: str) -> Train:

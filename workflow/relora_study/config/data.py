@@ -4,7 +4,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .fields import NonNegativeInt, PositiveInt, ProperShare, Revision, Section, Tokens, Unit
+from .fields import (
+    BelowOne,
+    NonNegativeInt,
+    PositiveInt,
+    ProperShare,
+    Revision,
+    Section,
+    Tokens,
+    Unit,
+    at_default,
+)
 
 
 class Files(Section):
@@ -87,6 +97,8 @@ class Data(Section):
     """What `source: hub_pretokenized` reads (docs/paper_scale.md)."""
     held_out_fraction: ProperShare
     """Share of the source's documents kept out of training, chosen by hash."""
+    validation_fraction: Annotated[BelowOne, at_default(0.0)] = 0.0
+    """Share of the source's documents kept for choosing settings (`tuning`), chosen by hash."""
     held_out_tokens_per_domain: Tokens
     """Tokens that perplexity reads of a domain at most."""
     token_dtype: Literal["auto", "uint16", "uint32"]
@@ -100,6 +112,10 @@ class Data(Section):
             raise ValueError("files.path must name a folder when source is files")
         if self.source == "hub_pretokenized" and self.tokenizer.source == "train":
             raise ValueError("tokenizer.source must be path or hub when source is hub_pretokenized: it has no texts")
+        if self.source == "hub_pretokenized" and self.validation_fraction:
+            raise ValueError("validation_fraction must be 0 when source is hub_pretokenized: it has no documents")
+        if self.held_out_fraction + self.validation_fraction >= 1:
+            raise ValueError("held_out_fraction and validation_fraction leave no document to train on")
         return self
 
     def dtype(self, vocab_size: int) -> Literal["uint16", "uint32"]:

@@ -11,6 +11,7 @@ from .fields import Name, Section, Seeds, is_none
 from .measuring import Dynamics, Evaluation, Report
 from .training import Method, Model, Runtime, Size, Train
 
+VALIDATION_SEQUENCES = 256  # that texts give to validation.bin at most: candidates of a search are compared on them
 HELD_OUT_SEQUENCES = 64  # that texts give to held_out.bin at most: the fixed batch of loss and gradients is its start
 PAPERS_SIZES = ("tiny", "small")  # the published curves are of these
 
@@ -102,6 +103,8 @@ class Study(Section):
         yield from self._numbers()
         for name in self.study.methods:
             yield from _of_method(self, name)
+        yield from _of_sweeps(self)
+        yield from _of_tuning(self)
 
     def _baseline(self) -> Iterator[str]:
         name = self.study.baseline
@@ -180,25 +183,57 @@ def _too_little_data(study: Study) -> Iterator[str]:
 
 def _of_method(study: Study, name: str) -> Iterator[str]:
     """What a method of the study does not go together with."""
-    method, offset = study.methods[name], study.train.checkpoint_offset
+    method = study.methods[name]
     for size in method.sizes or {}:
         if size not in study.sizes:
             yield f"methods.{name}.sizes: {size!r} is not one of {', '.join(study.sizes)}"
-    if method.full_rank_steps >= study.train.steps:
-        yield (
-            f"methods.{name}.full_rank_steps {method.full_rank_steps} must be below train.steps {study.train.steps}:"
-            " the adapters would never train"
-        )
-    period = method.reset_period
-    if period is not None and not method.reset_offset < offset < period:
-        yield (
-            f"train.checkpoint_offset {offset} must be above methods.{name}.reset_offset and below its"
-            f" reset_period {period}: it is read after a reset"
-        )
     for size in study.study.sizes:
-        if method.rank > (most := study.sizes[size].smallest_dimension):
-            yield f"methods.{name}.rank {method.rank} is above {most}, the smallest dimension of {size}"
         try:
             method.switches_at(size)
         except ValueError as error:
             yield f"methods.{name}.{error}"
+    for size in study.study.sizes:
+        yield from conflicts(f"methods.{name}", method, size, study.sizes[size], study.train)
+
+
+def conflicts(label: str, method: Method, size_name: str, size: Size, train: Train) -> Iterator[str]:
+    """Why ``method``, which messages call ``label``, cannot train at a size with a recipe."""
+    if method.full_rank_steps >= train.steps:
+        yield (
+            f"{label}.full_rank_steps {method.full_rank_steps} must be below train.steps {train.steps}:"
+            " the adapters would never train"
+        )
+    period, offset = method.reset_period, train.checkpoint_offset
+    if period is not None and not method.reset_offset < offset < period:
+        yield (
+            f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
+            f" reset_period {period}: it is read after a reset"
+        )
+    if method.rank > (most := size.smallest_dimension):
+        yield f"{label}.rank {method.rank} is above {most}, the smallest dimension of {size_name}"
+
+
+def _of_sweeps(study: Study) -> Iterator[str]:
+    for name, sweep in (study.sweeps or {}).items():
+        unknown = set(sweep.methods or []) - study.methods.keys()
+        if unknown:
+            yield f"sweeps.{name}.methods: {min(unknown)!r} is not one of {', '.join(study.methods)}"
+        unknown = set(sweep.sizes or []) - study.sizes.keys()
+        if unknown:
+            yield f"sweeps.{name}.sizes: {min(unknown)!r} is not one of {', '.join(study.sizes)}"
+
+
+def _of_tuning(study: Study) -> Iterator[str]:
+    """Settings are chosen on documents and seeds that nothing is reported on."""
+    tuning = study.tuning
+    if tuning is None:
+        return
+    unknown = (tuning.spaces or {}).keys() - set(study.study.methods)
+    if unknown:
+        yield f"tuning.spaces: {min(unknown)!r} is not one of study.methods: {', '.join(study.study.methods)}"
+    if tuning.seed in study.study.seeds:
+        yield f"tuning.seed {tuning.seed} is one of study.seeds: settings would be chosen on a seed that is reported"
+    if not study.data.validation_fraction:
+        yield "tuning needs a data.validation_fraction above 0: documents of its own to choose settings on"
+    if tuning.rungs[-1] > study.train.steps:
+        yield f"tuning.rungs {tuning.rungs} must end at train.steps {study.train.steps} or before"

@@ -1,15 +1,15 @@
 """A variant: a cell with some keys changed, under a name that says which and depends on nothing else."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
 
 from ..errors import UserError
-from .cells import Cell
-from .experiments import Point
+from .cells import Cell, make_cell
+from .experiments import Point, Sweep
 from .fields import Section
-from .study import cell_name
+from .study import Study, cell_name, conflicts
 from .training import Method, Model, Size, Train
 
 # The recipe comes first: methods and sizes may set its keys apart, but a cell holds them in `train`.
@@ -41,7 +41,7 @@ def _written(value: Any) -> str:
 
 
 def vary(cell: Cell, point: Point) -> Cell:
-    """``cell`` with the keys of ``point`` changed, under the variant's name.
+    """``cell`` with the keys of ``point`` changed, under the variant's name; ``cell`` itself where there are none.
 
     Raises :class:`UserError`, which names the variant, where the changed settings are not possible together.
     """
@@ -51,6 +51,55 @@ def vary(cell: Cell, point: Point) -> Cell:
     method = variant_name(cell.method_name, point)
     name = cell_name(cell.size_name, method, cell.seed)
     try:
-        return Cell.model_validate(changed | {"method_name": method, "name": name})
+        varied = Cell.model_validate(changed | {"method_name": method, "name": name})
     except ValidationError as error:
         raise UserError(f"the variant {name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
+    for problem in conflicts(f"methods.{method}", varied.method, varied.size_name, varied.size, varied.train):
+        raise UserError(problem)
+    return varied
+
+
+def settled(cell: Cell, point: Point) -> Cell:
+    """``cell`` with the keys of ``point`` changed, under its own name: the settings that a search chose for it."""
+    return vary(cell, point).model_copy(update={"name": cell.name, "method_name": cell.method_name})
+
+
+class Variant(NamedTuple):
+    """A cell of an experiment, and what it changes."""
+
+    cell: Cell
+    point: Point
+
+
+def sweep_variants(study: Study, sweep: Sweep) -> list[Variant]:
+    """The cells of ``sweep``, sizes outermost, seeds innermost."""
+    chosen = study.study
+    points = sweep.space.candidates() if sweep.space else [Point()]
+    return [
+        Variant(vary(make_cell(study, size, method, seed), point), point)
+        for size in sweep.sizes or chosen.sizes
+        for method in sweep.methods or chosen.methods
+        for point in points
+        for seed in sweep.seeds or chosen.seeds
+    ]
+
+
+def sweep_cells(study: Study) -> dict[str, Cell]:
+    """The cells of all sweeps by name; sweeps share a cell whose name, and so whose settings, are equal."""
+    return {
+        variant.cell.name: variant.cell
+        for sweep in (study.sweeps or {}).values()
+        for variant in sweep_variants(study, sweep)
+    }
+
+
+def candidates(study: Study, size: str, method: str) -> dict[str, Variant]:
+    """What the study's search tries for a size and a method, by the candidate's name; it trains up to the last rung."""
+    assert study.tuning is not None
+    base = make_cell(study, size, method, study.tuning.seed)
+    last = base.train.model_copy(update={"steps": study.tuning.rungs[-1]})
+    tried = (
+        Variant(vary(base.model_copy(update={"train": last}), point), point)
+        for point in study.tuning.space_of(method).candidates()
+    )
+    return {variant.cell.method_name: variant for variant in tried}

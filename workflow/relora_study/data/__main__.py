@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import HELD_OUT_SEQUENCES, Data, read_section
+from ..config import HELD_OUT_SEQUENCES, VALIDATION_SEQUENCES, Data, read_section
 from ..errors import command_line
 from ..files import sha256, write_json, write_text
 from ..settings import CorpusNeeds, TokenSettings
@@ -48,11 +48,11 @@ def documents(settings: Settings, download: Folder, output: Output) -> None:
     """Read the source's documents and split them into train and held-out."""
     data = read_section(Data, settings)
     if data.source == "pypi_news":
-        split(read_news(download), data.held_out_fraction, output)
+        split(read_news(download), data.held_out_fraction, output, data.validation_fraction)
     else:
         listing = list_documents(Path(data.files.path or ""), FILES)
         listing.say(FILES)
-        split(read_files(data, listing), data.held_out_fraction, output)
+        split(read_files(data, listing), data.held_out_fraction, output, data.validation_fraction)
         write_json(output / COUNTS, {"read": len(listing.files), "passed_over": listing.passed_over_count})
 
 
@@ -76,12 +76,15 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
     train = Stored(documents / "train.parquet")
     held_out = Stored(documents / "held_out.parquet", train.all_domains())
 
-    def pack(stored: Stored, name: str, most: int | None = None) -> Split:
+    most = {"held_out": HELD_OUT_SEQUENCES, "validation": VALIDATION_SEQUENCES}
+
+    def pack(stored: Stored, name: str) -> Split:
         size = stored.size()
         texts = progress(stored.texts(), size[0], f"packing {name}", " documents")
-        return write_split(output / f"{name}.bin", encode(texts, encoder, dtype), size, context_length, most)
+        ids = most[name] * (context_length + 1) if name in most else None
+        return write_split(output / f"{name}.bin", encode(texts, encoder, dtype), size, context_length, ids)
 
-    counts = documents / COUNTS
+    counts, validation = documents / COUNTS, documents / "validation.parquet"
     manifest = Manifest(
         source=data.source,
         dtype=dtype,
@@ -89,7 +92,8 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
         end_of_text_id=encoder.eos_token_id,
         tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
         train=pack(train, "train"),
-        held_out=pack(held_out, "held_out", HELD_OUT_SEQUENCES * (context_length + 1)),
+        held_out=pack(held_out, "held_out"),
+        validation=pack(Stored(validation), "validation") if data.validation_fraction else None,
         files=Files.model_validate_json(counts.read_text(encoding="utf-8")) if counts.exists() else None,
     )
     write_manifest(output, manifest)

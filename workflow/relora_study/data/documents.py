@@ -19,12 +19,12 @@ from ..files import write_whole
 from .progress import progress
 
 SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.string())])
-PARTS = ("train", "held_out")
+PARTS = ("train", "held_out", "validation")
 BATCH_CHARACTERS = 2**22  # of text held at a time, and of a row group
 CACHE_KIBIBYTES = 64 * 1024
 TABLE = """
-    CREATE TABLE documents (hash TEXT, held_out INTEGER, id TEXT, domain TEXT, digest BLOB UNIQUE, text TEXT);
-    CREATE INDEX by_hash ON documents (held_out, hash);
+    CREATE TABLE documents (hash TEXT, part INTEGER, id TEXT, domain TEXT, digest BLOB UNIQUE, text TEXT);
+    CREATE INDEX by_hash ON documents (part, hash);
 """
 
 Item = TypeVar("Item")
@@ -44,26 +44,38 @@ def hash_of(identifier: str) -> str:
     return hashlib.sha256(identifier.encode()).hexdigest()
 
 
-def split(documents: Iterable[Document], held_out_fraction: float, output: Path) -> None:
-    """Write train.parquet and held_out.parquet (id, domain, text), each ordered by hash: a prefix is a fair sample.
+def split(
+    documents: Iterable[Document], held_out_fraction: float, output: Path, validation_fraction: float = 0.0
+) -> None:
+    """Write train, held_out and validation.parquet (id, domain, text), each ordered by hash: a prefix is a fair sample.
 
-    Empty documents and repeated texts are dropped. A database on the disk of ``output`` sorts them. Raises
-    :class:`UserError` where either part is left empty.
+    Without a ``validation_fraction`` there is no validation.parquet. Empty documents and repeated texts are dropped.
+    A database on the disk of ``output`` sorts the documents. Raises :class:`UserError` where a part is left empty.
     """
     output.mkdir(parents=True, exist_ok=True)
+    wanted = PARTS if validation_fraction else PARTS[:2]
     with _database(output / ".sorting.sqlite") as database:
-        _fill(database, documents, held_out_fraction)
-        counts = [_count(database, held_out) for held_out in (0, 1)]
-        if not all(counts):
-            raise UserError(
-                f"{sum(counts)} documents with text leave no training or no held-out document; add documents"
-            )
-        for held_out, name in enumerate(PARTS):
+        _fill(database, documents, held_out_fraction, validation_fraction)
+        counts = [_count(database, part) for part in range(len(wanted))]
+        for name, count in zip(wanted, counts, strict=True):
+            if not count:
+                raise UserError(
+                    f"{sum(counts)} documents with text leave no {name.replace('_', '-')} document; add documents"
+                )
+        for part, name in enumerate(wanted):
             rows = database.execute(
-                "SELECT id, domain, text FROM documents WHERE held_out = ? ORDER BY hash, rowid", (held_out,)
+                "SELECT id, domain, text FROM documents WHERE part = ? ORDER BY hash, rowid", (part,)
             )
-            shown = progress(rows, counts[held_out], f"writing {name} documents", " documents")
+            shown = progress(rows, counts[part], f"writing {name} documents", " documents")
             write_whole(output / f"{name}.parquet", partial(_write, rows=shown))
+
+
+def part_of(document: Document, hashed: str, held_out_fraction: float, validation_fraction: float) -> int:
+    """The number in ``PARTS`` of the part that ``document`` goes to: its id's hash, as a share, decides."""
+    share = int(hashed, 16) / 2**256
+    if document.held_out_only or share < held_out_fraction:
+        return 1
+    return 2 if share < held_out_fraction + validation_fraction else 0
 
 
 @contextmanager
@@ -83,21 +95,23 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
         path.unlink(missing_ok=True)
 
 
-def _fill(database: sqlite3.Connection, documents: Iterable[Document], held_out_fraction: float) -> None:
+def _fill(
+    database: sqlite3.Connection, documents: Iterable[Document], held_out_fraction: float, validation_fraction: float
+) -> None:
     """Insert the documents that have a text not seen before."""
     database.execute("BEGIN")
     for document in progress(documents, None, "reading documents", " documents"):
         if document.text.strip():
             hashed = hash_of(document.id)
-            held_out = document.held_out_only or int(hashed, 16) / 2**256 < held_out_fraction
+            part = part_of(document, hashed, held_out_fraction, validation_fraction)
             digest = hashlib.sha256(document.text.encode()).digest()
-            row = (hashed, int(held_out), document.id, document.domain, digest, document.text)
+            row = (hashed, part, document.id, document.domain, digest, document.text)
             database.execute("INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, ?, ?)", row)
     database.execute("COMMIT")
 
 
-def _count(database: sqlite3.Connection, held_out: int) -> int:
-    found = database.execute("SELECT count(*) FROM documents WHERE held_out = ?", (held_out,))
+def _count(database: sqlite3.Connection, part: int) -> int:
+    found = database.execute("SELECT count(*) FROM documents WHERE part = ?", (part,))
     return int(found.fetchone()[0])
 
 

@@ -44,7 +44,8 @@ class Files(Contract):
 class Manifest(Contract):
     """What the token files hold and what made them.
 
-    ``revision`` is the commit of shards from the Hub; ``files`` counts those of ``data.source: files``.
+    ``revision`` is the commit of shards from the Hub. ``files`` counts the files of ``data.source: files``.
+    ``validation`` is None where documents are split in two.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Manifest(Contract):
     tokenizer_sha256: str
     train: Split
     held_out: Split
+    validation: Annotated[Split | None, Field(exclude_if=lambda split: split is None)] = None
     files: Annotated[Files | None, Field(exclude_if=lambda files: files is None)] = None
 
 
@@ -141,13 +143,15 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:
-    """The ids of ``split`` (train or held_out), memory-mapped, shape [tokens].
+    """The ids of ``split`` (train, held_out or validation), memory-mapped, shape [tokens].
 
     Raises :class:`UserError` where the file is not the one of its manifest, by its length or its hash (about a second
     a gigabyte; of a job's processes one checks it).
     """
     manifest = read_manifest(folder)
     path, expected = folder / f"{split}.bin", getattr(manifest, split)
+    if expected is None:
+        raise UserError(f"{folder} has no {split} ids; set data.validation_fraction, and run again")
     dtype = np.dtype(manifest.dtype).newbyteorder("<")
     if not path.exists() or path.stat().st_size != expected.tokens * dtype.itemsize:
         raise UserError(

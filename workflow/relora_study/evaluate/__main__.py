@@ -15,11 +15,11 @@ from ..cell_manifest import diverged_at
 from ..config import Cell, Evaluation, read_section
 from ..data.documents import Stored
 from ..data.tokenizer import id_count, open_tokenizer
-from ..data.tokens import held_out_batch
+from ..data.tokens import held_out_batch, open_tokens, row_count
 from ..errors import UserError, command_line
 from ..files import write_csv, write_text, write_whole
 from ..memory import keep_freed_memory
-from ..model.checkpoints import list_checkpoints
+from ..model.checkpoints import list_checkpoints, load_model
 from ..model.device import chosen_device
 from ..schedule import due_steps, is_evaluated
 from ..settings import MeasurementSettings
@@ -27,9 +27,11 @@ from .bench import Bench, measure_once
 from .domains import collect_texts
 from .minimal_pairs import encode_pairs
 from .perplexity import take_texts
+from .scoring import negative_log_likelihoods
 from .suite import download_blimp, missing_of_blimp, read_hub, read_suite
 from .templated import templated_suite
 
+SCORED_TOKENS = 2048  # in one forward pass: the default of evaluation.batch_tokens
 BLIMP_ON_THE_HUB = "nyu-mll/blimp"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -79,6 +81,20 @@ def cell(settings: Place, cell: Place, data: Place, pairs: Place, texts: Place, 
     progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
     tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
     write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
+
+
+@app.command()
+def score(cell: Place, data: Place, threads: Count, output: Place) -> None:
+    """Write the loss of CELL's last checkpoint on all held-out ids, in nats a token; none where it diverged."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    trained, diverged = read_section(Cell, cell / "config.yaml"), diverged_at(cell)
+    step, checkpoint = max(list_checkpoints(cell, due_steps(trained, diverged)).items())
+    length, device = trained.model.context_length, chosen_device(trained.runtime.device)
+    rows = held_out_batch(data / "tokens", row_count(open_tokens(data / "tokens", "held_out"), length), length)
+    losses = negative_log_likelihoods(load_model(checkpoint, device), rows.tolist(), SCORED_TOKENS)
+    loss = float("nan") if diverged else torch.cat(losses).mean().item()
+    write_csv(output, pd.DataFrame({"step": [step], "loss": [loss], "diverged_at": [diverged]}))
 
 
 def open_bench(

@@ -1,6 +1,7 @@
 """`python -m relora_study.train`: pretrain one cell."""
 
 import math
+import os
 import platform
 import resource
 import signal
@@ -26,6 +27,7 @@ from ..errors import UserError, command_line
 from ..memory import release_freed_memory
 from ..model.checkpoints import list_checkpoints, read_metadata
 from ..schedule import due_steps, is_reset
+from .candidates import dropped, is_promoted, scored
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
 from .run import Run
@@ -40,14 +42,47 @@ def stage() -> None:
     """Pretraining."""
 
 
+Config = Annotated[Path, typer.Option(help="the cell's config.yaml; its folder receives the results")]
+Tokens = Annotated[Path, typer.Option(help="folder of train.bin and its manifest")]
+Threads = Annotated[int, typer.Option(help="CPU threads")]
+Wait = Annotated[bool, typer.Option(help="wait for another process that trains the cell, or refuse")]
+
+
 @app.command()
-def cell(
-    config: Annotated[Path, typer.Option(help="the cell's config.yaml; its folder receives the results")],
-    tokens: Annotated[Path, typer.Option(help="folder of train.bin and its manifest")],
-    threads: Annotated[int, typer.Option(help="CPU threads")],
-    wait: Annotated[bool, typer.Option(help="wait for another process that trains the cell, or refuse")] = False,
-) -> None:
+def cell(config: Config, tokens: Tokens, threads: Threads, wait: Wait = False) -> None:
     """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
+    with _trained(config, tokens, threads, wait) as run:
+        if rank() == 0:
+            write_contract(config.parent / "manifest.json", _manifest(run, config.parent, threads))
+
+
+@app.command("rung")
+def train_to_rung(
+    config: Config,
+    tokens: Tokens,
+    threads: Threads,
+    until: Annotated[int, typer.Option(min=1, help="the rung: optimizer steps to train in all")],
+    output: Annotated[Path, typer.Option(help="the JSON file of what was measured there")],
+    selection: Annotated[Path | None, typer.Option(help="who goes on from the rung before")] = None,
+    wait: Wait = False,
+) -> None:
+    """Pretrain a candidate of a search up to a rung and score it on the validation ids, unless it was dropped."""
+    name = config.parent.name
+    if selection and not is_promoted(selection, name):
+        if int(os.environ.get("RANK", "0")) == 0:
+            write_contract(output, dropped(name, until))
+        return
+    with _trained(config, tokens, threads, wait, until) as run:
+        if rank() == 0:
+            length = run.cell.model.context_length
+            ids = open_tokens(tokens, "validation")
+            rows = numpy.stack([row(ids, index, length) for index in range(row_count(ids, length))])
+            write_contract(output, scored(run, name, until, torch.from_numpy(rows)))
+
+
+@contextmanager
+def _trained(config: Path, tokens: Path, threads: int, wait: bool, until: int | None = None) -> Iterator[Run]:
+    """The run of the cell that ``config`` describes, trained to its last step or to ``until``; the cell is held."""
     settings, began = read_section(Cell, config), time.perf_counter()
     torch.set_num_threads(max(1, threads // settings.runtime.processes_per_node))
     if settings.runtime.release_memory:
@@ -55,16 +90,15 @@ def cell(
     limit = 60 * (settings.train.time_limit or math.inf)
     with process_group(settings.runtime.device) as device, _sole_trainer(config.parent, wait):
         asked = _stop_signals()  # not before: who waits for the cell has nothing to save
-        run = train(
+        yield train(
             settings,
             device,
             _batches(tokens, settings),
             config.parent,
             lambda: bool(asked) or time.perf_counter() - began > limit,
             read_manifest(tokens).train.sha256,
+            until,
         )
-        if rank() == 0:
-            write_contract(config.parent / "manifest.json", _manifest(run, config.parent, threads))
 
 
 def _stop_signals() -> list[int]:

@@ -48,8 +48,9 @@ def train(
     cell_dir: Path,
     must_stop: MustStop = lambda: False,
     data: str = "",
+    until: int | None = None,
 ) -> Run:
-    """Train ``cell`` to its last step, continuing from the newest state in ``cell_dir``, and write its files there.
+    """Train ``cell`` to its last step, or to ``until``, from the newest state in ``cell_dir``; its files go there.
 
     ``data`` is a hash of all that ``batch_of`` gives: a state made from other data is not continued.
 
@@ -61,7 +62,7 @@ def train(
     run, done = _resume(cell, device, cell_dir, data)
     if run.diverged_at is None:
         try:
-            _train_on(run, done, batch_of, cell_dir, must_stop)
+            _train_on(run, done, batch_of, cell_dir, must_stop, until or cell.train.steps)
         except Diverged as diverged:
             if cell.train.divergence == "stop":
                 raise
@@ -71,21 +72,21 @@ def train(
     return run
 
 
-def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop: MustStop) -> None:
-    """The steps behind ``done``."""
+def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop: MustStop, last: int) -> None:
+    """The steps behind ``done``, up to ``last``, whose state is saved."""
     cell, device = run.cell, run.device
     tokens = cell.train.batch_size * cell.model.context_length
     every = STEPS_BETWEEN_WAITS_FOR_THE_GPU if device.type == "cuda" else 1
     writes = parallel.rank() == 0
     with Recorder(cell_dir if writes else None, done, tokens, every) as recorder, _progress(cell, done) as progress:
-        for step in range(done + 1, cell.train.steps + 1):
+        for step in range(done + 1, last + 1):
             row = take_step(run, batch_of(step - 1), step)
             written = recorder.add(row | {"tokens": step * tokens})
-            if _leaves_files(cell, step):
+            if step == last or _leaves_files(cell, step):
                 recorder.sync()  # so that no file is made from a loss that is not finite, or outlives its row
-            _after_step(run, step, cell_dir)
+            _after_step(run, step, cell_dir, last)
             progress.update(tokens)
-            if written and step < cell.train.steps and parallel.any_process(must_stop(), device):
+            if written and step < last and parallel.any_process(must_stop(), device):
                 save_state(run, step, cell_dir)
                 raise Stopped(f"{cell.name}: stopped after step {step}, which is saved; run it again to go on")
 
@@ -163,12 +164,12 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
 
 
 def _leaves_files(cell: Cell, step: int) -> bool:
-    return is_due(cell, step) or step % cell.train.state_every == 0 or step == cell.train.steps
+    return is_due(cell, step) or step % cell.train.state_every == 0
 
 
-def _after_step(run: Run, step: int, cell_dir: Path) -> None:
+def _after_step(run: Run, step: int, cell_dir: Path, last: int) -> None:
     cell = run.cell
-    if _leaves_files(cell, step):
+    if step == last or _leaves_files(cell, step):
         require_finite(run, step, cell_dir)
     if is_due(cell, step) and parallel.rank() == 0:
         save_checkpoint(run.model, cell, step, cell_dir / "checkpoints")
@@ -179,7 +180,7 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
             begin_adapters(run)
     if step == cell.method.full_rank_from:
         end_adapters(run)
-    if step % cell.train.state_every == 0 or step == cell.train.steps:
+    if step % cell.train.state_every == 0 or step == last:
         save_state(run, step, cell_dir)
 
 

@@ -1,0 +1,17 @@
+"""What a candidate of a search left at a rung, `rung-N.json`: the training writes, the search reads."""
+
+from .contracts import Contract
+
+
+class Rung(Contract):
+    """What a candidate left at a rung.
+
+    ``loss`` is the mean over the validation ids in nats a token; it is None where the training diverged, and where
+    the candidate was dropped at an earlier rung.
+    """
+
+    candidate: str
+    step: int
+    loss: float | None
+    diverged: bool = False
+    dropped: bool = False

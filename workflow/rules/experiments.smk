@@ -1,0 +1,152 @@
+# Sweeps are cells beside the study's own, which the report reads one loss of. A search trains candidates from rung to
+# rung; every job of it is known from the start, and one whose candidate was dropped ends at once.
+rule score:
+    input:
+        code("evaluate"),
+        "results/data/tokens",
+        manifest="results/cells/{cell}/manifest.json",
+    output:
+        "results/cells/{cell}/score.csv",
+    log:
+        "results/logs/evaluate/{cell}-score.log",
+    benchmark:
+        "results/benchmarks/jobs/score-{cell}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
+        runtime=by_cell(reading_minutes),
+        gpu=int(STUDY.runtime.device == "cuda"),
+    params:
+        cell=subpath(input.manifest, parent=True),
+    message:
+        "Scoring {wildcards.cell}"
+    shell:
+        "python -m relora_study.evaluate score --cell {params.cell:q} --data results/data --threads {threads}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+wildcard_constraints:
+    search=one_of(SEARCHES),
+    candidate=one_of(name for _, tried in SEARCHES.values() for name in tried),
+    rung=r"\d+",
+
+
+def of_candidate(amount):
+    """What ``amount`` of relora_study.job_resources says of a candidate's job, as a resource."""
+    return lambda wildcards: amount(SEARCHES[wildcards.search][1][wildcards.candidate])
+
+
+def rung_before(wildcards):
+    """Who goes on from the rung before; nothing at the first."""
+    rung = int(wildcards.rung)
+    return f"results/tuning/{wildcards.search}/rung-{rung - 1}.csv" if rung else []
+
+
+rule search_settings:
+    input:
+        staged("tuning/{file}.yaml"),
+    output:
+        "results/tuning/{file}.yaml",
+    log:
+        "results/logs/settings/tuning/{file}.log",
+    wildcard_constraints:
+        file=r"base/[^/]+|[^/]+/settings|[^/]+/[^/]+/config",
+    conda:
+        "../../envs/data.yaml"
+    message:
+        "Settings: {wildcards.file}"
+    shell:
+        "tail -n +2 {input:q} > {output:q} 2> {log:q}"
+
+
+rule rung:
+    input:
+        config="results/tuning/{search}/{candidate}/config.yaml",
+        tokens="results/data/tokens",
+        enough=ancient("results/data/enough.txt"),
+        selection=rung_before,
+    output:
+        "results/tuning/{search}/{candidate}/rung-{rung}.json",
+    log:
+        "results/logs/tuning/{search}/{candidate}-rung-{rung}.log",
+    benchmark:
+        "results/benchmarks/jobs/rung-{search}-{candidate}-{rung}.tsv"
+    priority: 20
+    conda:
+        "../../envs/train.yaml"
+    threads: STUDY.runtime.processes_per_node
+    resources:
+        **node_resources(STUDY.runtime),
+        mem_mb=of_candidate(pretrain_megabytes),
+        runtime=of_candidate(pretrain_minutes),
+        gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
+    params:
+        launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),
+        until=lambda wildcards: SEARCHES[wildcards.search][0].rungs[int(wildcards.rung)],
+        selection=lambda wildcards, input: f"--selection {shlex.quote(input.selection)}" if input.selection else "",
+    message:
+        "Rung {wildcards.rung} of {wildcards.candidate}, {wildcards.search}"
+    shell:
+        "exec {params.launch} relora_study.train rung --config {input.config:q} --tokens {input.tokens:q}"
+        " --until {params.until} {params.selection} --output {output:q} --threads {threads} --wait"
+        " 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"
+
+
+rule selection:
+    input:
+        code("experiments"),
+        settings="results/tuning/{search}/settings.yaml",
+        rungs=lambda wildcards: expand(
+            "results/tuning/{search}/{candidate}/rung-{rung}.json",
+            search=wildcards.search,
+            candidate=SEARCHES[wildcards.search][1],
+            rung=wildcards.rung,
+        ),
+    output:
+        "results/tuning/{search}/rung-{rung}.csv",
+    log:
+        "results/logs/tuning/{search}/rung-{rung}.log",
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Who goes on from rung {wildcards.rung}, {wildcards.search}"
+    shell:
+        "python -m relora_study.experiments select --settings {input.settings:q} --rung {wildcards.rung}"
+        " --output {output:q} {input.rungs:q} 2> >(tee {log:q} >&2)"
+
+
+def search_of(wildcards):
+    """The search that chooses a cell's settings."""
+    cell = CELLS[wildcards.cell]
+    return f"results/tuning/{cell.size_name}-{cell.method_name}"
+
+
+rule tuned_settings:
+    input:
+        code("experiments"),
+        base="results/tuning/base/{cell}.yaml",
+        settings=lambda wildcards: f"{search_of(wildcards)}/settings.yaml",
+        selection=lambda wildcards: f"{search_of(wildcards)}/rung-{len(STUDY.tuning.rungs) - 1}.csv",
+    output:
+        "results/cells/{cell}/config.yaml",
+    log:
+        "results/logs/settings/{cell}.log",
+    wildcard_constraints:
+        cell=one_of(TUNED),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "Settings: {wildcards.cell}, as its search chose them"
+    shell:
+        "python -m relora_study.experiments settle --base {input.base:q} --settings {input.settings:q}"
+        " --selection {input.selection:q} --output {output:q} 2> >(tee {log:q} >&2)"
