@@ -36,7 +36,8 @@ localrules:
 rule all:
     default_target: True
     input:
-        expand("results/cells/{cell}/score.csv", cell=SWEPT),
+        expand("results/figures/experiment_{name}.pdf", name=EXPERIMENTS),
+        expand("results/tables/experiment_{name}.csv", name=EXPERIMENTS),
         readings,  # named, so that a cell somebody deleted is trained again
         "results/paper.pdf",
         "results/landing.rst",

@@ -95,7 +95,8 @@ def searches(study: Study) -> dict[str, tuple[SearchSettings, dict[str, Cell]]]:
     return found
 
 
-def _sweeps(study: Study) -> Sweeps:
+def sweep_settings(study: Study) -> Sweeps:
+    """The study's sweeps: what varies, and in which cells."""
     found = {}
     for name, sweep in (study.sweeps or {}).items():
         variants = sweep_variants(study, sweep)
@@ -121,7 +122,7 @@ def stage_settings(study: Study) -> dict[str, Section]:
             batch_sequences=study.dynamics.batch_sequences,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
-        "sweeps": _sweeps(study),
+        "sweeps": sweep_settings(study),
         "whole": study,
     }
 

@@ -68,7 +68,7 @@ from relora_study.snakemake_session import (
     make_web_report,
     stop_on_interrupt,
 )
-from relora_study.settings import searches, settings_files
+from relora_study.settings import searches, settings_files, sweep_settings
 from relora_study.staging import stage, stage_code, staged, staged_listing, users_places
 
 try:
@@ -82,6 +82,7 @@ try:
     CELLS = cells(STUDY)
     SWEPT = sweep_cells(STUDY)
     SEARCHES = searches(STUDY)
+    SWEEPS = sweep_settings(STUDY).sweeps
     ALL_CELLS = CELLS | SWEPT
     check_results(Path("results"), STUDY.schema_version)
     if not workflow.modifier.is_main_snakefile():  # a module, whose onstart Snakemake does not call

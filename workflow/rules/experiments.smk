@@ -1,3 +1,7 @@
+from relora_study.report.captions import experiment_caption
+from relora_study.report.escape import rst
+
+
 # Sweeps are cells beside the study's own, which the report reads one loss of. A search trains candidates from rung to
 # rung; every job of it is known from the start, and one whose candidate was dropped ends at once.
 rule score:
@@ -150,3 +154,90 @@ rule tuned_settings:
     shell:
         "python -m relora_study.experiments settle --base {input.base:q} --settings {input.settings:q}"
         " --selection {input.selection:q} --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+EXPERIMENTS = [*(STUDY.sweeps or {}), *(["search"] if SEARCHES else [])]
+
+
+def experiment_inputs(wildcards):
+    """What a sweep's cells scored, or what the candidates of all searches left."""
+    if wildcards.experiment != "search":
+        cells = SWEEPS[wildcards.experiment].cells
+        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "score.csv"])
+        return [code("report"), "results/settings/sweeps.yaml", *found]
+    last = len(STUDY.tuning.rungs)
+    parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
+    return [code("report"), *expand("results/tuning/{search}/{part}", search=SEARCHES, part=parts)]
+
+
+def experiment_caption_of(kind):
+    """The caption of an experiment's ``kind`` ("figure", "table") for Snakemake's report."""
+    return lambda wildcards: rst(experiment_caption(wildcards.experiment, kind))
+
+
+rule experiment_figure:
+    input:
+        experiment_inputs,
+    output:
+        report(
+            "results/figures/experiment_{experiment}.pdf",
+            caption="../report/caption.rst",
+            category="Experiments",
+            labels={"experiment": "{experiment}", "format": "PDF"},
+        ),
+        report(
+            "results/figures/experiment_{experiment}.png",
+            caption="../report/caption.rst",
+            category="Experiments",
+            labels={"experiment": "{experiment}", "format": "PNG"},
+        ),
+    log:
+        "results/logs/report/experiment-figure-{experiment}.log",
+    wildcard_constraints:
+        experiment=one_of(EXPERIMENTS),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=experiment_caption_of("figure"),
+        folder=parent_of_output,
+    message:
+        "Figure of the experiment {wildcards.experiment}"
+    shell:
+        "python -m relora_study.report experiment-figure {wildcards.experiment}"
+        " --output {params.folder:q}/experiment_{wildcards.experiment} 2> >(tee {log:q} >&2)"
+
+
+rule experiment_table:
+    input:
+        experiment_inputs,
+    output:
+        report(
+            "results/tables/experiment_{experiment}.csv",
+            caption="../report/caption.rst",
+            category="Experiments",
+            labels={"experiment": "{experiment}", "format": "table"},
+        ),
+        "results/tables/experiment_{experiment}.md",
+        "results/tables/experiment_{experiment}.tex",
+    log:
+        "results/logs/report/experiment-table-{experiment}.log",
+    wildcard_constraints:
+        experiment=one_of(EXPERIMENTS),
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=experiment_caption_of("table"),
+        folder=parent_of_output,
+    message:
+        "Table of the experiment {wildcards.experiment}"
+    shell:
+        "python -m relora_study.report experiment-table {wildcards.experiment}"
+        " --output {params.folder:q}/experiment_{wildcards.experiment} 2> >(tee {log:q} >&2)"

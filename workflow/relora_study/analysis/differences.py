@@ -1,5 +1,6 @@
 """Differences between methods that share a seed's first weights, data order and evaluation items: paired by seed."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,9 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-CONFIDENCE = 0.95
+from .intervals import t_interval
+from .results import Runs
+from .source import measured
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,7 @@ def paired_difference(values: pd.Series, reference: pd.Series) -> PairedDifferen
     count, mean = len(differences), float(np.mean(differences)) if len(differences) else np.nan
     if count < 2:
         return PairedDifference(count, mean, np.nan, np.nan, np.nan)
-    low, high = stats.ttest_1samp(differences, 0.0).confidence_interval(CONFIDENCE)
-    return PairedDifference(count, mean, float(low), float(high), sign_flip_p(differences))
+    return PairedDifference(count, mean, *t_interval(differences), sign_flip_p(differences))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
@@ -47,3 +49,34 @@ def holm(p: pd.Series) -> pd.Series:
     tested = p.dropna()
     corrected = multipletests(tested, method="holm")[1] if len(tested) else tested
     return pd.Series(corrected, index=tested.index, dtype=float).reindex(p.index)
+
+
+MEASURES = {
+    "held_out_loss": ("held_out", "fixed_batch", "loss"),
+    "perplexity": ("perplexity", "macro_average", "token_perplexity"),
+    "accuracy": ("minimal_pairs", "overall", "accuracy"),
+}
+COLUMNS = ["size", "method", "measure", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm"]
+
+
+def differences(runs: Runs) -> pd.DataFrame:
+    """Each method less full rank at the last step, paired by seed: a row a size, method and measure.
+
+    ``p`` is the sign-flip test's, ``p_holm`` after Holm's correction over the methods of a size and measure.
+    """
+    rows: list[dict[str, object]] = []
+    for measure, kind in MEASURES.items():
+        last = measured(runs, *kind).sort_values("step").groupby(["size", "method", "seed"]).value.last()
+        for size in runs.sizes:
+            rows += _of_size(last[size], runs, {"size": size, "measure": measure})
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    table["p_holm"] = table.groupby(["size", "measure"], sort=False).p.transform(holm)
+    return table
+
+
+def _of_size(values: pd.Series, runs: Runs, named: dict[str, str]) -> Iterator[dict[str, object]]:
+    for method in runs.methods:
+        if runs.full_rank_method not in (None, method) and method in values:
+            found = paired_difference(values[method], values[runs.full_rank_method])
+            spread = {"seeds": found.seeds, "difference": found.mean, "p": found.p}
+            yield named | {"method": method, "difference_low": found.low, "difference_high": found.high} | spread

@@ -1,8 +1,8 @@
-"""Intervals of confidence, in one place: Wilson's for shares, percentile bootstraps for means and perplexities."""
+"""Intervals of confidence, in one place: Wilson's for shares, Student's for means over seeds, bootstraps elsewhere."""
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, ttest_1samp
 from statsmodels.stats.proportion import proportion_confint
 
 LEVEL = 0.05
@@ -35,6 +35,14 @@ def mean_interval(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.nd
         rng=np.random.default_rng(0),
     ).confidence_interval
     return np.asarray(found.low), np.asarray(found.high)
+
+
+def t_interval(values: np.ndarray) -> tuple[float, float]:
+    """Student's 95 % interval of the mean of ``values`` [n]; missing for fewer than two, or where one is missing."""
+    if len(values) < 2 or not np.isfinite(values).all():
+        return np.nan, np.nan
+    low, high = ttest_1samp(values, 0.0).confidence_interval(1 - LEVEL)
+    return float(low), float(high)
 
 
 def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:

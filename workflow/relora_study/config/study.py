@@ -214,6 +214,8 @@ def conflicts(label: str, method: Method, size_name: str, size: Size, train: Tra
 
 
 def _of_sweeps(study: Study) -> Iterator[str]:
+    if "search" in (study.sweeps or {}):
+        yield "sweeps.search: the report calls the search of `tuning` so; give the sweep another name"
     for name, sweep in (study.sweeps or {}).items():
         unknown = set(sweep.methods or []) - study.methods.keys()
         if unknown:

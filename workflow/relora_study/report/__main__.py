@@ -46,6 +46,31 @@ def table(name: str, output: Place, results: Place = Path("results"), published:
 
 
 @app.command()
+def experiment_figure(name: str, output: Place, results: Place = Path("results")) -> None:
+    """Draw the search (NAME "search") or the sweep called NAME to OUTPUT.pdf and OUTPUT.png."""
+    from ..analysis.experiments import search_rungs, sweep_keys, sweep_runs
+    from .figures import experiments
+    from .style import finish
+
+    if name == "search":
+        finish(experiments.search(search_rungs(results)), output)
+    else:
+        finish(experiments.response(sweep_runs(results, name), sweep_keys(results, name)), output)
+
+
+@app.command()
+def experiment_table(name: str, output: Place, results: Place = Path("results")) -> None:
+    """Write the search (NAME "search") or the sweep called NAME to OUTPUT.csv, .md and .tex."""
+    from ..analysis.experiments import responses, search_table, sweep_keys, sweep_runs
+    from .tables import write_table
+
+    if name == "search":
+        write_table(search_table(results), output)
+    else:
+        write_table(responses(sweep_runs(results, name), sweep_keys(results, name)), output)
+
+
+@app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
     from ..files import write_text

@@ -36,6 +36,12 @@ def published_captions() -> Captions:
     return _filled(_texts()["published"], {"pairs": BLIMP})
 
 
+def experiment_caption(name: str, kind: str) -> str:
+    """The caption of the ``kind`` ("figure", "table") of the sweep ``name``, or of the search."""
+    of = "search" if name == "search" else "sweep"
+    return str(_texts()["experiments"][f"{of}_{kind}"]).format(name=name.replace("_", " "))
+
+
 def chapters() -> dict[str, str]:
     """The chapter of the web report that each figure belongs to."""
     return {name: chapter for chapter, names in _texts()["chapters"].items() for name in names}

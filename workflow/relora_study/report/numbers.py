@@ -20,6 +20,8 @@ HEADERS = {
     "peak_MiB": "peak memory (MiB)",
     "mcnemar_p": "McNemar p",
     "chance_p": "chance p",
+    "p_holm": "Holm p",
+    "dropped_after": "dropped after step",
     "device_hours": "device-hours",
     "paloma_perplexity": "Paloma perplexity",
     "blimp_accuracy": "BLiMP accuracy",
@@ -28,7 +30,7 @@ HEADERS = {
     "diverged_at": "diverged at step",
     "against_diverged_at": "against: diverged at step",
 }
-P_VALUES = ("p", "mcnemar_p", "chance_p")
+P_VALUES = ("p", "p_holm", "mcnemar_p", "chance_p")
 MISSING = "–"
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,8 @@ def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> 
     write_json(folder / "paper" / "values.json", found)
     place = folder.absolute()
     inputs = {"results": place.as_posix()}  # a module's source is in another folder than the results: `root` holds both
-    compile_source = partial(typst.compile, str(source), root=place.anchor, sys_inputs=inputs)
-    write_whole(output, lambda path: path.write_bytes(compile_source()))
+    pdf: bytes = typst.compile(str(source), root=place.anchor, sys_inputs=inputs)
+    write_whole(output, lambda path: path.write_bytes(pdf))
 
 
 def values(runs: Runs, settings: Report) -> dict[str, Any]:

@@ -68,14 +68,14 @@ def log_axis(axes: Any, which: Literal["x", "y"] = "y") -> None:
     axis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1.2, 0.4)))
 
 
-def panels(rows: int, columns: int) -> tuple[Figure, Any]:
-    """A figure of ``rows`` x ``columns`` panels that share their x axis; the axes as a 2-d array."""
+def panels(rows: int, columns: int, share_x: bool = True) -> tuple[Figure, Any]:
+    """A figure of ``rows`` x ``columns`` panels; those of a column may share an x axis. The axes are a 2-d array."""
     figure, grid = pyplot.subplots(
         rows,
         columns,
         figsize=(1.2 + 2.9 * columns, 0.7 + 1.75 * rows),
         squeeze=False,
-        sharex="col",
+        sharex="col" if share_x else False,
         layout="constrained",
     )
     return figure, grid

@@ -8,6 +8,7 @@ import pandas as pd
 from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.comparison import published_vs_replicated
+from ..analysis.differences import differences
 from ..analysis.intervals import perplexity_interval, wilson
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
 from ..analysis.results import Runs, last_losses
@@ -172,6 +173,7 @@ TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
         final_results,
         cost,
         significance,
+        differences,
         audit,
         adapter_pattern,
         published_vs_replicated,

@@ -1,0 +1,117 @@
+"""Sweeps and searches as tidy tables: what was tried, what it cost, and what came out best."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..config import Cell, read_section
+from ..contracts import read_contract
+from ..files import read_csv
+from ..rung import Rung
+from ..settings import SearchSettings, Sweeps
+from .intervals import t_interval
+
+
+def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
+    """A row a cell of ``sweep``: cell, size, method, seed, rank, the keys that vary, loss (nats/token), diverged_at."""
+    settings = read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]
+    rows = []
+    for name, point in settings.cells.items():
+        cell = read_section(Cell, results / "cells" / name / "config.yaml")
+        score = read_csv(results / "cells" / name / "score.csv").iloc[0]
+        identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
+        rows.append({**identity, **point, "loss": score.loss, "diverged_at": score.diverged_at})
+    return pd.DataFrame(rows)
+
+
+def base_method(cell: Cell) -> str:
+    """The method of the configuration that a variant was made from."""
+    return cell.method_name.partition("+")[0]
+
+
+def sweep_keys(results: Path, sweep: str) -> list[str]:
+    """The keys that vary in ``sweep``."""
+    return read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep].keys
+
+
+def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """A row a size, method and point: seeds, mean loss with Student's 95 % interval, diverged runs, and a verdict.
+
+    ``verdict`` is "best" for the lowest mean of a size and method, if no seed of it diverged. Where that point lies at
+    the end of a key's tried numbers, a lower one may lie beyond: the verdict then is "lowest, at the edge of KEY".
+    """
+    rows = []
+    for place, group in runs.groupby(["size", "method", *keys], sort=False, dropna=False):
+        low, high = t_interval(group.loss.to_numpy())
+        spread = {"seeds": len(group), "loss": group.loss.mean(skipna=False), "loss_low": low, "loss_high": high}
+        named = dict(zip(["size", "method", *keys], place, strict=True))
+        rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), "verdict": ""})
+    table = pd.DataFrame(rows)
+    for _, group in table.groupby(["size", "method"], sort=False):
+        if group.loss.notna().any():
+            table.loc[group.loss.idxmin(), "verdict"] = _verdict(group, keys)
+    return table
+
+
+def _verdict(group: pd.DataFrame, keys: list[str]) -> str:
+    best = group.loc[group.loss.idxmin()]
+    edges = [key for key in keys if is_numeric(group[key]) and best[key] in (group[key].min(), group[key].max())]
+    open_ended = [key for key in edges if group[key].nunique() > 1]
+    return f"lowest, at the edge of {', '.join(open_ended)}" if open_ended else "best"
+
+
+def is_numeric(values: pd.Series) -> bool:
+    """Whether a key's values are numbers, which have an order and an edge."""
+    return pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values)
+
+
+def search_table(results: Path) -> pd.DataFrame:
+    """Every candidate of every search, the best first.
+
+    Columns: size, method, candidate, loss (nats/token, at the last rung that it reached), steps (optimizer steps that
+    it trained), dropped_after (the rung, in steps; missing for the one chosen), outcome.
+    """
+    parts = [_search(place.parent) for place in sorted((results / "tuning").glob("*/settings.yaml"))]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _search(folder: Path) -> pd.DataFrame:
+    search = read_section(SearchSettings, folder / "settings.yaml")
+    rungs = [read_csv(folder / f"rung-{number}.csv").set_index("candidate") for number in range(len(search.rungs))]
+    rows = []
+    for name, point in search.candidates.items():
+        reached = [number for number, rung in enumerate(rungs) if name in rung.index]
+        last = rungs[reached[-1]].loc[name]
+        chosen = reached[-1] == len(rungs) - 1 and last.promoted == 1
+        record = read_contract(Rung, folder / name / f"rung-{reached[-1]}.json", f"{folder / name} lacks its rungs")
+        outcome = "chosen" if chosen else "diverged" if last.diverged else "dropped"
+        rows.append(
+            {
+                **{"size": search.size, "method": search.method, **point},
+                **{"loss": last.loss, "steps": record.step, "outcome": outcome},
+                "dropped_after": np.nan if chosen else search.rungs[reached[-1]],
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.sort_values(["steps", "loss"], ascending=[False, True], kind="stable")
+
+
+def search_rungs(results: Path) -> pd.DataFrame:
+    """The loss of every candidate at every rung that it reached: size, method, candidate, step, loss, outcome."""
+    parts = []
+    for place in sorted((results / "tuning").glob("*/settings.yaml")):
+        search, reached = read_section(SearchSettings, place), []
+        for number, step in enumerate(search.rungs):
+            rung = read_csv(place.parent / f"rung-{number}.csv")
+            last = number == len(search.rungs) - 1
+            outcome = np.where(last & (rung.promoted == 1), "chosen", "dropped")
+            reached.append(rung.assign(size=search.size, method=search.method, step=step, outcome=outcome))
+        parts += reached
+    return pd.concat(parts, ignore_index=True)
+
+
+def search_steps(results: Path) -> dict[str, int]:
+    """The optimizer steps of each search, by its name `SIZE-METHOD`: candidates that were dropped count, too."""
+    table = search_table(results)
+    return {f"{size}-{method}": int(group.steps.sum()) for (size, method), group in table.groupby(["size", "method"])}
