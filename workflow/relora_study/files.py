@@ -108,12 +108,15 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.9g"))
 
 
+NUMBERS = ("value", "loss", "diverged_at")  # columns of readings in which an empty field is a missing number
+
+
 def read_csv(path: Path) -> pd.DataFrame:
     """The table of readings in ``path``, as :func:`write_csv` wrote it: a domain called NA or null stays a word.
 
-    Only an empty ``value`` is missing.
+    Only an empty number (``NUMBERS``) is missing.
     """
-    return pd.read_csv(path, keep_default_na=False, na_values={"value": [""]})
+    return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -37,6 +37,7 @@ Editors complete and check a configuration by its first line,
 The column *default* is the value in `config.yaml` or, where blocks have names of their own, the value of a key that a
 block leaves out.
 """
+BLOCKS = {"sizes": "<size>", "spaces": "<method>", "sobol": "<key>"}  # what users name below a section of theirs
 HEADER = "| key | allowed | unit | default | meaning |\n|---|---|---|---|---|"
 
 
@@ -70,9 +71,11 @@ def _with_values(kind: type[Section], values: Mapping[str, Any]) -> Iterator[tup
     """Each field below ``kind`` that has one place, and its value there; blocks that users name have several."""
     for name, field in kind.model_fields.items():
         inner, named = section_of(field.annotation)
+        if name not in values:
+            continue
         if inner and not named:
             yield from _with_values(inner, values[name])
-        elif not inner and name in values:
+        elif not inner:
             yield kind, name, field, values[name]
 
 
@@ -105,7 +108,7 @@ def _sections(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]
     for name, field in kind.model_fields.items():
         inner, named = section_of(field.annotation)
         if inner:
-            place = (*path, name, "<size>" if path and named else "<name>") if named else (*path, name)
+            place = (*path, name, BLOCKS.get(name, "<name>") if path else "<name>") if named else (*path, name)
             yield f"## {'.'.join(place)}\n\n{_sentence(field)}\n\n{HEADER}"
             yield from _rows(inner, schema, place)
             yield ""
@@ -117,8 +120,8 @@ def _rows(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]) ->
     properties = (schema if kind is Study else schema["$defs"][kind.__name__])["properties"]
     fields = [(name, field) for name, field in kind.model_fields.items() if not section_of(field.annotation)[0]]
     for name, field in sorted(fields, key=lambda pair: not pair[1].is_required()):
-        many = any(part.startswith("<") for part in path)
-        default = "required" if many and field.is_required() else _code(properties[name]["default"])
+        known = "default" in properties[name] and not any(part.startswith("<") for part in path)
+        default = "required" if field.is_required() and not known else _code(properties[name]["default"])
         yield _row(name, properties[name], default, schema)
 
 
@@ -146,12 +149,14 @@ def allowed(found: Mapping[str, Any], schema: dict[str, Any]) -> str:
         return " or ".join(allowed(part, schema) for part in found["anyOf"])
     if values := found.get("enum", [found["const"]] if "const" in found else []):
         return ", ".join(f"`{value}`" for value in values)
+    if "type" not in found:
+        return "value"
     if found["type"] == "array":
         length = f"{found['minItems']} of " if found.get("minItems") == found.get("maxItems", 0) else ""
         return f"list of {length}{allowed(found['items'], schema)}"
     if found.get("pattern", "").endswith("{40}$"):
         return "40 hexadecimal digits"
-    kind = {"string": "text", "boolean": "`true`, `false`"}.get(found["type"], found["type"])
+    kind = {"string": "text", "boolean": "`true`, `false`", "object": "mapping"}.get(found["type"], found["type"])
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     bounds = [f"{sign} {found[key]:,}" for key, sign in signs.items() if key in found]
     return " ".join([kind, " and ".join(bounds)]).strip()

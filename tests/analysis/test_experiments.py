@@ -1,0 +1,55 @@
+"""Responses to what a sweep varies: means, intervals, and when a lowest loss is called best."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from relora_study.analysis.experiments import responses
+from scipy.stats import t
+
+
+def runs(losses: dict[float, list[float]], **columns) -> pd.DataFrame:
+    rows = [
+        {"size": "tiny", "method": "full", "learning_rate": rate, "seed": seed, "loss": loss, "diverged_at": np.nan}
+        for rate, seeds in losses.items()
+        for seed, loss in enumerate(seeds)
+    ]
+    return pd.DataFrame(rows).assign(**columns)
+
+
+def test_mean_and_interval_over_seeds():
+    table = responses(runs({1e-3: [5.0, 5.2, 5.1], 3e-3: [4.0, 4.1, 4.2], 1e-2: [6.0, 6.0, 6.3]}), ["learning_rate"])
+    row = table.iloc[1]
+    half = t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert (row.seeds, row.loss) == (3, pytest.approx(4.1))
+    assert (row.loss_low, row.loss_high) == (pytest.approx(4.1 - half), pytest.approx(4.1 + half))
+    assert table.verdict.tolist() == ["", "best", ""]
+
+
+@pytest.mark.parametrize("edge", [1e-3, 1e-2])
+def test_a_lowest_loss_at_the_edge_is_not_called_best(edge):
+    losses = {rate: [4.0 if rate == edge else 5.0] for rate in (1e-3, 3e-3, 1e-2)}
+    table = responses(runs(losses), ["learning_rate"]).set_index("learning_rate")
+    assert table.verdict[edge] == "lowest, at the edge of learning_rate" and (table.verdict == "best").sum() == 0
+
+
+def test_words_have_no_edge():
+    table = responses(runs({1.0: [4.0], 2.0: [5.0]}).assign(merge=["scaled", "unscaled"]), ["merge"])
+    assert table.verdict.tolist() == ["best", ""]
+
+
+def test_a_point_with_a_diverged_seed_is_never_best():
+    tried = runs({1e-3: [5.0, 5.0], 3e-3: [1.0, np.nan], 1e-2: [5.5, 5.5], 3e-4: [6.0, 6.0]})
+    tried.loc[tried.loss.isna(), "diverged_at"] = 12
+    table = responses(tried, ["learning_rate"]).set_index("learning_rate")
+    assert table.diverged[3e-3] == 1 and math.isnan(table.loss[3e-3])
+    assert table.verdict[1e-3] == "best"
+
+
+def test_each_size_and_method_has_a_best_of_its_own():
+    tried = pd.concat(
+        [runs({1.0: [3.0], 2.0: [2.0], 3.0: [4.0]}), runs({1.0: [3.0], 2.0: [1.0], 3.0: [4.0]}, method="relora")]
+    )
+    table = responses(tried, ["learning_rate"])
+    assert table[table.verdict == "best"].method.tolist() == ["full", "relora"]

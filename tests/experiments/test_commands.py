@@ -1,0 +1,89 @@
+"""`python -m relora_study.experiments`: who goes on in a search, and the settings that it chose."""
+
+import pandas as pd
+import pytest
+from relora_study.config import Cell, Space, Tuning, check, read_section
+from relora_study.contracts import write_contract
+from relora_study.errors import UserError
+from relora_study.experiments.__main__ import select, settle
+from relora_study.rung import Rung
+from relora_study.settings import searches
+from studies import write_yaml
+
+
+@pytest.fixture
+def search(raw, tmp_path):
+    """A search over four rates, laid out as the workflow does."""
+    space = Space(grid={"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]})
+    tuning = Tuning(space=space, rungs=[100, 200, 400]).model_dump()
+    study = check({**raw, "tuning": tuning, "data": {**raw["data"], "validation_fraction": 0.1}}, [])
+    settings, cells = searches(study)["tiny-relora"]
+    write_yaml(tmp_path / "settings.yaml", settings.model_dump())
+    return tmp_path, list(cells)
+
+
+def left(folder, losses, rung):
+    """Records of a rung, in an order that is not the best's."""
+    places = []
+    for name, loss in losses.items():
+        record = Rung(candidate=name, step=100, loss=loss, diverged=loss is None)
+        write_contract(folder / name / f"rung-{rung}.json", record)
+        places.append(folder / name / f"rung-{rung}.json")
+    return places
+
+
+def test_the_better_half_of_the_first_rung_goes_on(search):
+    folder, names = search
+    places = left(folder, dict(zip(names, [3.0, 1.0, None, 2.0], strict=True)), 0)
+    select(folder / "settings.yaml", 0, folder / "rung-0.csv", places)
+    table = pd.read_csv(folder / "rung-0.csv")
+    assert table.candidate.tolist() == [names[1], names[3], names[0], names[2]]
+    assert table.promoted.tolist() == [1, 1, 0, 0] and table.diverged.tolist() == [0, 0, 0, 1]
+
+
+def test_the_dropped_are_not_listed_at_later_rungs_and_the_last_promotes_one(search):
+    folder, names = search
+    places = left(folder, {names[1]: 0.9, names[3]: 0.8}, 2)
+    write_contract(folder / names[0] / "rung-2.json", Rung(candidate=names[0], step=400, loss=None, dropped=True))
+    select(folder / "settings.yaml", 2, folder / "rung-2.csv", [*places, folder / names[0] / "rung-2.json"])
+    table = pd.read_csv(folder / "rung-2.csv")
+    assert table.candidate.tolist() == [names[3], names[1]] and table.promoted.tolist() == [1, 0]
+
+
+def test_a_cell_takes_the_chosen_settings_and_keeps_its_name(search, make_cell):
+    folder, names = search
+    base = make_cell("relora")
+    write_yaml(folder / "base.yaml", base.model_dump())
+    pd.DataFrame({"candidate": [names[2], names[0]], "loss": [1.0, 2.0]}).to_csv(folder / "rung-2.csv", index=False)
+    settle(folder / "base.yaml", folder / "settings.yaml", folder / "rung-2.csv", folder / "config.yaml")
+    cell = read_section(Cell, folder / "config.yaml")
+    assert cell.train.learning_rate == 3e-3 and (cell.name, cell.seed) == (base.name, base.seed)
+    assert cell == base.model_copy(update={"train": base.train.model_copy(update={"learning_rate": 3e-3})})
+
+
+def test_a_search_in_which_all_diverged_says_so(search, make_cell):
+    folder, names = search
+    write_yaml(folder / "base.yaml", make_cell("relora").model_dump())
+    pd.DataFrame({"candidate": names[:1], "loss": [None]}).to_csv(folder / "rung-2.csv", index=False)
+    with pytest.raises(UserError, match=r"every candidate diverged; widen tuning\.space"):
+        settle(folder / "base.yaml", folder / "settings.yaml", folder / "rung-2.csv", folder / "config.yaml")
+
+
+UNFAIR = [
+    ({"seed": 42}, "tuning.seed 42 is one of study.seeds"),
+    ({"rungs": [100, 700]}, r"tuning.rungs \[100, 700\] must end at train.steps 600"),
+    ({"spaces": {"mine": {"grid": {"rank": [1, 2, 3, 4]}}}}, "tuning.spaces: 'mine' is not one of study.methods"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), UNFAIR)
+def test_a_search_that_chooses_on_what_is_reported_is_refused(raw, changes, message):
+    tuning = {"space": {"grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}}, "rungs": [100, 200], **changes}
+    with pytest.raises(UserError, match=message):
+        check({**raw, "tuning": tuning, "data": {**raw["data"], "validation_fraction": 0.1}}, [])
+
+
+def test_a_search_needs_documents_of_its_own(raw):
+    tuning = {"space": {"grid": {"learning_rate": [1e-3, 2e-3]}}, "rungs": [100]}
+    with pytest.raises(UserError, match=r"tuning needs a data\.validation_fraction above 0"):
+        check({**raw, "tuning": tuning}, [])
