@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 from relora_study.config import Cell, cells, check
-from relora_study.settings import as_yaml
-from relora_study.staging import own_files, stage, stage_code, stage_listing, staged_cell, staged_settings
+from relora_study.settings import as_yaml, settings_files
+from relora_study.staging import own_files, stage, stage_code, stage_listing, staged
 from studies import lay_out, snakemake
 
 ROOT = Path(__file__).parents[2]
@@ -147,31 +147,35 @@ def test_the_text_of_settings_does_not_depend_on_the_library_that_writes_it():
 def test_staged_files_are_newer_than_what_they_replace_even_when_the_clock_is_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study, chosen = tiny()
+    files = settings_files(study, chosen)
     name, place = next(iter(chosen)), tmp_path / "results/settings/data.yaml"
-    stage(study, chosen, Path("results"))
-    kept = staged_cell(name).read_bytes()
+    stage(study, files, Path("results"))
+    kept = staged(f"cells/{name}/config.yaml").read_bytes()
     assert Cell.model_validate(yaml.safe_load(kept)) == chosen[name]
-    stage(study, chosen, Path("results"))
-    assert staged_cell(name).read_bytes() == kept, "what is there is not written twice"
+    stage(study, files, Path("results"))
+    assert staged(f"cells/{name}/config.yaml").read_bytes() == kept, "what is there is not written twice"
     place.parent.mkdir(parents=True)
     place.write_text("other: settings\n")
     ahead = time.time_ns() + 10**12
     os.utime(place, ns=(ahead, ahead))
-    stage(study, chosen, Path("results"))
-    assert staged_settings("data").stat().st_mtime_ns > ahead
+    stage(study, files, Path("results"))
+    assert staged("settings/data.yaml").stat().st_mtime_ns > ahead
     place.write_text(as_yaml(study.data))
     os.utime(place, ns=(1, 1))
-    stage(study, chosen, Path("results"))
-    assert staged_settings("data").stat().st_mtime_ns == 1, "what holds already is not written again"
-    kept = staged_settings("data").read_bytes()
+    stage(study, files, Path("results"))
+    assert staged("settings/data.yaml").stat().st_mtime_ns == 1, "what holds already is not written again"
+    kept = staged("settings/data.yaml").read_bytes()
     for time_ns in (0, 2):  # another study's file is put there, with its time, once and again
         place.write_text("other: settings\n")
         os.utime(place, ns=(time_ns, time_ns))
-        stage(study, chosen, Path("results"))
-        assert staged_settings("data").read_bytes() != kept and staged_settings("data").stat().st_mtime_ns > ahead // 2
-        kept = staged_settings("data").read_bytes()
+        stage(study, files, Path("results"))
+        assert (
+            staged("settings/data.yaml").read_bytes() != kept
+            and staged("settings/data.yaml").stat().st_mtime_ns > ahead // 2
+        )
+        kept = staged("settings/data.yaml").read_bytes()
         place.write_text(as_yaml(study.data))
-        stage(study, chosen, Path("results"))
+        stage(study, files, Path("results"))
 
 
 def test_a_listing_is_as_old_as_the_newest_file_until_a_file_changes(tmp_path):

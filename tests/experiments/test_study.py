@@ -1,0 +1,88 @@
+"""A study of sweeps and a search in the real DAG, at the tiny study's scale: halving, resume, one more value."""
+
+import itertools
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from studies import lay_out, snakemake
+
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
+
+RATES = [1.0e-3, 3.0e-3, 1.0e-2]
+OVERLAY = {
+    "study": {"seeds": [1, 2, 3]},
+    "data": {"validation_fraction": 0.2},
+    "sweeps": {"rates": {"space": {"grid": {"learning_rate": RATES}}}},
+    "tuning": {"space": {"grid": {"learning_rate": [*RATES, 1.0e30]}}, "rungs": [4, 9, 20]},
+}
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The overlay's search and sweep, run to their tables and figures; the study's own cells get their settings."""
+    folder = lay_out(tmp_path_factory.mktemp("experiments") / "with space")
+    run(folder, OVERLAY)
+    return folder
+
+
+def run(folder, overlay):
+    (folder / "experiments.yaml").write_text(yaml.safe_dump(overlay))
+    made = [f"results/{kind}/experiment_{name}" for kind in ("figures", "tables") for name in ("rates", "search")]
+    targets = [f"{name}.{'pdf' if 'figures' in name else 'csv'}" for name in made]
+    targets += [f"results/cells/tiny-{method}-s1/config.yaml" for method in ("full", "relora_released")]
+    done = snakemake(folder, "--configfile", "tests/tiny.yaml", "experiments.yaml", "--", *targets)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_response_is_drawn_and_tabled(searched):
+    assert (searched / "results/figures/experiment_rates.png").stat().st_size > 5_000
+    table = pd.read_csv(searched / "results/tables/experiment_rates.csv")
+    assert len(table) == 6 and (table.seeds == 3).all() and table.loss.notna().all()
+    assert (table.loss_low < table.loss).all() and (table.loss < table.loss_high).all()
+    assert table.verdict.str.len().gt(0).groupby(table.method).sum().tolist() == [1, 1]
+
+
+def test_the_search_halves_by_exact_resume(searched):
+    for method in ("full", "relora_released"):
+        rungs = [pd.read_csv(searched / f"results/tuning/tiny-{method}/rung-{number}.csv") for number in range(3)]
+        assert [len(rung) for rung in rungs] == [4, 2, 1]
+        for before, after in itertools.pairwise(rungs):
+            assert set(before.candidate[before.promoted == 1]) == set(after.candidate)
+        folder = searched / f"results/tuning/tiny-{method}"
+        logged = {place.parent.name: len(pd.read_csv(place)) for place in folder.glob("*/log.csv")}
+        assert sorted(logged.values())[-3:] == [4, 9, 20], "each step of a candidate is trained once"
+        diverged = rungs[0].candidate[rungs[0].diverged == 1]
+        assert diverged.str.contains("1000000000000000000000000000000").all() and len(diverged) == 1
+
+
+def test_the_studys_cells_take_the_chosen_settings(searched):
+    for method in ("full", "relora_released"):
+        (best,) = pd.read_csv(searched / f"results/tuning/tiny-{method}/rung-2.csv").candidate
+        settings = yaml.safe_load((searched / f"results/cells/tiny-{method}-s1/config.yaml").read_text())
+        assert f"learning_rate={settings['train']['learning_rate']}" in best
+        assert settings["name"] == f"tiny-{method}-s1" and settings["train"]["steps"] == 20
+
+
+def test_the_whole_search_is_reported(searched):
+    table = pd.read_csv(searched / "results/tables/experiment_search.csv")
+    assert len(table) == 8 and table.groupby("method").outcome.apply(lambda one: (one == "chosen").sum()).tolist() == [
+        1,
+        1,
+    ]
+    assert (table.outcome == "diverged").sum() == 2
+    assert (searched / "results/figures/experiment_search.png").stat().st_size > 5_000
+
+
+def test_one_more_rate_trains_its_own_cells_alone(searched, tmp_path):
+    folder = tmp_path / "with space"
+    shutil.copytree(searched, folder, symlinks=True)
+    trained = {place: place.stat().st_mtime_ns for place in folder.glob("results/cells/*/manifest.json")}
+    more = {**OVERLAY, "sweeps": {"rates": {"space": {"grid": {"learning_rate": [*RATES, 2.0e-3]}}}}}
+    run(folder, more)
+    now = {place: place.stat().st_mtime_ns for place in folder.glob("results/cells/*/manifest.json")}
+    assert {place.parent.name for place in now.keys() - trained.keys()} == {
+        f"tiny-{method}+learning_rate=0.002-s{seed}" for method in ("full", "relora_released") for seed in (1, 2, 3)
+    }
+    assert all(now[place] == time for place, time in trained.items())
