@@ -17,6 +17,21 @@ from relora_study.files import read_yaml, sha256
 from studies import lay_out, snakemake, write_yaml
 
 ROOT = Path(__file__).parent.parent
+# Fixtures that take long: one process runs all tests that ask for one of them. The longest comes first.
+SHARED = ("study", "released", "clone", "commands", "drawn", "in_two", "loaded")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have each of `SHARED` made once and in time, however many processes run the tests."""
+
+    def shared(item: pytest.Item) -> str:
+        return next((name for name in SHARED if name in item.fixturenames), "")
+
+    for item in items:
+        if group := shared(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: SHARED.index(shared(item)) if shared(item) else len(SHARED))
 
 
 @pytest.fixture(scope="session")
@@ -99,11 +114,11 @@ def commands(tmp_path) -> Iterator[Commands]:
 
 @pytest.fixture(scope="session")
 def study(tmp_path_factory):
-    """A finished tiny study, in a folder whose path has a space; ``untouched`` beside it is a copy of its results."""
+    """A finished tiny study, in a folder whose path has a space; ``untouched`` beside it is a copy as it was made."""
     folder = lay_out(tmp_path_factory.mktemp("a study") / "with space")
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    shutil.copytree(folder / "results", folder.parent / "untouched")
+    shutil.copytree(folder, folder.parent / "untouched")
     return folder
 
 

@@ -52,7 +52,11 @@ def test_every_table_is_made_and_marks_the_cell(diverged, tmp_path, name):
         assert "diverged" in (tmp_path / f"{name}.{ending}").read_text()
 
 
-@pytest.mark.parametrize("name", FIGURES)
+FIRST = ("training_curves", "blimp_over_training", "per_weights", "resets")  # the others, in minutes
+NAMES = [pytest.param(name, marks=[] if name in FIRST else pytest.mark.long) for name in FIGURES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_figure_is_made_and_marks_the_method(diverged, tmp_path, name):
     figure = FIGURES[name](diverged)
     finish(figure, tmp_path / name, diverged_cells(diverged))

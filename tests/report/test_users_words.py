@@ -27,7 +27,11 @@ WORDS = [
 ]
 
 
-@pytest.mark.parametrize("word", [word for word in WORDS if word])
+FIRST = ("NA", "$bad_{$", "a|b", "two\nlines")  # the others, in minutes
+DRAWN = [pytest.param(word, marks=[] if word in FIRST else pytest.mark.long) for word in WORDS if word]
+
+
+@pytest.mark.parametrize("word", DRAWN)
 def test_a_domain_is_drawn_by_its_name(results, tmp_path, word):
     for name in results.cells:
         path = results.folder / name / "evaluation.csv"

@@ -162,6 +162,7 @@ def test_the_command_that_shall_stop_fails_as_before(prepare, commands):
     assert not (folder / "manifest.json").exists() and not (folder / "diverged.json").exists()
 
 
+@pytest.mark.long
 def test_both_processes_end_together(make_cell, tmp_path):
     folder = tmp_path / "cell"
     train_in_two({folder: runaway(make_cell)}, tmp_path)
