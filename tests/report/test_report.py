@@ -27,13 +27,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_every_figure_is_drawn_with_every_method(results, tmp_path, name):
-    figure = FIGURES[name](results)
+def test_every_figure_is_drawn_with_every_method(drawn, name):
+    figure = drawn(name)
     labels = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
     adapted = {"ReLoRA", "ReLoRA as released"}
     assert labels >= (adapted if name in ("adapter_pattern",) else adapted | {"full rank"})  # full rank has no adapters
     assert all(len(line.get_xdata()) for axes in figure.axes for line in axes.get_lines())
-    pyplot.close(figure)
 
 
 def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
@@ -51,8 +50,8 @@ def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
     pyplot.close(figure)
 
 
-def test_cost_is_drawn_by_the_hours_of_all_cores(results):
-    figure = FIGURES["training_cost"](results)
+def test_cost_is_drawn_by_the_hours_of_all_cores(unchanged):
+    figure = FIGURES["training_cost"](unchanged)
     for axes in figure.axes:
         (line,) = (line for line in axes.get_lines() if line.get_label() == "full rank")
         assert line.get_xdata()[-1] == pytest.approx(600 * 0.1 * 2 / 3600)
@@ -60,7 +59,7 @@ def test_cost_is_drawn_by_the_hours_of_all_cores(results):
     pyplot.close(figure)
 
 
-def test_a_band_is_an_interval_of_the_mean_within_the_values(results):
+def test_a_band_is_an_interval_of_the_mean_within_the_values():
     values = np.random.default_rng(1).lognormal(size=36)
     low, high = mean_interval(values)
     margin = 1.96 * values.std(ddof=1) / 6
@@ -72,9 +71,8 @@ def test_a_band_is_an_interval_of_the_mean_within_the_values(results):
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_of_a_figure_overlaps_another(results, tmp_path, name):
-    figure = FIGURES[name](results)
-    finish(figure, tmp_path / name)
+def test_no_text_of_a_figure_overlaps_another(drawn, name):
+    figure = drawn(name)
     figure.draw_without_rendering()  # places the labels for the measuring below
     boxes = [(text.get_text(), box) for text, box in drawn_texts(figure)]
     assert len(boxes) > 5
@@ -95,16 +93,17 @@ def drawn_texts(figure):
     return [(text, text.get_window_extent()) for text in texts if text.get_text().strip()]
 
 
-def test_the_same_figure_is_the_same_bytes(results, tmp_path):
-    for name in ("one", "two"):
-        finish(FIGURES["training_curves"](results), tmp_path / name)
-    assert (tmp_path / "one.pdf").read_bytes() == (tmp_path / "two.pdf").read_bytes()
-    assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
+def test_the_same_figure_is_the_same_bytes(drawn, figures, unchanged, tmp_path):
+    drawn("training_curves")
+    finish(FIGURES["training_curves"](unchanged), tmp_path / "again")
+    for ending in ("pdf", "png"):
+        first = figures / f"training_curves.{ending}"
+        assert first.read_bytes() == (tmp_path / f"again.{ending}").read_bytes()
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_every_table_is_written_three_ways(results, tmp_path, name):
-    write_table(TABLES[name](results), tmp_path / name)
+def test_every_table_is_written_three_ways(unchanged, tmp_path, name):
+    write_table(TABLES[name](unchanged), tmp_path / name)
     rows = pd.read_csv(tmp_path / f"{name}.csv")
     assert len(rows) > 0
     markdown = (tmp_path / f"{name}.md").read_text()
@@ -112,16 +111,16 @@ def test_every_table_is_written_three_ways(results, tmp_path, name):
     assert r"\toprule" in (tmp_path / f"{name}.tex").read_text()
 
 
-def test_full_rank_is_read_at_the_multiple_and_relora_after_it(results):
-    rows = select(results.labelled(), "weights", "per")
+def test_full_rank_is_read_at_the_multiple_and_relora_after_it(unchanged):
+    rows = select(unchanged.labelled(), "weights", "per")
     value = rows.set_index(["cell", "component", "layer", "step"]).value
     assert value["tiny-full-s42", "w2", 0, 60] == pytest.approx(1 / 61)
     assert value["tiny-relora-s42", "w2", 0, 120] == pytest.approx(1 / 124)
     assert value["tiny-relora-s42", "w2", 0, 0] == 1.0
 
 
-def test_the_published_test_is_the_textbook_formula(results):
-    row = TABLES["significance"](results).iloc[0]
+def test_the_published_test_is_the_textbook_formula(unchanged):
+    row = TABLES["significance"](unchanged).iloc[0]
     pooled = (80 + 50) / 200
     z = (0.8 - 0.5) / np.sqrt(pooled * (1 - pooled) * 2 / 100)
     assert (row.cell, row.against) == ("tiny-relora-s42", "tiny-full-s42")
@@ -142,8 +141,8 @@ def test_holm_counts_only_paradigms_that_survive_it():
     assert found["difference_low"] < found["difference"] < found["difference_high"]
 
 
-def test_the_audits_verdicts_follow_the_readings(results):
-    found = TABLES["audit"](results)
+def test_the_audits_verdicts_follow_the_readings(unchanged):
+    found = TABLES["audit"](unchanged)
     verdict = found.set_index(["cell", "measure"]).verdict
     assert found.value.notna().all()
     for name, dead, lost in (("small-relora-s42", False, False), ("small-relora_released-s42", True, True)):
@@ -171,9 +170,9 @@ def test_a_missing_reading_names_the_file(results):
 
 
 @pytest.mark.parametrize("kept", ["full", "relora"])
-def test_a_study_without_the_other_method_is_reported_too(results, tmp_path, kept):
-    cells = {name: cell for name, cell in results.cells.items() if cell.method_name == kept}
-    alone = replace(results, cells=cells)
+def test_a_study_without_the_other_method_is_reported_too(unchanged, tmp_path, kept):
+    cells = {name: cell for name, cell in unchanged.cells.items() if cell.method_name == kept}
+    alone = replace(unchanged, cells=cells)
     for name, make in TABLES.items():
         write_table(make(alone), tmp_path / name)
     assert len(values(alone, Report(title="title", published="off"))["significance"]) == 1, "a header"
@@ -209,22 +208,22 @@ def test_released_means_over_layers_are_in_neither_half(opened, results):
     pyplot.close("all")
 
 
-def test_a_ceiling_is_drawn_only_where_it_holds(results):
+def test_a_ceiling_is_drawn_only_where_it_holds(unchanged):
     def ceilings(**changed):
         cells = {
             name: cell.model_copy(update={"method": cell.method.model_copy(update=changed)})
-            for name, cell in results.cells.items()
+            for name, cell in unchanged.cells.items()
         }
-        figure = FIGURES["update_rank"](replace(results, cells=cells))
+        figure = FIGURES["update_rank"](replace(unchanged, cells=cells))
         return sum("rank times" in line.get_label() for axes in figure.axes for line in axes.get_lines())
 
     assert ceilings() == 4 and ceilings(targets=["q_proj"]) == 0 == ceilings(full_rank_steps=60)
     pyplot.close("all")
 
 
-def test_hours_count_every_device(results):
-    hours = TABLES["published_vs_replicated"](results).query("quantity == 'gpu_hours'").ours
-    assert hours.tolist() == pytest.approx([600 * 0.1 * 2 / 3600] * len(results.cells)), "two threads"
+def test_hours_count_every_device(unchanged):
+    hours = TABLES["published_vs_replicated"](unchanged).query("quantity == 'gpu_hours'").ours
+    assert hours.tolist() == pytest.approx([600 * 0.1 * 2 / 3600] * len(unchanged.cells)), "two threads"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Numbers, captions and sentences: what a reader sees follows the data."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,10 @@ from relora_study.analysis.rounding import random_product, to_bfloat16
 from relora_study.analysis.significance import published_test
 from relora_study.config import Evaluation, Report, cells, check
 from relora_study.report.captions import captions
-from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import published_values, typeset, values
 from relora_study.report.sentences import abstract, published
-from relora_study.report.style import finish
 from relora_study.report.tables import TABLES, final_results
 from statsmodels.stats.proportion import proportion_confint
 
@@ -85,7 +84,7 @@ def test_intervals_are_the_textbooks():
     assert np.log([low, high]) == pytest.approx(texts.nats.mean() / 100 + np.array([-error, error]), abs=0.003)
 
 
-def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
+def test_captions_name_the_suite_and_say_what_bands_are(raw):
     study = check(raw, [])
     one = captions(cells(study), False, suite_name(study.evaluation))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
@@ -98,15 +97,15 @@ def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
     assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 
 
-def test_the_abstract_follows_the_numbers(results):
-    final, found, theirs = TABLES["final_results"](results), audit(results), audit(Published())
-    said = " ".join(abstract(results, final.assign(held_out_loss=np.arange(6.0)), found, theirs))
+def test_the_abstract_follows_the_numbers(unchanged):
+    final, found, theirs = TABLES["final_results"](unchanged), audit(unchanged), audit(Published())
+    said = " ".join(abstract(unchanged, final.assign(held_out_loss=np.arange(6.0)), found, theirs))
     assert "In all 4 comparisons, full rank reaches a lower held-out loss than ReLoRA, by 1.000 to 2.000" in said
     assert "the adapters of ReLoRA as released receive no gradient" in said
-    turned = " ".join(abstract(results, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0], theirs))
+    turned = " ".join(abstract(unchanged, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0], theirs))
     assert "In all 4 comparisons, ReLoRA reaches a lower held-out loss than full rank" in turned
     assert "no gradient" not in turned
-    mixed = " ".join(abstract(results, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found, theirs))
+    mixed = " ".join(abstract(unchanged, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found, theirs))
     assert "in 2 of 4 comparisons" in mixed
 
 
@@ -119,8 +118,8 @@ def test_the_published_sentence_names_what_its_audit_finds():
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
 
 
-def test_the_first_page_says_what_where_and_how_long(results):
-    text = page(results)
+def test_the_first_page_says_what_where_and_how_long(unchanged):
+    text = page(unchanged)
     for said in (
         "6 cells: sizes tiny, small; methods full rank, ReLoRA, ReLoRA as released; seeds 42.",
         "614,400 tokens",
@@ -137,19 +136,15 @@ def test_the_first_page_says_what_where_and_how_long(results):
         assert "<table" in html and "system-message" not in html
 
 
-def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(results, tmp_path, monkeypatch):
-    for name in (
-        "training_curves",
-        "blimp_by_phenomenon",
-        "per_weights",
-        "per_updates",
-        "update_rank",
-        "cycle_overlap",
-    ):
-        finish(FIGURES[name](results), tmp_path / "figures" / name)
-    for name in ("resets", "adapter_pattern"):
-        finish(FIGURES[name](results), tmp_path / "figures" / name)
-    found = values(results, Report(title="A title", published="off"))
+SHOWN = ["training_curves", "blimp_by_phenomenon", "per_weights", "per_updates", "update_rank", "cycle_overlap"]
+SHOWN += ["resets", "adapter_pattern"]
+
+
+def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(unchanged, drawn, figures, tmp_path, monkeypatch):
+    for name in SHOWN:
+        drawn(name)
+    shutil.copytree(figures, tmp_path / "figures")
+    found = values(unchanged, Report(title="A title", published="off"))
     json.dumps(found, allow_nan=False)
     (tmp_path / "paper.d").mkdir()
     for source in ("paper.typ", "style.typ", "references.bib"):

@@ -11,13 +11,10 @@ import yaml
 from relora_study.config import Cell, cells, check
 from relora_study.settings import as_yaml, settings_files
 from relora_study.staging import own_files, stage, stage_code, stage_listing, staged
-from studies import lay_out, snakemake
+from studies import ODD, snakemake
 
 ROOT = Path(__file__).parents[2]
 TRAINED = "results/cells/tiny-full-s1/manifest.json"
-# Names of files that Snakemake, a shell or a reader of lists could take for its own syntax.
-ODD = ["{doc_1}.txt", "<title>.txt", "{{x}}.txt", "}{.txt", "a 'b' \"c\".txt", "$(x) *?[y].txt", "Ünïcode ✓.txt"]
-ODD += ["line\nbreak.txt", "-n.txt"]
 
 
 def planned(folder: Path, *arguments: str) -> set[str]:
@@ -27,21 +24,10 @@ def planned(folder: Path, *arguments: str) -> set[str]:
     return set(re.findall(r"^(\w+) +\d+$", done.stdout.partition("Job stats:")[2], re.MULTILINE)) - {"total"}
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A study of which one cell is trained; its corpus has files with odd names."""
-    folder = lay_out(tmp_path_factory.mktemp("settings") / "study")
-    for name in ODD:
-        (folder / "corpus/letters" / name).write_text(f"the minister said {name}")
-    done = snakemake(folder, "--", TRAINED)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
 @pytest.fixture
-def copy(trained, tmp_path):
-    """A copy of it with its times, for a test to change."""
-    return shutil.copytree(trained, tmp_path / "study")
+def copy(study, tmp_path):
+    """A copy of the study as it was made, with its times, for a test to change; its corpus has odd names."""
+    return shutil.copytree(study.parent / "untouched", tmp_path / "study")
 
 
 MTIME = ("--rerun-triggers", "mtime")
@@ -56,6 +42,7 @@ def test_what_did_not_change_is_not_run_again(copy, triggers, notes):
     assert planned(copy, *triggers) == set(), "nor after a dry run"
 
 
+@pytest.mark.long
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(("triggers", "notes"), [((), "kept"), (MTIME, "kept"), ((), "deleted")])
 def test_a_changed_setting_trains_again(copy, triggers, notes):
@@ -90,6 +77,7 @@ def test_settings_that_another_put_there_are_replaced(copy):
     assert planned(copy) == planned(copy, *MTIME) == {"cell_settings", "pretrain"}
 
 
+@pytest.mark.long
 @pytest.mark.end_to_end
 def test_changes_of_files_with_odd_names_are_read(copy):
     """One after the other; `--touch` takes the results for made from what is there now."""
