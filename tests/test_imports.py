@@ -11,7 +11,7 @@ from relora_study import imports
 
 PACKAGE = Path(__file__).parents[1] / "workflow/relora_study"
 ROOTS = ["data.__main__", "evaluate.__main__", "dynamics.__main__", "report.__main__", "train.__main__"]
-ROOTS += ["evaluate.bench", "dynamics.cell"]
+ROOTS += ["evaluate.checkpoint", "dynamics.cell"]
 # Imports each module in a process of its own, then what the loaded modules import inside their functions, and says
 # which files that ran. The processes share the libraries, which take most of the time.
 LOADED = r"""
@@ -101,7 +101,7 @@ def test_a_module_in_a_folder_of_its_own_counts(edited):
     (copy / "model/inner/deep.py").write_text("VALUE = 2\n")
     two = keys()
     reads_models = {root for root in ROOTS if "model/loss.py" in map(str, loss_users(root, copy))}
-    assert reads_models >= {"evaluate.bench", "dynamics.cell"}
+    assert reads_models >= {"evaluate.checkpoint", "dynamics.cell"}
     assert {root for root in ROOTS if before[root] != one[root] != two[root]} == reads_models
 
 

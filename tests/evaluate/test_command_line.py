@@ -12,7 +12,7 @@ import torch
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import command_line
 from relora_study.evaluate import __main__ as stage
-from relora_study.evaluate import bench, suite
+from relora_study.evaluate import checkpoint, suite
 from relora_study.files import read_csv, sha256
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.train.run import start
@@ -75,8 +75,8 @@ def fails(monkeypatch, place, message):
 def test_a_cells_table_has_every_suite_at_every_checkpoint_and_a_new_one_costs_only_itself(
     place, make_cell, monkeypatch
 ):
-    measured, real = [], bench.measure
-    monkeypatch.setattr(bench, "measure", lambda b, path: measured.append(path.name) or real(b, path))
+    measured, real = [], checkpoint.evaluate_checkpoint
+    monkeypatch.setattr(checkpoint, "evaluate_checkpoint", lambda b, path: measured.append(path.name) or real(b, path))
     assert evaluate(monkeypatch, place) == 0
     cell = make_cell("relora", {"steps": 8}).model_copy(update={"seed": 2})
     save_checkpoint(start(cell, torch.device("cpu")).model, cell, 8, place / "cell/checkpoints")
@@ -111,7 +111,11 @@ def test_a_tokenizer_with_more_entries_than_the_model(place, monkeypatch):
     tokenizer = train_tokenizer(TEXTS, 290)
     tokenizer.add_tokens([f"new{number}" for number in range(20)])
     tokenizer.save_pretrained(place / "data/tokenizer")
-    fails(monkeypatch, place, f"tokenizer has {len(tokenizer)} entries, more than the 300 of tiny-relora-s1's model")
+    fails(
+        monkeypatch,
+        place,
+        f"tokenizer has ids up to {len(tokenizer) - 1}, and the model of tiny-relora-s1 has 300 entries",
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,7 +259,7 @@ def test_a_tokenizer_whose_ids_have_holes_is_held_to_its_largest(place, monkeypa
     assert evaluate(monkeypatch, place) == 0
     (place / "cell/evaluation.csv").unlink()
     with_a_hole(place / "data/tokenizer", 310)
-    fails(monkeypatch, place, "tokenizer has 311 entries, more than the 300 of tiny-relora-s1's model")
+    fails(monkeypatch, place, "tokenizer has ids up to 310, and the model of tiny-relora-s1 has 300 entries")
 
 
 def test_texts_and_ids_side_by_side_are_refused(place, mine, monkeypatch, raw):

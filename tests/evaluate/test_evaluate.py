@@ -14,7 +14,7 @@ import torch
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import UserError
 from relora_study.evaluate import suite
-from relora_study.evaluate.bench import Bench, measure_once
+from relora_study.evaluate.checkpoint import EvaluationData, evaluate_once
 from relora_study.evaluate.domains import collect_texts
 from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
 from relora_study.evaluate.perplexity import (
@@ -268,30 +268,30 @@ def test_ties_are_wrong_and_intervals_are_wilsons(plain):
     assert value["paradigm/p0", "pairs"] + value["paradigm/p1", "pairs"] == value["overall", "pairs"] == 10
 
 
-def make_bench(batch_tokens=100):
+def make_data(batch_tokens=100):
     suite = pairs_of(("The law was.", "The law were."), ("A city.", "An city."))
     domains = {"a": take_texts(TEXTS[:3], TOKENIZER, 12, 100)}
-    return Bench(domains, 16, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
+    return EvaluationData(domains, 16, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
 
 
-def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_bench_changes(checkpoint, tmp_path, monkeypatch):
-    from relora_study.evaluate import bench as module
+def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_changes(checkpoint, tmp_path, monkeypatch):
+    from relora_study.evaluate import checkpoint as module
 
-    measured, real = [], module.measure
-    monkeypatch.setattr(module, "measure", lambda *both: measured.append(1) or real(*both))
-    first = measure_once(make_bench(), checkpoint, tmp_path / "evaluation")
-    pd.testing.assert_frame_equal(first, measure_once(make_bench(50), checkpoint, tmp_path / "evaluation"))
+    measured, real = [], module.evaluate_checkpoint
+    monkeypatch.setattr(module, "evaluate_checkpoint", lambda *both: measured.append(1) or real(*both))
+    first = evaluate_once(make_data(), checkpoint, tmp_path / "evaluation")
+    pd.testing.assert_frame_equal(first, evaluate_once(make_data(50), checkpoint, tmp_path / "evaluation"))
     assert len(measured) == 1
-    other = make_bench()
+    other = make_data()
     other.domains["b"] = take_texts(TEXTS[3:5], TOKENIZER, 12, 100)
-    measure_once(other, checkpoint, tmp_path / "evaluation")
+    evaluate_once(other, checkpoint, tmp_path / "evaluation")
     assert len(measured) == 2
     assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet", ".parquet"]
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     said = read_yaml(checkpoint / "checkpoint.json")
     write_json(checkpoint / "checkpoint.json", said | {"sha256": {"model.safetensors": sha256(weights)}})
-    measure_once(other, checkpoint, tmp_path / "evaluation")
+    evaluate_once(other, checkpoint, tmp_path / "evaluation")
     assert len(measured) == 3
 
 
@@ -300,7 +300,7 @@ def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, che
         negative_log_likelihoods(plain, [[1, 999]], 100)
     (checkpoint / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="step-000008 is not a whole checkpoint"):
-        measure_once(make_bench(), checkpoint, tmp_path / "evaluation")
+        evaluate_once(make_data(), checkpoint, tmp_path / "evaluation")
     assert not list((tmp_path / "evaluation").glob("*"))
 
 
