@@ -388,7 +388,7 @@ def test_without_network_the_address_is_named(settings, prepare, monkeypatch):
 def test_memory_does_not_grow_with_a_shard(tmp_path):
     """Rows are read a batch at a time: what Arrow holds at most is far less than the shard's ids."""
     count, length = 12_000, 257
-    rows = conversion.Rows("input_ids", count, length, VOCABULARY, "uint16")
+    rows = conversion.ShardLayout("input_ids", count, length, VOCABULARY, "uint16")
     ids = np.random.default_rng(0).integers(0, VOCABULARY, count * length)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(ids, pa.int32()), length)
     pq.write_table(pa.table({"input_ids": lists}), tmp_path / "big.parquet", row_group_size=1000)

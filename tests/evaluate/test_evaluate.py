@@ -25,7 +25,7 @@ from relora_study.evaluate.perplexity import (
     take_texts,
     windows,
 )
-from relora_study.evaluate.prefix_tree import log_probabilities, plant
+from relora_study.evaluate.prefix_tree import log_probabilities, pack_trees
 from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import missing_of_blimp, read_suite
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
@@ -229,11 +229,11 @@ def test_sentences_in_a_prefix_tree_score_as_they_do_alone(plain, batch_tokens):
 
 def test_a_beginning_that_sentences_share_runs_once_a_row():
     sentences = alike()
-    (row,) = plant(sentences, row_tokens=10_000)
+    (row,) = pack_trees(sentences, tree_tokens=10_000)
     beginnings = {ids[:end] for ids in sentences for end in range(1, len(ids))}
     assert len(row.inputs) == len(beginnings)
     assert len(row.targets) == len({ids[:end] for ids in sentences for end in range(2, len(ids) + 1)})
-    assert all(len(row.inputs) <= 20 for row in plant(sentences, row_tokens=20))
+    assert all(len(row.inputs) <= 20 for row in pack_trees(sentences, tree_tokens=20))
 
 
 @pytest.mark.parametrize(("start_token", "leading_space"), [(False, False), (True, False), (True, True)])

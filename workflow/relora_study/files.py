@@ -24,7 +24,7 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     Raises :class:`OSError` that names ``path`` where the disk does not take it; nothing is left behind then.
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with naming(path):
+    with errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             mode = usual_mode(partial)
@@ -41,7 +41,7 @@ def write_folder_whole(place: Path, fill: Callable[[Path], Any]) -> None:
 
     What killed processes left half written there goes.
     """
-    with naming(place):
+    with errors_naming(place):
         for left in place.parent.glob(".partial-*"):
             shutil.rmtree(left)
         partial = place.with_name(f".partial-{place.name}")
@@ -79,7 +79,7 @@ def set_mode(path: Path, mode: int) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def errors_naming(path: Path) -> Iterator[None]:
     """Give an error of the disk the name of the file, where it has none or that of the part that was written."""
     try:
         yield
@@ -163,7 +163,7 @@ def require_room(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
-def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Path], None]) -> Path:
+def make_once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Path], None]) -> Path:
     """``folder/NAME-KEY.csv``, made by ``make`` unless it is there; what another key left under ``name`` is removed.
 
     The key is of ``depends_on``: hashes of all that the file's content depends on. ``make`` may write more files

@@ -28,7 +28,7 @@ def stage(study: Study, cells: dict[str, Cell], results: Path) -> None:
         _stage_settings(settings, staged_settings(name), results / "settings" / f"{name}.yaml")
     for name, cell in cells.items():
         _stage_settings(cell, staged_cell(name), results / "cells" / name / "config.yaml")
-    for reader, place in users_places(study).items():
+    for reader, place in user_places(study).items():
         stage_listing(place, staged_listing(reader))
 
 
@@ -42,7 +42,7 @@ def staged_cell(name: str) -> Path:
     return STAGED / "cells" / f"{name}.yaml"
 
 
-def users_places(study: Study) -> dict[str, Path]:
+def user_places(study: Study) -> dict[str, Path]:
     """The files and folders of the user's own, by the rule that reads them."""
     data, evaluation = study.data, study.evaluation
     places = {
@@ -106,7 +106,7 @@ def stage_listing(place: Path, listing: Path) -> None:
 
     Their names are the user's, and Snakemake reads braces and angle brackets in an input's name as its own syntax.
     """
-    found = sorted(own_files(place))
+    found = sorted(files_with_status(place))
     folders = {path.parent for path, _ in found} if place.is_dir() else set()
     times = [status.st_mtime_ns for _, status in found] + [folder.stat().st_mtime_ns for folder in folders]
     entries: list[Entry] = [[str(path), status.st_size, status.st_mtime_ns] for path, status in found]
@@ -129,7 +129,7 @@ def _stage_entries(entries: list[Entry], times: list[int], listing: Path) -> Non
         _set_time(listing, max(times))
 
 
-def own_files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def files_with_status(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
     """Every file at ``place``, a file or a folder, with its status; each folder once, whatever links lead to it."""
     if place.is_file():
         yield place, place.stat()

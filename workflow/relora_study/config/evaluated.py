@@ -33,7 +33,7 @@ def is_paloma(texts: Perplexity) -> bool:
     return texts.path in PALOMA_DATASETS and not Path(texts.path).is_dir()
 
 
-def own_name(path: str | None) -> str:
+def plain_name(path: str | None) -> str:
     """What a suite or texts at ``path`` are called; a benchmark's name says that nothing but the name is known."""
     stem = Path(path or "").stem
     return f"{stem} (by name)" if stem.casefold() in (BLIMP.casefold(), PALOMA.casefold()) else stem

@@ -11,7 +11,7 @@ from ..config import HELD_OUT_SEQUENCES, Data, read_section
 from ..errors import command_line
 from ..files import sha256, write_json, write_text
 from ..settings import CorpusNeeds, TokenSettings
-from .convert import Rows, convert
+from .convert import ShardLayout, convert
 from .documents import Stored, split
 from .enough import check_enough
 from .fetch import fetch_news
@@ -111,11 +111,11 @@ def _use(threads: int | None) -> None:
         os.environ["RAYON_NUM_THREADS"] = str(threads)
 
 
-def _rows(data: TokenSettings) -> Rows:
+def _shard_layout(data: TokenSettings) -> ShardLayout:
     """The rows that a shard must hold."""
     settings, vocab_size = data.hub_pretokenized, data.vocab_size
     dtype = data.dtype(vocab_size)
-    return Rows(settings.column, settings.rows_per_shard, data.context_length + 1, vocab_size, dtype)
+    return ShardLayout(settings.column, settings.rows_per_shard, data.context_length + 1, vocab_size, dtype)
 
 
 @app.command()
@@ -123,7 +123,7 @@ def shards(settings: IdSettings, folder: Folder, threads: Count, output: Output)
     """List the study's shards in OUTPUT: those of a local copy, or those that it downloads to FOLDER."""
     data = read_section(TokenSettings, settings)
     chosen = data.hub_pretokenized
-    token_bytes = _rows(data).bytes * chosen.shards
+    token_bytes = _shard_layout(data).bytes * chosen.shards
     found = local_shards(chosen) if chosen.path else download_shards(chosen, folder, token_bytes, threads)
     write_json(output, found.model_dump(mode="json"))
 
@@ -132,18 +132,18 @@ def shards(settings: IdSettings, folder: Folder, threads: Count, output: Output)
 def convert_shards(settings: IdSettings, shards: Folder, tokenizer: Folder, threads: Count, output: Output) -> None:
     """Write the token files and the manifest from the SHARDS that `shards` listed."""
     data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
-    rows, found = _rows(data), read_shards(shards)
+    layout, found = _shard_layout(data), read_shards(shards)
     (output / "manifest.json").unlink(missing_ok=True)  # it vouches for the files that are now replaced
     train, held_out = training_names(data.hub_pretokenized), [held_out_name(data.hub_pretokenized)]
     manifest = Manifest(
         source=data.source,
         revision=found.revision,
-        dtype=rows.dtype,
+        dtype=layout.dtype,
         vocab_size=id_count(encoder),
         end_of_text_id=encoder.eos_token_id,
         tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
-        train=convert(found.take(train), rows, output / "train.bin", threads),
-        held_out=convert(found.take(held_out), rows, output / "held_out.bin", threads),
+        train=convert(found.take(train), layout, output / "train.bin", threads),
+        held_out=convert(found.take(held_out), layout, output / "held_out.bin", threads),
     )
     write_manifest(output, manifest)
 

@@ -23,7 +23,7 @@ BOM = b"\xef\xbb\xbf"
 UTF8 = "texts are UTF-8: convert it (iconv -f ENCODING -t UTF-8)"
 
 
-class Row(NamedTuple):
+class RawDocument(NamedTuple):
     """One value of the column that holds documents, as the file has it: its id (file and row), domain and value."""
 
     id: str
@@ -31,7 +31,7 @@ class Row(NamedTuple):
     value: Any
 
 
-def read_documents(listing: Listing, column: str, setting: str) -> Iterator[Row]:
+def read_documents(listing: Listing, column: str, setting: str) -> Iterator[RawDocument]:
     """All rows of the files of ``listing``, in order; a sub-folder of its root is a domain.
 
     ``setting`` is the section of the configuration that names ``column``. Raises :class:`UserError`, which names the
@@ -41,7 +41,7 @@ def read_documents(listing: Listing, column: str, setting: str) -> Iterator[Row]
         inside = path.relative_to(listing.root) if path != listing.root else Path(path.name)
         domain = inside.parts[0] if len(inside.parts) > 1 else "files"
         for number, value in enumerate(_values(path, column, f"{setting}.text_column")):
-            yield Row(f"{inside}-{number}", domain, value)
+            yield RawDocument(f"{inside}-{number}", domain, value)
 
 
 def _values(path: Path, column: str, key: str) -> Iterator[Any]:
@@ -152,7 +152,7 @@ def _seekable(path: Path) -> Iterator[IO[bytes]]:
                 yield copy
 
 
-def as_text(row: Row, setting: str) -> str:
+def as_text(row: RawDocument, setting: str) -> str:
     """The text of ``row``; a missing one is empty. Raises :class:`UserError` where it is no text."""
     if row.value is None:
         return ""

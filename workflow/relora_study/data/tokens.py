@@ -22,7 +22,7 @@ BATCH_CHARACTERS = 2**21  # of text encoded at a time
 PIECE_CHARACTERS = 2**16  # of a long text: enough pieces in a batch for all threads
 CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 
-Ids = np.ndarray[Any, np.dtype[Any]]
+IdArray = np.ndarray[Any, np.dtype[Any]]
 
 
 class Split(Contract):
@@ -58,7 +58,7 @@ class Manifest(Contract):
     files: Annotated[Files | None, Field(exclude_if=lambda files: files is None)] = None
 
 
-def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[Ids]:
+def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[IdArray]:
     """All texts' ids in order, an end-of-text id after each, in parts of shape [some tokens].
 
     The tokenizer's own threads encode a batch at a time; what is held does not grow with the corpus.
@@ -106,7 +106,9 @@ def pieces_of(text: str, cuts: bool) -> Iterator[tuple[str, bool]]:
     yield text[begin:], True
 
 
-def write_split(path: Path, ids: Iterable[Ids], size: tuple[int, int], context_length: int, most: int | None) -> Split:
+def write_split(
+    path: Path, ids: Iterable[IdArray], size: tuple[int, int], context_length: int, most: int | None
+) -> Split:
     """Write ``ids`` little-endian to ``path`` as they come, ``most`` at most; ``size``: the documents and their bytes.
 
     Raises :class:`UserError` where they do not fill one sequence.
@@ -140,7 +142,7 @@ def read_manifest(folder: Path) -> Manifest:
     return read_contract(Manifest, path, f"{path} cannot be read; delete {folder} and run again")
 
 
-def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:
+def open_tokens(folder: Path, split: str, check_hash: bool = True) -> IdArray:
     """The ids of ``split`` (train or held_out), memory-mapped, shape [tokens].
 
     Raises :class:`UserError` where the file is not the one of its manifest, by its length or its hash (about a second
@@ -158,12 +160,12 @@ def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def row_count(ids: Ids, context_length: int) -> int:
+def row_count(ids: IdArray, context_length: int) -> int:
     """How many rows of ``context_length + 1`` ids there are."""
     return len(ids) // (context_length + 1)
 
 
-def held_out_batch(tokens: Path, sequences: int, context_length: int) -> Ids:
+def held_out_batch(tokens: Path, sequences: int, context_length: int) -> IdArray:
     """The first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
 
     The same for every checkpoint and method. Raises :class:`UserError` where the held-out text is too short.
@@ -178,7 +180,7 @@ def held_out_batch(tokens: Path, sequences: int, context_length: int) -> Ids:
     return np.stack([row(ids, index, context_length) for index in range(sequences)])
 
 
-def row(ids: Ids, index: int, context_length: int) -> Ids:
+def row(ids: IdArray, index: int, context_length: int) -> IdArray:
     """Row ``index``, int64 [context_length + 1], as the paper's shards hold 2,049: the first ids predict the last."""
     start = index * (context_length + 1)
     return np.asarray(ids[start : start + context_length + 1], dtype=np.int64)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..cell_manifest import diverged_at
 from ..config import Cell, read_section
-from ..files import once, write_csv
+from ..files import make_once, write_csv
 from ..imports import code_version
 from ..model.checkpoints import list_checkpoints, load_model, read_metadata
 from ..schedule import due_steps
@@ -21,7 +21,7 @@ from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
 from .representations import hidden_states, linear_cka
 
-COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
+READING_COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def similarities(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
 
 def tabulate(found: Iterable[tuple[int, AnyReading]]) -> pd.DataFrame:
     """Readings by step as one table."""
-    return pd.DataFrame([line for step, reading in found for line in reading.rows(step)], columns=COLUMNS)
+    return pd.DataFrame([line for step, reading in found for line in reading.rows(step)], columns=READING_COLUMNS)
 
 
 def cell_table(subject: Subject, kept: Path) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def cell_table(subject: Subject, kept: Path) -> pd.DataFrame:
         def make(place: Path, step: int = step) -> None:
             write_csv(place, tabulate((step, reading) for reading in read_step(subject, step)))
 
-        place = once(kept, subject.folders[step].name, subject.key(step), make)
+        place = make_once(kept, subject.folders[step].name, subject.key(step), make)
         tables.append(pd.read_csv(place, keep_default_na=False, na_values={"value": [""]}))
     tables.append(tabulate([*similarities(subject), *gradients_of_cycles(subject)]))
     return pd.concat(tables).sort_values("step", kind="stable", ignore_index=True)

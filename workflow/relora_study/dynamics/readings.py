@@ -17,7 +17,7 @@ from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_ma
 from .merges import merge_effects
 from .representations import hidden_states, mean_cosine
 from .sparsity import gini, hoyer
-from .spectrum import measure, reason, spectrum
+from .spectrum import reason, spectral_metrics, spectrum
 from .subspaces import leading_subspaces, overlap
 
 STATES_TOKENS = 1024
@@ -35,7 +35,7 @@ class Reading:
 
     def rows(self, step: int) -> Iterator[tuple[Any, ...]]:
         """One row a layer and metric; a layer whose metrics are NaN says why."""
-        metrics = measure(self.values, self.shape, self.factored)
+        metrics = spectral_metrics(self.values, self.shape, self.factored)
         for layer, values in enumerate(self.values):
             reasons = (reason(one) for one in values.reshape(-1, values.shape[-1]))
             why = next(filter(None, reasons), "")

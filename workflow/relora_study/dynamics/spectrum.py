@@ -83,7 +83,7 @@ def frobenius_norm(values: Tensor) -> Tensor:
     return torch.where(norm > 0, norm, torch.nan)
 
 
-def measure(values: Tensor, shape: tuple[int, int], factored: bool = False) -> dict[str, Tensor]:
+def spectral_metrics(values: Tensor, shape: tuple[int, int], factored: bool = False) -> dict[str, Tensor]:
     """Every metric of m x n matrices, by name, from their singular values: [..., k] to [...] each.
 
     ``factored`` says that ``values`` are only those that the factors allow: `per` then still counts

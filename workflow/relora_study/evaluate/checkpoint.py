@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from ..files import once, read_csv, write_csv, write_whole
+from ..files import make_once, read_csv, write_csv, write_whole
 from ..imports import code_version
 from ..model.checkpoints import load_model, read_metadata
 from ..model.device import CPU
@@ -63,7 +63,7 @@ def evaluate_once(data: EvaluationData, checkpoint: Path, folder: Path) -> pd.Da
         write_whole(place.with_name(f"{place.stem}-texts.parquet"), scores.texts.to_parquet)
         write_csv(place, scores.table)
 
-    return read_csv(once(folder, checkpoint.name, depends_on, make))
+    return read_csv(make_once(folder, checkpoint.name, depends_on, make))
 
 
 class CheckpointScores(NamedTuple):

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..config import Perplexity
 from ..data.folder import list_documents
-from ..data.reader import Row, read_documents, require_unicode
+from ..data.reader import RawDocument, read_documents, require_unicode
 from ..errors import UserError
 from .hub import load_configurations, require_columns
 
@@ -34,12 +34,12 @@ def collect_texts(settings: Perplexity, held_out: Path, known: Collection[int]) 
     return _checked(read_documents(listing, settings.text_column, SECTION), known)
 
 
-def _read_held_out(place: Path) -> Iterator[Row]:
+def _read_held_out(place: Path) -> Iterator[RawDocument]:
     for document in pd.read_parquet(place).itertuples():
-        yield Row(document.id, document.domain, document.text)
+        yield RawDocument(document.id, document.domain, document.text)
 
 
-def _read_hub(settings: Perplexity) -> Iterator[Row]:
+def _read_hub(settings: Perplexity) -> Iterator[RawDocument]:
     """The dataset's texts; without ``domain_column``, a domain is a configuration, or else what Paloma calls source."""
     name = settings.path or PALOMA
     parts = load_configurations(name, settings.revision, SPLIT, SECTION)
@@ -49,10 +49,10 @@ def _read_hub(settings: Perplexity) -> Iterator[Row]:
         require_columns(table, {settings.text_column, column or settings.text_column}, place)
         domains = table[column].to_pylist() if column else [configuration] * len(table)
         for number, (domain, text) in enumerate(zip(domains, table[settings.text_column].to_pylist(), strict=True)):
-            yield Row(f"{place}, row {number}", domain, text)
+            yield RawDocument(f"{place}, row {number}", domain, text)
 
 
-def _checked(rows: Iterable[Row], known: Collection[int]) -> pd.DataFrame:
+def _checked(rows: Iterable[RawDocument], known: Collection[int]) -> pd.DataFrame:
     """The rows as a table, when each is a text or ids, all are one of both, and each domain has a name of its own."""
     found: list[tuple[str, Any]] = []
     kinds: dict[type, str] = {}
@@ -67,7 +67,7 @@ def _checked(rows: Iterable[Row], known: Collection[int]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["domain", "text"])
 
 
-def _domain(row: Row) -> str:
+def _domain(row: RawDocument) -> str:
     if row.domain is None or not (name := str(row.domain).strip()):
         raise UserError(f"{SECTION}: {row.id} names no domain")
     if name in (OVERALL, MACRO_AVERAGE):
@@ -75,7 +75,7 @@ def _domain(row: Row) -> str:
     return str(row.domain)
 
 
-def _require_text_or_ids(row: Row, known: Collection[int]) -> None:
+def _require_text_or_ids(row: RawDocument, known: Collection[int]) -> None:
     """Raise :class:`UserError`, with the row, for anything but a text, a list of ids, or nothing (a text to skip)."""
     place = f"{SECTION}.text_column: {row.id}"
     if isinstance(row.value, list):

@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..model.kernels.cross_entropy import head_log_probabilities
-from .scoring import Ids, batches, check_vocabulary, padded
+from .scoring import IdTuple, batches, check_vocabulary, padded
 
-ROW_TOKENS = 64  # longer rows share more prefixes, and pay for it in attention
+TREE_TOKENS = 64  # longer rows share more prefixes, and pay for it in attention
 
 
 @dataclass
-class Row:
+class PrefixTree:
     """A tree of prefixes: its nodes ``inputs`` at ``depths``, with ``last``, the last node below each.
 
     Edge i predicts ``targets``[i] at node ``sources``[i]; ``sentences`` holds the edges of each sentence, by its ids.
@@ -32,19 +32,19 @@ class Row:
     last: list[int] = field(default_factory=list)
     sources: list[int] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
-    sentences: dict[Ids, list[int]] = field(default_factory=dict)
+    sentences: dict[IdTuple, list[int]] = field(default_factory=dict)
     nodes: list[int] = field(default_factory=list)  # those of the last sentence, by depth
 
-    def shared(self, ids: Ids) -> int:
+    def shared(self, ids: IdTuple) -> int:
         """How many tokens ``ids`` begin with that the last sentence begins with, too."""
         previous = next(reversed(self.sentences), ())
         return sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(ids, previous, strict=False)))
 
-    def size_with(self, ids: Ids) -> int:
+    def size_with(self, ids: IdTuple) -> int:
         """How many nodes the row has once ``ids`` is added."""
         return len(self.inputs) + max(0, len(ids) - 1 - min(self.shared(ids), len(self.nodes)))
 
-    def add(self, ids: Ids) -> None:
+    def add(self, ids: IdTuple) -> None:
         """Add a sentence; sentences come sorted, so it shares most with the one before."""
         shared, edges = self.shared(ids), next(reversed(self.sentences.values()), [])
         self.nodes = self.nodes[:shared]
@@ -62,32 +62,32 @@ class Row:
         self.targets += [ids[depth + 1] for depth in added]
 
 
-def plant(sentences: Iterable[Ids], row_tokens: int = ROW_TOKENS) -> list[Row]:
-    """Pack the distinct sentences into rows of at most ``row_tokens`` nodes, or of one longer sentence."""
-    rows: list[Row] = []
+def pack_trees(sentences: Iterable[IdTuple], tree_tokens: int = TREE_TOKENS) -> list[PrefixTree]:
+    """Pack the distinct sentences into rows of at most ``tree_tokens`` nodes, or of one longer sentence."""
+    rows: list[PrefixTree] = []
     for ids in sorted(set(sentences)):
-        if not rows or rows[-1].size_with(ids) > row_tokens:
-            rows.append(Row())
+        if not rows or rows[-1].size_with(ids) > tree_tokens:
+            rows.append(PrefixTree())
         rows[-1].add(ids)
     return rows
 
 
 @torch.inference_mode()
-def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[Ids], batch_tokens: int) -> list[float]:
+def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[IdTuple], batch_tokens: int) -> list[float]:
     """The summed log-probability (nats) of all ids of each sentence but the first; 0 where there is no other.
 
     At most ``batch_tokens`` inputs run at a time, or one longer sentence. Raises :class:`UserError` where an id is not
     in the vocabulary.
     """
     check_vocabulary(model, sentences)
-    sums: dict[Ids, float] = {}
-    rows = [row for row in plant(sentences, min(ROW_TOKENS, batch_tokens)) if row.inputs]
+    sums: dict[IdTuple, float] = {}
+    rows = [row for row in pack_trees(sentences, min(TREE_TOKENS, batch_tokens)) if row.inputs]
     for batch in batches(rows, lambda row: len(row.inputs), batch_tokens):
         sums |= _score(model, batch)
     return [sums.get(ids, 0.0) for ids in sentences]
 
 
-def _score(model: LlamaForCausalLM, rows: list[Row]) -> dict[Ids, float]:
+def _score(model: LlamaForCausalLM, rows: list[PrefixTree]) -> dict[IdTuple, float]:
     device, longest = model.lm_head.weight.device, max(len(row.inputs) for row in rows)
     inputs, depths = (padded([getattr(row, name) for row in rows], 0, device) for name in ("inputs", "depths"))
     last = padded([row.last for row in rows], longest, device)

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from ..errors import UserError
 from ..model.kernels.cross_entropy import head_log_probabilities
 
-Ids = tuple[int, ...]
+IdTuple = tuple[int, ...]
 T = TypeVar("T")
 
 
@@ -26,7 +26,7 @@ def negative_log_likelihoods(
     """
     distinct = list(dict.fromkeys(tuple(ids) for ids in sequences))
     check_vocabulary(model, distinct)
-    scores: dict[Ids, Tensor] = {}
+    scores: dict[IdTuple, Tensor] = {}
     for batch in batches(distinct, len, batch_tokens):
         scores |= zip(batch, _score(model, batch), strict=True)
     return [scores[tuple(ids)] for ids in sequences]
@@ -59,7 +59,7 @@ def padded(rows: Sequence[Sequence[int]], filling: int, device: torch.device) ->
     return torch.from_numpy(filled).to(device)
 
 
-def _score(model: LlamaForCausalLM, batch: list[Ids]) -> list[Tensor]:
+def _score(model: LlamaForCausalLM, batch: list[IdTuple]) -> list[Tensor]:
     device = model.lm_head.weight.device
     inputs = padded(batch, 0, device)
     lengths = torch.tensor([len(ids) for ids in batch], device=device)

@@ -65,10 +65,10 @@ def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
     for layer in llama.model.layers:
         layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            setattr(layer, name, _own_norm(getattr(layer, name)))
-    llama.model.norm = _own_norm(llama.model.norm)
+            setattr(layer, name, _kernel_norm(getattr(layer, name)))
+    llama.model.norm = _kernel_norm(llama.model.norm)
     return llama
 
 
-def _own_norm(norm: LlamaRMSNorm) -> RMSNorm:
+def _kernel_norm(norm: LlamaRMSNorm) -> RMSNorm:
     return RMSNorm(norm.weight, norm.variance_epsilon)

@@ -11,14 +11,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..files import naming, sync, write_text
+from ..files import errors_naming, sync, write_text
 from .divergence import Diverged
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
 LOG_COLUMNS += ["update_norm"]
 TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
 
-Row = dict[str, Any]  # a column's number, None, or a 0-dimensional tensor that may still be on its way
+LogRow = dict[str, Any]  # a column's number, None, or a 0-dimensional tensor that may still be on its way
 
 
 class Log:
@@ -32,9 +32,9 @@ class Log:
         self._stream = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._stream, columns, lineterminator="\n")
 
-    def append(self, rows: list[Row]) -> None:
+    def append(self, rows: list[LogRow]) -> None:
         """Write ``rows`` and flush them."""
-        with naming(self._path):
+        with errors_naming(self._path):
             for row in rows:
                 text = {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
                 self._writer.writerow(text)
@@ -58,10 +58,10 @@ class Recorder:
         files = (("log.csv", LOG_COLUMNS), ("timing.csv", TIMING_COLUMNS))
         self._logs = [Log(cell_dir / name, columns, done) for name, columns in files] if cell_dir else []
         self._cell_dir = cell_dir
-        self._tokens, self._every, self._rows = tokens_a_step, every, list[Row]()
+        self._tokens, self._every, self._rows = tokens_a_step, every, list[LogRow]()
         self._since = time.perf_counter()
 
-    def add(self, row: Row) -> bool:
+    def add(self, row: LogRow) -> bool:
         """Take a step's row; whether that made it write."""
         self._rows.append(row)
         if len(self._rows) >= self._every:
@@ -105,7 +105,7 @@ class Recorder:
             log.close()
 
 
-def _numbers(rows: list[Row]) -> list[Row]:
+def _numbers(rows: list[LogRow]) -> list[LogRow]:
     """``rows`` with their tensors as floats, fetched from the device together."""
     places = [(row, key) for row in rows for key, value in row.items() if isinstance(value, Tensor)]
     for (row, key), value in zip(places, torch.stack([row[key] for row, key in places]).tolist(), strict=True):
@@ -113,7 +113,7 @@ def _numbers(rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _not_finite(row: Row) -> str:
+def _not_finite(row: LogRow) -> str:
     """Which number of ``row`` is not finite, in words; empty where all are."""
     return next((f"the {key} is {row[key]}" for key in ("loss", "gradient_norm") if not math.isfinite(row[key])), "")
 

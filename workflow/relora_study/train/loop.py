@@ -17,7 +17,7 @@ from ..schedule import is_due, is_reset, learning_rate_ratio
 from . import parallel
 from .disk import check_disk
 from .divergence import Diverged, record_divergence
-from .log import Recorder, Row
+from .log import LogRow, Recorder
 from .resets import reset
 from .run import Run, begin_adapters, end_adapters, start
 from .state import (
@@ -111,7 +111,7 @@ def _resume(cell: Cell, device: torch.device, cell_dir: Path, data: str) -> tupl
     return run, done
 
 
-def take_step(run: Run, batch: Tensor, step: int) -> Row:
+def take_step(run: Run, batch: Tensor, step: int) -> LogRow:
     """One optimizer step, number ``step`` (from 1), on ``batch`` [batch_size, context_length + 1]; the log's row."""
     cell = run.cell
     rate = cell.train.learning_rate * learning_rate_ratio(cell.method, step - 1)
@@ -119,7 +119,7 @@ def take_step(run: Run, batch: Tensor, step: int) -> Row:
         group["lr"] = rate
     run.optimizer.zero_grad()
     loss = torch.zeros((), device=run.device)
-    for part in torch.split(_on_device(parallel.own_share(batch), run.device), cell.train.micro_batch_size):
+    for part in torch.split(_on_device(parallel.process_share(batch), run.device), cell.train.micro_batch_size):
         part_loss = mean_loss(run, part) * (len(part) / len(batch))
         part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()

@@ -48,7 +48,7 @@ def drawing_alike(seed: int) -> Iterator[None]:
         yield
 
 
-def own_share(batch: Tensor) -> Tensor:
+def process_share(batch: Tensor) -> Tensor:
     """This process's rows of the global ``batch`` [batch_size, ...]; the shares are equal."""
     return batch.chunk(world_size())[rank()]
 
