@@ -266,7 +266,7 @@ def test_texts_and_ids_side_by_side_are_refused(place, mine, monkeypatch, raw):
     pd.DataFrame({"text": [[1, 2]]}).to_parquet(mine / "a.parquet")
     (mine / "b.jsonl").write_text(json.dumps({"text": "words"}))
     found = texts_from(monkeypatch, place, raw)
-    assert "letters/b.jsonl-0 holds a text, and letters/a.parquet-0 ids; give one of both" in found
+    assert "letters/b.jsonl-0 holds a text, and letters/a.parquet-0 holds ids; give texts or ids" in found
 
 
 @pytest.mark.parametrize("content", ["", '{"text": null}\n{"text": ""}\n'])
@@ -292,7 +292,7 @@ def test_texts_of_every_kind_of_file_are_collected_and_what_is_passed_over_is_na
 def test_a_domain_called_as_an_average_is_refused(place, mine, monkeypatch, raw, name):
     mine.rename(place / "mine" / name)
     (place / "mine" / name / "a.txt").write_text("text")
-    assert f"is of a domain called {name!r}, as an average is; rename" in texts_from(monkeypatch, place, raw)
+    assert f"has the domain {name!r}, which is the name of an average; rename" in texts_from(monkeypatch, place, raw)
     held_out = pd.DataFrame({"id": "a", "domain": [name], "text": "x"})
     held_out.to_parquet(place / "held_out.parquet")
     assert f"called {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
@@ -318,7 +318,7 @@ def test_a_row_of_the_hub_without_a_domain_is_named(place, monkeypatch, raw):
     table = pd.DataFrame({"text": ["a text", "another"], "source": ["c4", None]})
     table.to_parquet(place / "mine/data/val-00000-of-00001.parquet")
     found = collect(monkeypatch, place, raw, "texts", "perplexity", source="hub", path=str(place / "mine"))
-    assert "row 1 names no domain" in found
+    assert "row 1 names no domain; fill" in found
 
 
 def test_a_dataset_with_python_of_its_own_never_runs_it(place, monkeypatch, raw):

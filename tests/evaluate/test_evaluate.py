@@ -296,7 +296,7 @@ def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_change
 
 
 def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, checkpoint, tmp_path):
-    with pytest.raises(UserError, match="token id 999 is outside the model's 300"):
+    with pytest.raises(UserError, match="token id 999 is outside the model's vocabulary of 300"):
         negative_log_likelihoods(plain, [[1, 999]], 100)
     (checkpoint / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="step-000008 is not a whole checkpoint"):

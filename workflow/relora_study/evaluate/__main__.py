@@ -39,7 +39,7 @@ Count = Annotated[int, typer.Option(min=1)]
 
 @app.command()
 def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
-    """Collect the suite of minimal pairs, one .jsonl a paradigm."""
+    """Collect the suite of minimal pairs, with one .jsonl file for each paradigm."""
     chosen = read_section(Evaluation, settings).minimal_pairs
     if chosen.source == "templated":
         suite = templated_suite(Stored(documents / "train.parquet").texts())
@@ -58,7 +58,7 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
 
 @app.command()
 def texts(settings: Place, documents: Place, tokenizer: Place, output: Place) -> None:
-    """Collect the texts whose perplexity is measured, as a table of domain and text, or ids of the TOKENIZER's."""
+    """Collect the texts for perplexity in a table of domain and text; a text is a string or ids of TOKENIZER."""
     known = frozenset(open_tokenizer(tokenizer).get_vocab().values())
     collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet", known)
     write_whole(output, collected.to_parquet)

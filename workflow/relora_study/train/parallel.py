@@ -42,7 +42,7 @@ def process_group(device_name: str) -> Iterator[torch.device]:
 
 @contextmanager
 def drawing_alike(seed: int) -> Iterator[None]:
-    """Seed the random generators with ``seed`` inside the block, so that all processes draw alike; then restore them."""
+    """Seed the random generators with ``seed`` for this block, so that all processes draw alike, then restore them."""
     with torch.random.fork_rng(enabled=True):
         torch.manual_seed(seed)
         yield
