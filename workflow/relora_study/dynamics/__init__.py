@@ -1,6 +1,6 @@
 """Learning dynamics: spectra of weights, gradients and updates at every checkpoint of a cell.
 
-What a notebook needs for a matrix of its own is importable from here:
+A notebook can apply the measures to any matrix:
 
     from relora_study.dynamics import spectral_metrics, spectrum
     metrics = spectral_metrics(spectrum(matrix), matrix.shape)  # per, effective_rank, condition_number, ...
