@@ -118,7 +118,7 @@ def _read(archive: Path) -> dict[str, bytes]:
     for name in sorted(hashes.keys() | contents.keys() - {HASHES}):
         outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
         if outside or name not in contents or _sha256(contents[name]) != hashes.get(name):
-            raise UserError(f"{archive}: {name} does not match its hash in {HASHES}; fetch the archive again")
+            raise UserError(f"{archive}: {name} does not match its hash in {HASHES}; fetch it again")
     return contents
 
 
