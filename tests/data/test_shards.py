@@ -177,7 +177,7 @@ def test_a_missing_shard_is_named(local, settings, prepare):
 def test_half_a_shard_is_no_shard(local, settings, prepare):
     file = local / shard_name(settings().hub_pretokenized, 9)
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(UserError, match=r"train-00009-of-10000\.parquet is no whole Parquet file"):
+    with pytest.raises(UserError, match=r"train-00009-of-10000\.parquet is not a whole Parquet file"):
         prepare(settings())
 
 

@@ -1,4 +1,4 @@
-"""Shards of token ids to the project's flat, memory-mapped files: streaming, in parallel, in the published order."""
+"""Convert shards of token ids to flat, memory-mapped files: streaming, in parallel, in the shards' order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,10 @@ ROWS_AT_A_TIME = 1024
 
 @dataclass(frozen=True)
 class ShardLayout:
-    """What every shard must hold: ``count`` rows in ``column``, of ``length`` ids or more, below ``vocab_size``."""
+    """The layout of a shard: ``count`` rows in ``column``, each of at least ``length`` ids below ``vocab_size``.
+
+    ``dtype`` is the type of the ids in the token file.
+    """
 
     column: str
     count: int
@@ -32,15 +35,15 @@ class ShardLayout:
 
     @property
     def bytes(self) -> int:
-        """What a shard's ids take on disk."""
+        """Return the bytes of a shard's ids in the token file."""
         return self.count * self.length * np.dtype(self.dtype).itemsize
 
 
 def convert(shards: Shards, layout: ShardLayout, output: Path, workers: int) -> Split:
-    """Write the ids of all ``shards``, in their order, to ``output``; a table beside it, of the same name, lists them.
+    """Write the ids of ``shards`` in order to ``output``, and list the shards in a .csv beside it.
 
-    Each shard has its place in the file, so that workers need no order. Raises :class:`UserError`, which names shard
-    and row, where a hash, the schema or an id is wrong.
+    Each shard has a fixed place in the file, so that workers can finish in any order. Raises :class:`UserError` that
+    names shard and row if a hash, the schema or an id is wrong.
     """
     names, provenance = list(shards.files), []
     require_room(output.parent, layout.bytes * len(names), "token ids")
@@ -48,7 +51,7 @@ def convert(shards: Shards, layout: ShardLayout, output: Path, workers: int) -> 
     def write(partial_file: Path) -> None:
         with partial_file.open("wb") as stream:
             stream.truncate(layout.bytes * len(names))
-        work = partial(_convert_one, shards, layout, partial_file)
+        work = partial(_convert_shard, shards, layout, partial_file)
         provenance.extend(in_parallel(work, enumerate(names), workers, "converting shards"))
 
     write_whole(output, write)
@@ -58,21 +61,21 @@ def convert(shards: Shards, layout: ShardLayout, output: Path, workers: int) -> 
     return Split(tokens=len(names) * layout.count * layout.length, sha256=sha256(output))
 
 
-def _convert_one(shards: Shards, layout: ShardLayout, output: Path, item: tuple[int, str]) -> str:
-    """Write shard ``item``, its place and name, into ``output``; its hash."""
+def _convert_shard(shards: Shards, layout: ShardLayout, output: Path, item: tuple[int, str]) -> str:
+    """Write the shard ``item`` = (place, name) into ``output``, and return its SHA-256."""
     place, name = item
-    found = verify(shards.folder / name, shards.files[name].sha256)
+    digest = verify(shards.folder / name, shards.files[name].sha256)
     with output.open("r+b") as stream, (shards.folder / name).open("rb") as shard:
         stream.seek(place * layout.bytes)
         for ids in read_rows(shard, name, layout):
             stream.write(ids.tobytes())
-    return found
+    return digest
 
 
 def read_rows(shard: BinaryIO, name: str, layout: ShardLayout) -> Iterator[IdArray]:
-    """The shard's rows, little-endian ids [some rows, length] at a time, checked.
+    """Yield the checked rows of a shard as little-endian ids [rows, length], a batch at a time.
 
-    Raises :class:`UserError` where there are more or fewer rows than ``layout`` says, too.
+    Raises :class:`UserError` if the shard does not have ``layout``.
     """
     file = _open(shard, name, layout.column)
     if file.metadata.num_rows != layout.count:
@@ -89,14 +92,16 @@ def read_rows(shard: BinaryIO, name: str, layout: ShardLayout) -> Iterator[IdArr
 
 
 def _open(shard: BinaryIO, name: str, column: str) -> ParquetFile:
-    """The Parquet file, whose ``column`` holds lists of integers."""
+    """Open a Parquet file, after checking that ``column`` holds lists of integers."""
     try:
         file = ParquetFile(shard)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"shard {name} is no whole Parquet file ({error}); delete it and run again") from error
+        raise UserError(f"shard {name} is not a whole Parquet file ({error}); delete it and run again") from error
     schema = file.schema_arrow
     if column not in schema.names:
-        raise UserError(f"shard {name} has no column {column!r}; data.hub_pretokenized.column: {schema.names}")
+        raise UserError(
+            f"shard {name} has no column {column!r}; set data.hub_pretokenized.column to one of {schema.names}"
+        )
     kind = schema.field(column).type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not pa.types.is_integer(kind.value_type):
@@ -105,7 +110,7 @@ def _open(shard: BinaryIO, name: str, column: str) -> ParquetFile:
 
 
 def _checked(lists: pa.Array, name: str, first: int, layout: ShardLayout) -> IdArray:
-    """The first ``layout.length`` ids of each list, the first of which is row ``first`` of shard ``name``."""
+    """Check ``lists``, rows of shard ``name`` from ``first`` on, and return the first ``layout.length`` ids of each."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     if (short := lengths < layout.length).any():
         at = int(short.argmax())
