@@ -295,7 +295,7 @@ def test_a_domain_called_as_an_average_is_refused(place, mine, monkeypatch, raw,
     assert f"has the domain {name!r}, which is the name of an average; rename" in texts_from(monkeypatch, place, raw)
     held_out = pd.DataFrame({"id": "a", "domain": [name], "text": "x"})
     held_out.to_parquet(place / "held_out.parquet")
-    assert f"called {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
+    assert f"has the domain {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
 
 
 @pytest.mark.parametrize("names", [["NA", "null", "None", "nan"], ["$bad_{$", "a,b", "1", "été"]])
