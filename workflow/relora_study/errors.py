@@ -35,7 +35,7 @@ def command_line(app: typer.Typer) -> None:
 
 
 def refusal(error: OSError) -> str:
-    """Say in one line what the system refused, on which file, and what to do."""
+    """Say in one line which file the system refused, why, and how to go on."""
     remedy = REMEDIES.get(error.errno or 0, "see to that disk")
     reason = " ".join((error.strerror or str(error)).split())
     return f"{error.filename or 'a file'}: {reason}; {remedy}, and run the same command again: finished files are kept"

@@ -25,9 +25,7 @@ from .tokens import Files, Manifest, Split, encode, read_manifest, write_manifes
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
 IdSettings = Annotated[Path, typer.Option("--settings", help="the settings of token ids, settings/tokens.yaml")]
-NeedSettings = Annotated[
-    Path, typer.Option("--settings", help="what a study takes of its corpus, settings/enough.yaml")
-]
+NeedSettings = Annotated[Path, typer.Option("--settings", help="the rows that a study needs, settings/enough.yaml")]
 Output = Annotated[Path, typer.Option(help="the folder to write")]
 Count = Annotated[int, typer.Option(min=1)]
 Threads = Annotated[int | None, typer.Option(min=1, help="threads of the tokenizer's library; all cores without")]

@@ -42,7 +42,7 @@ class EvaluationData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that decides the scores: the ids, the stride, and the names of the pairs."""
+        """Hash everything that decides the scores: the ids, the stride, and the names of the pairs."""
         names = self.suite[["UID", "pairID", "linguistics_term"]].to_csv()
         return hashlib.sha256(repr((self.domains, self.stride, names, self.encoded, self.batch)).encode()).hexdigest()
 

@@ -3,12 +3,14 @@
 Minimal pairs share long beginnings: "The law was" and "The law were" differ in one word. Three steps use this:
 
 1. The distinct sentences are sorted, so that sentences with a common beginning are neighbours, and packed into trees.
-   A node of a tree is a token that the model reads. The path from the root to a node spells a prefix of a sentence.
+   A node of a tree is a token that the model reads. The root is empty, so nodes of depth 0 are first tokens, and the
+   path from the root to a node spells a prefix of one or more sentences.
 2. Each tree is one row of a batch, with its nodes in depth-first order. A node has its depth as its position, and
    attends only to its ancestors and itself. So the model computes at a node what it would compute in each sentence
    with this prefix.
 3. An edge from a node predicts a next token. A sentence's log-probability is the sum over the edges of its path. Its
-   last token is only predicted, never read, so it has an edge and no node.
+   first token is read and not predicted, so no edge leads to it. Its last token is predicted and not read, so it needs
+   no node.
 """
 
 from collections.abc import Iterable, Sequence

@@ -3,7 +3,7 @@
 Lialin et al. 2023 (arXiv 2307.05695), section 3. The adapter is LoRA's (Hu et al. 2021, arXiv 2106.09685): a layer with
 weight W computes ``W x + s B A x``, where A [rank, in] and B [out, rank] train and W is frozen. One cycle ends with a
 merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k such
-products, whose rank can reach ``k rank``. So many low-rank cycles can do what one low-rank adapter cannot.
+products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
 
 This module has the layer. `relora_study.schedule` says when a cycle ends, and `relora_study.train.resets` does what
 happens then: it merges, restarts, and clears the optimizer's moments.
@@ -19,6 +19,7 @@ from .kernels.adapted_linear import adapted_linear
 from .kernels.linear import Linear, linears
 from .kernels.swiglu import Gated
 
+# Endings of the state-dict keys that a plain model does not have.
 ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B", ".unused_A")
 
 

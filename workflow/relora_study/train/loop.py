@@ -37,7 +37,7 @@ from .state import (
 SECONDS_BETWEEN_PROGRESS_LINES = 20
 STEPS_BETWEEN_WAITS_FOR_THE_GPU = 20
 
-MustStop = Callable[[], bool]
+MustStop = Callable[[], bool]  # asked after each step: whether the training must save its state and stop
 BatchOf = Callable[[int], Tensor]  # optimizer step (from 0) -> ids [batch_size, context_length + 1]
 
 
@@ -89,6 +89,7 @@ def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop:
                 recorder.sync()  # raises before a bad loss gets into a file, and saves the row before the file
             _after_step(run, step, cell_dir)
             progress.update(tokens)
+            # Only after a write, when the processes have waited for their GPUs anyway, do they ask each other.
             if written and step < cell.train.steps and parallel.any_process(must_stop(), device):
                 save_state(run, step, cell_dir)
                 raise Stopped(f"{cell.name}: stopped after step {step}, and its state is saved; run again to go on")
@@ -112,7 +113,7 @@ def _resume(cell: Cell, device: torch.device, cell_dir: Path, data: str) -> tupl
         return run, done
     if state:
         restore_state(run.model, run.optimizer, state)
-    elif parallel.rank() == 0:
+    elif parallel.rank() == 0:  # a new run: checkpoints without a state to go on from are of no use
         shutil.rmtree(cell_dir / "checkpoints", ignore_errors=True)
         save_checkpoint(run.model, cell, 0, cell_dir / "checkpoints")
     return run, done
@@ -149,9 +150,8 @@ def _optimizer_step(run: Run) -> Tensor:
     if run.masters:
         run.masters.before_step()
     moving = [parameter.detach() for parameter in run.model.model.layers.parameters() if parameter.requires_grad]
-    before = [
-        parameter.clone() for parameter in moving
-    ]  # the activations are freed by now, so the peak memory does not grow
+    # The activations are freed by now, so these copies do not raise the peak memory.
+    before = [parameter.clone() for parameter in moving]
     run.optimizer.step()
     moved = torch.nn.utils.get_total_norm([now - then for now, then in zip(moving, before, strict=True)])
     if run.masters:
@@ -173,10 +173,12 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
 
 
 def _leaves_files(cell: Cell, step: int) -> bool:
+    """Tell whether a checkpoint or a state is saved after ``step``."""
     return is_due(cell, step) or step % cell.train.state_every == 0 or step == cell.train.steps
 
 
 def _after_step(run: Run, step: int, cell_dir: Path) -> None:
+    """Do, in this order, all that is due after ``step``: checkpoint, reset, change of adapters, state."""
     cell = run.cell
     if _leaves_files(cell, step):
         require_finite(run, step, cell_dir)
@@ -194,6 +196,7 @@ def _after_step(run: Run, step: int, cell_dir: Path) -> None:
 
 
 def _adapter_gradient_norm(model: nn.Module) -> Tensor | None:
+    """Return the norm of the gradient of all A and B together, or None without adapters."""
     factors = [factor.grad for layer in adapters(model).values() for factor in (layer.A, layer.B)]
     return torch.nn.utils.get_total_norm([grad for grad in factors if grad is not None]) if factors else None
 
