@@ -56,7 +56,7 @@ def pack(
 
 
 def _chosen(results: Path, study: Path) -> Iterator[Path]:
-    """Yield the files that a reader needs to remake the report: first the files of the study, then the files of each cell."""
+    """Yield the files that a reader needs to remake the report: the study's files, then the files of each cell."""
     chosen = read_section(Selection, study)
     for pattern in SHARED_FILES:
         yield from (file for file in results.glob(pattern) if file.is_file())
