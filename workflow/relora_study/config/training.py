@@ -141,7 +141,7 @@ class Method(Recipe):
     full_rank_steps: Steps = 0
     """Optimizer steps that the whole weights train before the adapters take over."""
     full_rank_from: Annotated[PositiveSteps | None, at_default(None)] = None
-    """Optimizer steps after which the adapters are folded in and the whole weights train to the end; null: never."""
+    """Optimizer steps after which adapters are folded in and all weights train; null: never."""
     merge: Literal["scaled", "unscaled", "none"] = "scaled"
     """scaled (W + alpha / rank * B A) | unscaled (W + B A) | none (a restart drops the adapter)."""
     restart: Literal["redraw", "orthogonal", "none", "undone"] = "redraw"

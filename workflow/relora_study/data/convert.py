@@ -88,7 +88,7 @@ def read_rows(shard: BinaryIO, name: str, layout: ShardLayout) -> Iterator[IdArr
             yield _checked(batch.column(0), name, done, layout)
             done += len(batch)
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"shard {name} cannot be read after row {done}: {error}") from error
+        raise UserError(f"shard {name} cannot be read after row {done}: {error}; delete it and run again") from error
 
 
 def _open(shard: BinaryIO, name: str, column: str) -> ParquetFile:
@@ -105,7 +105,7 @@ def _open(shard: BinaryIO, name: str, column: str) -> ParquetFile:
     kind = schema.field(column).type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     if not is_list or not pa.types.is_integer(kind.value_type):
-        raise UserError(f"shard {name}: column {column!r} holds {kind}, not lists of integers")
+        raise UserError(f"shard {name}: column {column!r} holds {kind}, not lists of integers; name another column")
     return file
 
 

@@ -137,7 +137,9 @@ def _read_parquet(path: Path, column: str, key: str) -> Iterator[Any]:
             try:
                 yield from batch.column(0).to_pylist()
             except UnicodeDecodeError as error:
-                raise UserError(f"cannot read {path}: column {column!r} holds a text that is not UTF-8") from error
+                raise UserError(
+                    f"cannot read {path}: column {column!r} holds a text that is not UTF-8; convert it"
+                ) from error
 
 
 @contextmanager
