@@ -32,6 +32,5 @@ def load_configurations(name: str, revision: str | None, split: str, section: st
 def require_columns(table: pa.Table, columns: set[str], name: str) -> None:
     """Raise :class:`UserError` if ``table``, from the dataset ``name``, lacks one of ``columns``."""
     if lacking := sorted(columns - set(table.column_names)):
-        raise UserError(
-            f"{name} has no column {', '.join(lacking)}; it has {', '.join(table.column_names)}; give another dataset, or name its columns"
-        )
+        names = ", ".join(table.column_names)
+        raise UserError(f"{name} has no column {', '.join(lacking)}; it has {names}; name one of these")
