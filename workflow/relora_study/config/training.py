@@ -180,7 +180,7 @@ class Method(Recipe):
     horizon_steps: PositiveSteps
     """Number of optimizer steps at which the schedule ends; training may stop before."""
     sizes: Annotated[dict[Name, SizeRecipe] | None, Field(exclude_if=is_none)] = None
-    """Keys that the method overrides at one size: a block of recipe and schedule numbers for each.
+    """Keys that the method overrides at one size: recipe and schedule numbers for each size.
 
     For example `sizes: {small: {learning_rate: 3.0e-4, warmup_steps: 2000}}`.
     """
