@@ -10,7 +10,7 @@ import pytest
 import yaml
 from relora_study.config import Cell, cells, check
 from relora_study.settings import as_yaml
-from relora_study.staging import own_files, stage, stage_code, stage_listing, staged_cell, staged_settings
+from relora_study.staging import files_with_status, stage, stage_code, stage_listing, staged_cell, staged_settings
 from studies import lay_out, snakemake
 
 ROOT = Path(__file__).parents[2]
@@ -193,7 +193,7 @@ def test_linked_folders_are_listed_once_and_a_circle_of_links_ends(tmp_path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/back").symlink_to(tmp_path / "corpus")
-    assert [path.name for path, _ in own_files(tmp_path / "corpus")] == ["text.txt"]
+    assert [path.name for path, _ in files_with_status(tmp_path / "corpus")] == ["text.txt"]
 
 
 def test_code_is_listed_by_content_and_not_by_time(tmp_path):

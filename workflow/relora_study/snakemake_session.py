@@ -1,4 +1,4 @@
-"""Around a Snakemake run: a dead run's lock is freed, Ctrl-C ends in one line, the web report is made."""
+"""Wrap a Snakemake run: free the lock of a dead run, end Ctrl-C in one line, and make the web report."""
 
 import fcntl
 import logging
@@ -14,19 +14,19 @@ from typing import TextIO
 from snakemake_interface_logger_plugins.common import LogEvent
 
 NOTES = Path(".snakemake")
-# Without the profiles of this folder and of the user, whose options are for runs.
+# No profile applies: the options in them are for runs of the study.
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "none", "--workflow-profile", "none", "--cores", "1"]
 
 
 def hold_folder() -> TextIO:
-    """A hold on this folder for as long as this process lives; with no other, what a killed Snakemake locked is freed.
+    """Hold this folder while this process lives; if no other process holds it, free the lock of a killed Snakemake.
 
-    Snakemake's own lock outlives its process. The system takes this one back, however the process ends.
+    Snakemake's lock outlives its process. The operating system takes this hold back, however the process ends.
     """
     NOTES.mkdir(exist_ok=True)
     hold = (NOTES / "alive").open("w")
     alone = False
-    with suppress(OSError):  # another is alive, or the file system has no locks: Snakemake's own lock speaks
+    with suppress(OSError):  # another run is alive, or the file system has no locks: Snakemake's lock decides
         fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         alone = True
     with suppress(OSError):
@@ -37,36 +37,37 @@ def hold_folder() -> TextIO:
 
 
 def unlock() -> None:
-    """Free what a dead Snakemake locked in this folder, by `snakemake --unlock`, which needs no rules for it."""
+    """Free the lock that a dead Snakemake left in this folder, by `snakemake --unlock` with an empty Snakefile."""
     subprocess.run([*SNAKEMAKE, "--snakefile", "/dev/null", "--unlock"], capture_output=True, check=False)
 
 
 class TerminalFilter(logging.Filter):
-    """What of Snakemake's messages a terminal shows; Snakemake's log file in .snakemake/log holds all.
+    """Hides noise from the terminal; Snakemake's log file in .snakemake/log keeps every message.
 
-    The scheduler says for each job that it selects and executes it, and no `quiet` silences this without the errors:
-    one message has an event of its own, the other none. After Ctrl-C the jobs that end are no errors to report.
+    The scheduler prints two messages for each job that it starts, and every `quiet` that silences them silences errors,
+    too. One message has a log event and the other only its text. After Ctrl-C, jobs that end are not errors.
     """
 
     interrupted = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is shown."""
+        """Tell whether the terminal shows ``record``."""
         scheduling = getattr(record, "event", None) == LogEvent.JOB_STARTED
         return not (self.interrupted or scheduling or str(record.msg).startswith("Select jobs to execute"))
 
 
 def filter_terminal(handlers: Iterable[logging.Handler], terminal: TerminalFilter) -> None:
-    """Add the filter to those of ``handlers`` that write to a stream and to no file; a plugin's stay as they are."""
+    """Add the filter to the ``handlers`` that write to a stream. Handlers of files and plugins stay as they are."""
     for handler in handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.addFilter(terminal)
 
 
 def stop_on_interrupt(terminal: TerminalFilter) -> None:
-    """At the first Ctrl-C, say what happens, and let Snakemake stop without a word of its own; a second is its own.
+    """At the first Ctrl-C, say that trainings save their state, and let Snakemake stop silently.
 
-    A process that was started with the signal ignored, by `&` of a script's shell, goes on to ignore it.
+    A second Ctrl-C reaches Snakemake. A process that started with the signal ignored (`&` in a
+    script) keeps ignoring it.
     """
     if signal.getsignal(signal.SIGINT) != signal.default_int_handler:
         return
@@ -81,10 +82,10 @@ def stop_on_interrupt(terminal: TerminalFilter) -> None:
 
 
 def make_web_report(snakefile: str, settings: Path, stylesheet: Path, page: Path, log: Path) -> bool:
-    """Make ``page`` by `snakemake --report` from the study that ``settings`` holds whole; whether that went well.
+    """Make ``page`` by `snakemake --report` for the whole study in ``settings``. Returns whether it succeeded.
 
-    It is a command of its own: with `--report-after-run` Snakemake makes a report of a dry run as well, and fails where
-    a run was asked for a part of the study.
+    The report needs a separate command: with `--report-after-run`, Snakemake also reports on a dry run, and fails if
+    the run makes only a part of the study.
     """
     report = ["--report", str(page), "--report-stylesheet", str(stylesheet)]
     command = [*SNAKEMAKE, "--snakefile", snakefile, "--configfile", str(settings), *report]

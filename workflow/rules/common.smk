@@ -66,7 +66,7 @@ from relora_study.snakemake_session import (
     make_web_report,
     stop_on_interrupt,
 )
-from relora_study.staging import stage, stage_code, staged_cell, staged_listing, staged_settings, users_places
+from relora_study.staging import stage, stage_code, staged_cell, staged_listing, staged_settings, user_places
 
 try:
     # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
@@ -112,7 +112,7 @@ def code(stage):
 
 def own_files(reader):
     """The listing of the user's own files that ``reader`` reads, as an input; none where it reads none."""
-    return str(staged_listing(reader)) if reader in users_places(STUDY) else []
+    return str(staged_listing(reader)) if reader in user_places(STUDY) else []
 
 
 def by_cell(amount, *arguments):

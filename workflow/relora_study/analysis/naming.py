@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..config import Cell, Evaluation, Report
-from ..config.evaluated import BLIMP, PALOMA, is_blimp, is_paloma, own_name
+from ..config.evaluated import BLIMP, PALOMA, is_blimp, is_paloma, plain_name
 from .published_recipe import has_papers_shape
 
 TEMPLATED = "the project's templated minimal pairs (not BLiMP)"
@@ -16,7 +16,7 @@ def suite_name(evaluation: Evaluation, report: Report) -> str:
         return report.suite
     if pairs.source == "templated":
         return TEMPLATED
-    return BLIMP if is_blimp(pairs) else own_name(pairs.path)
+    return BLIMP if is_blimp(pairs) else plain_name(pairs.path)
 
 
 def texts_name(evaluation: Evaluation, report: Report) -> str:
@@ -26,7 +26,7 @@ def texts_name(evaluation: Evaluation, report: Report) -> str:
         return report.texts
     if texts.source == "held_out":
         return "held-out documents"
-    return PALOMA if is_paloma(texts) else own_name(texts.path)
+    return PALOMA if is_paloma(texts) else plain_name(texts.path)
 
 
 def shows_published(report: Report, cells: Mapping[str, Cell]) -> bool:
