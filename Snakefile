@@ -11,6 +11,7 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/package.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/settings.smk"
 include: "workflow/rules/data.smk"
@@ -19,6 +20,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/dynamics.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/archive.smk"
+include: "workflow/rules/session.smk"
 
 
 localrules:

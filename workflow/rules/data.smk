@@ -2,7 +2,7 @@
 rule tokenizer:
     input:
         code("data"),
-        own_files("tokenizer"),
+        users_files("tokenizer"),
         "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
         settings="results/settings/tokens.yaml",
     output:

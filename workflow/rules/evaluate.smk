@@ -1,7 +1,7 @@
 rule minimal_pairs:
     input:
         code("evaluate"),
-        own_files("minimal_pairs"),
+        users_files("minimal_pairs"),
         "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
         settings="results/settings/evaluation.yaml",
     output:
@@ -26,7 +26,7 @@ rule minimal_pairs:
 rule texts:
     input:
         code("evaluate"),
-        own_files("texts"),
+        users_files("texts"),
         "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
         settings="results/settings/evaluation.yaml",
         # Only its vocabulary is read: lists of ids are held to it.

@@ -127,8 +127,8 @@ rule paper:
     input:
         inputs_of_report,
         figures_of,
-        source=lambda wildcards: own(SOURCES[wildcards.place]),
-        parts=own("paper/style.typ", "paper/references.bib"),
+        source=lambda wildcards: workflow_files(SOURCES[wildcards.place]),
+        parts=workflow_files("paper/style.typ", "paper/references.bib"),
     output:
         report(
             "results/{place}paper.pdf",
