@@ -14,9 +14,12 @@ from relora_study.snakemake_session import cost_of_run, mistakes_in_one_line, we
 
 
 def test_a_mistake_and_a_refusal_of_the_disk_end_in_one_line():
-    with pytest.raises(SystemExit, match="^error: rank is too large$"), mistakes_in_one_line():
+    with pytest.raises(SystemExit, match=r"^error: rank is too large$"), mistakes_in_one_line():
         raise UserError("rank is too\nlarge")
-    with pytest.raises(SystemExit, match="^error: results: No space left on device; make room"), mistakes_in_one_line():
+    with (
+        pytest.raises(SystemExit, match=r"^error: results: No space left on device; make room"),
+        mistakes_in_one_line(),
+    ):
         raise OSError(28, "No space left on device", "results")
 
 

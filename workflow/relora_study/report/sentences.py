@@ -5,11 +5,11 @@ from collections.abc import Iterable
 import pandas as pd
 
 from ..analysis.audit import outcomes
-from ..analysis.intervals import LEVEL
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
 from ..analysis.source import Source, select
 from ..config.evaluated import BLIMP
+from ..evaluate.proportions import LEVEL
 from .numbers import cell_label, method_label, p_value, plain
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH

@@ -8,12 +8,13 @@ import pandas as pd
 from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.comparison import published_vs_replicated
-from ..analysis.intervals import perplexity_interval, wilson
+from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
 from ..analysis.results import Runs, last_losses
-from ..analysis.significance import chance_p, compare, published_test
+from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
+from ..evaluate.proportions import chance_p, wilson
 from ..files import write_csv, write_text
 from .escape import markdown
 from .numbers import readable
