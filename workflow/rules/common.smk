@@ -60,7 +60,10 @@ def workflow_files(*names):
 
 
 def code(stage):
-    """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it."""
+    """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it.
+
+    Call it outside input functions. Snakemake may have listed the folder by then, and would miss a new listing.
+    """
     listing = staged_listing(f"code-{stage}")
     if workflow.is_main_process:
         stage_code(source_files(f"{stage}.__main__"), PACKAGE, listing)
@@ -75,6 +78,9 @@ def users_files(reader):
 def by_cell(amount, *arguments):
     """A resource: what the function ``amount`` of relora_study.job_resources gives for the cell of a job."""
     return lambda wildcards: amount(CELLS[wildcards.cell], *arguments)
+
+
+REPORT_CODE = code("report")
 
 
 def readings(wildcards):
@@ -100,7 +106,7 @@ def report_inputs(wildcards):
 def published_inputs(wildcards):
     """The published values and the code that reports. A part made from these alone needs no run."""
     tables = ["training_curves", "dynamics_curves", "blimp_by_paradigm", "final"]
-    return [code("report"), *workflow_files(*(f"resources/published/{name}.csv" for name in tables))]
+    return [REPORT_CODE, *workflow_files(*(f"resources/published/{name}.csv" for name in tables))]
 
 
 def parent_of_output(wildcards, output):
