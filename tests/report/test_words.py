@@ -1,6 +1,7 @@
 """Numbers, captions and sentences: what a reader sees follows the data."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import published_values, typeset, values
-from relora_study.report.sentences import abstract, published
+from relora_study.report.sentences import abstract, like_for_like, published
 from relora_study.report.style import finish
 from relora_study.report.tables import TABLES, final_results
 from statsmodels.stats.proportion import proportion_confint
@@ -119,6 +120,26 @@ def test_the_published_sentence_names_what_its_audit_finds():
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
 
 
+def test_a_method_whose_cycles_move_nothing_gets_no_overlap_in_numbers(results):
+    path = results.folder / "tiny-relora_released-s42/dynamics.csv"
+    rows = pd.read_csv(path)
+    rows.loc[rows.metric == "overlap_right", "value"] = np.nan  # as after a dead cycle
+    rows.to_csv(path, index=False)
+    said = {text.split(":")[0]: text for text in like_for_like(results)}
+    assert "no two successive cycles both move W2" in said["tiny, ReLoRA as released"]
+    assert "overlap by 0%" in said["tiny, ReLoRA"] and "nan" not in " ".join(said.values())
+
+
+def test_adapters_without_resets_are_not_called_relora(results):
+    final, rows, theirs = TABLES["final_results"](results), audit(results), audit(Published())
+    lora = {
+        name: cell.model_copy(update={"method": cell.method.model_copy(update={"reset_period": None})})
+        for name, cell in results.cells.items()
+    }
+    said = abstract(replace(results, cells=lora), final.assign(held_out_loss=np.arange(6.0)), rows, theirs)[0]
+    assert "full rank reaches a lower held-out loss than adapters" in said
+
+
 def test_the_first_page_says_what_where_and_how_long(results):
     text = page(results)
     for said in (
@@ -127,7 +148,7 @@ def test_the_first_page_says_what_where_and_how_long(results):
     ):
         assert said in text
     for said in (
-        "2 CPU cores a cell, on Linux on a test.",
+        "Each cell trained on 2 CPU cores (Linux on a test).",
         "Versions: python 3.11, torch 2.13.0.",
         "0.20 CPU core-hours",
     ):

@@ -95,8 +95,8 @@ OF_RUNS = (
         "largest gradient norm of the adapters before the first reset",
         read.first_gradient,
         (
-            Verdict("dead", "dead: the adapters cannot learn before the first reset", lambda r: r.value == 0),
-            Verdict("alive", "alive"),
+            Verdict("dead", "zero, so the adapters are dead until then", lambda r: r.value == 0),
+            Verdict("alive", "above zero"),
         ),
     ),
     Measure(
@@ -157,7 +157,7 @@ OF_RUNS = (
         "norm of W2's B A shortly after resets, over the norm before",
         read.after_over_before("frobenius_norm"),
         (
-            Verdict("restarted", "started again", lambda r: r.value < RESTARTED),
+            Verdict("restarted", "restarted", lambda r: r.value < RESTARTED),
             Verdict("carried_on", "carried on"),
         ),
     ),
@@ -211,8 +211,8 @@ OF_RUNS = (
         "PER of W2's B A shortly after resets, over PER before",
         read.after_over_before("per"),
         (
-            Verdict("same", "the cycle's end reads the same", lambda r: abs(r.value - 1) < SAME_READING),
-            Verdict("other", "the cycle's end reads otherwise"),
+            Verdict("same", "as at the end of the cycle", lambda r: abs(r.value - 1) < SAME_READING),
+            Verdict("other", "unlike the end of the cycle"),
         ),
     ),
     Measure(
@@ -221,7 +221,7 @@ OF_RUNS = (
         "largest PER of W2's B A, as a share of r / min(m, n)",
         read.largest_share,
         (
-            Verdict("bounded", "bounded by r / min(m, n), whatever is learnt", lambda r: r.value <= ABOVE),
+            Verdict("bounded", "bounded by r / min(m, n)", lambda r: r.value <= ABOVE),
             Verdict("above", "above the bound"),
         ),
     ),
@@ -256,8 +256,8 @@ OF_RUNS = (
 def _growing() -> Iterator[Measure]:
     """Measures: the published adapters' shares of their ceiling in the first and the last cycle."""
     verdicts = (
-        Verdict("grows", "grows over cycles: not started again", lambda r: r.beside > GROWTH),
-        Verdict("level", "level over cycles: started again"),
+        Verdict("grows", "grows over cycles: no restart", lambda r: r.beside > GROWTH),
+        Verdict("level", "level over cycles: restarted"),
     )
     for component, name in (("v", "V"), ("o", "O"), ("w2", "W2")):
         for which, cycle in (("first", 0), ("last", -1)):
@@ -323,7 +323,7 @@ OF_PUBLISHED = (
         "PER of W2's B A over r / min(m, n), at step 20,000",
         read.last_share,
         (
-            Verdict("ceiling", "on the ceiling that its rank sets", lambda r: r.value > ON_CEILING),
+            Verdict("ceiling", "on the ceiling of its rank", lambda r: r.value > ON_CEILING),
             Verdict("below", "below its ceiling"),
         ),
     ),
@@ -335,7 +335,7 @@ OF_PUBLISHED = (
         (
             Verdict(
                 "near",
-                "equal to a level spectrum in bfloat16",
+                "as a level spectrum in bfloat16",
                 lambda r: abs(r.beside / r.value - 1) < NEAR_RANDOM,
             ),
             Verdict("other", "not bfloat16's rounding of a level spectrum"),

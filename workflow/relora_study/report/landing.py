@@ -70,8 +70,8 @@ def _recipe(runs: Runs) -> str:
 def places(manifests: list[dict[str, Any]]) -> list[str]:
     """Sentences on the devices that trained the cells, each once."""
     sentences = [
-        f"{devices(manifest)} {'GPU' if on_gpu(manifest) else 'CPU core'}{'s' * (devices(manifest) > 1)} a cell, on"
-        f" {manifest.get('platform', 'a system that was not recorded')}."
+        f"Each cell trained on {devices(manifest)} {'GPU' if on_gpu(manifest) else 'CPU core'}"
+        f"{'s' * (devices(manifest) > 1)} ({manifest.get('platform', 'a system that was not recorded')})."
         for manifest in manifests
     ]
     return list(dict.fromkeys(sentences))

@@ -23,6 +23,10 @@ from .numbers import cell_label, method_label, plain, readable
 from .tables import final_results, mark, models, significance
 
 Rows = list[list[str]]
+INITIALISATIONS = {
+    "pytorch": "PyTorch's default initialisation",
+    "normal": "normal initialisation with deviation 0.02",
+}
 METHOD_COLUMNS = {
     "method": "method",
     "rank": "r",
@@ -113,6 +117,7 @@ def _study(runs: Runs) -> dict[str, str]:
         "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
         "decay": f"{recipe.weight_decay:g}",
         "suite": runs.suite,
+        "initialisation": INITIALISATIONS[cell.model.initialization],
     }
 
 

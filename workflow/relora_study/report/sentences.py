@@ -56,13 +56,14 @@ def _headline(runs: Runs, final: pd.DataFrame) -> str:
     if gaps.empty:
         return ""
     better, spread = int((gaps > 0).sum()), _spread(gaps.abs(), 3)
+    adapted = "ReLoRA" if all(runs.cells[str(name)].method.reset_period for name in gaps.index) else "adapters"
     if better in (0, len(gaps)):
-        lower, higher = ("full rank", "ReLoRA") if better else ("ReLoRA", "full rank")
+        lower, higher = ("full rank", adapted) if better else (adapted, "full rank")
         every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
         return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {spread} nats a token."
     return (
-        f"Full rank reaches a lower held-out loss than ReLoRA in {better} of {len(gaps)} comparisons; the differences"
-        f" are {spread} nats a token."
+        f"Full rank reaches a lower held-out loss than {adapted} in {better} of {len(gaps)} comparisons. The"
+        f" differences are {spread} nats a token."
     )
 
 
@@ -162,10 +163,11 @@ def like_for_like(runs: Runs) -> list[str]:
     last = rank[rank.step == rank.groupby("cell").step.transform("max")]
     said = []
     for cells, overlaps in overlap.groupby(overlap.cell.map(_size_and_method), sort=False):
-        reached = last[last.cell.isin(overlaps.cell.unique())].value.mean()
+        reached, shared = last[last.cell.isin(overlaps.cell.unique())].value.mean(), overlaps.value.mean()
+        overlapping = f"the leading input directions of a cycle overlap by {shared:.0%} with the cycle before"
         said.append(
-            f"{_label(*cells)}: the leading input directions of one cycle overlap by {overlaps.value.mean():.0%} with"
-            f" the cycle before, and the net update since step 0 has effective rank {plain(float(reached))}."
+            f"{_label(*cells)}: {'no two successive cycles both move W2' if pd.isna(shared) else overlapping},"
+            f" and the net update since step 0 has effective rank {plain(float(reached))}."
         )
     return said
 
@@ -211,8 +213,11 @@ def patterns(table: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
 def _spikes(audited: pd.DataFrame) -> str:
     """The methods whose loss spikes after resets; empty where no cell is reset."""
     jumps, spiking = audited[audited.key == "spike"], outcomes(audited, "spike", "spikes").cell
-    where = _listed(_methods_with(spiking, jumps.cell)) if len(spiking) else "none of our cells"
-    return f"After resets the loss spikes, like the published loss, in {where}." if len(jumps) else ""
+    if jumps.empty:
+        return ""
+    if spiking.empty:
+        return "In none of our cells does the loss spike after resets, unlike the published loss."
+    return f"Like the published loss, the loss of {_listed(_methods_with(spiking, jumps.cell))} spikes after resets."
 
 
 def _nearest(rows: pd.DataFrame) -> str:
