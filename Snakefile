@@ -1,4 +1,4 @@
-"""The study from raw text to the paper; the rules are in workflow/rules, the code they call in workflow/relora_study."""
+"""The study, from raw text to the paper. The rules are in workflow/rules; they run the package workflow/relora_study."""
 
 from snakemake.utils import min_version
 
@@ -34,7 +34,7 @@ localrules:
 rule all:
     default_target: True
     input:
-        readings,  # named, so that a cell somebody deleted is trained again
+        readings,  # a target, so that a cell that somebody deleted is trained again
         "results/paper.pdf",
         "results/landing.rst",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),

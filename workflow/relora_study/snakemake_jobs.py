@@ -15,7 +15,7 @@ def lead_jobs_to(folder: Path) -> None:
 
 
 def conda_prefix(folder: Path) -> str:
-    """What a job's shell runs first; it matters in a conda environment.
+    """The first commands of every job's shell, for jobs in conda environments.
 
     For such a job Snakemake takes PYTHONPATH away, and the activation may leave the environment behind a venv in PATH.
     Snakemake formats the prefix, so braces in the path are doubled.

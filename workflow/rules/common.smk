@@ -1,4 +1,4 @@
-# The study that the configuration declares, and what the rules of several stages take as inputs and resources.
+# The study that the configuration declares, and the inputs and resources that rules of several stages share.
 import os
 from pathlib import Path
 
@@ -23,10 +23,10 @@ RESULTS = Path("results")
 
 def checked_study():
     """The study, checked key by key; each mistake is told with the file that makes it."""
-    # The Snakefile's own config.yaml is the weakest file, and Snakemake lists it last.
+    # Snakemake lists the Snakefile's config.yaml last, though it is the weakest file.
     overlays = workflow.config_settings.configfiles
-    own_config = [file for file in workflow.configfiles if file not in overlays]
-    return check(config, [*own_config, *overlays], workflow.config_settings.config)
+    weakest = [file for file in workflow.configfiles if file not in overlays]
+    return check(config, [*weakest, *overlays], workflow.config_settings.config)
 
 
 def claim_results():
@@ -76,7 +76,7 @@ def users_files(reader):
 
 
 def by_cell(amount, *arguments):
-    """A resource: what the function ``amount`` of relora_study.job_resources gives for the cell of a job."""
+    """A resource: the ``amount``, a function of relora_study.job_resources, for the cell of a job."""
     return lambda wildcards: amount(CELLS[wildcards.cell], *arguments)
 
 

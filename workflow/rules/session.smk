@@ -1,4 +1,4 @@
-# What a run does besides its jobs: it tells the cost at the start, the progress on the way, and ends with the web report.
+# Around the jobs of a run: its cost at the start, lines of progress on the way, and the web report at the end.
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -46,7 +46,7 @@ def finish():
 
 
 def end_unfinished():
-    """After Ctrl-C: the last line. After an error there is nothing to add to Snakemake's own message."""
+    """After Ctrl-C, print the last line. After an error, Snakemake has printed the message."""
     PROGRESS.stop()
     if TERMINAL.interrupted:
         print("Stopped. Run the same command again to go on from there.", file=sys.stderr)
