@@ -88,13 +88,13 @@ def test_intervals_are_the_textbooks():
 
 def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
     study = check(raw, [])
-    one = captions(cells(study), False, suite_name(study.evaluation))["figures"]
+    one = captions(cells(study), False, suite_name(study.evaluation, study.report))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
     assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
     assert "published curves of the paper" not in one["per_weights"]
     several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
     real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
-    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real)))["figures"]
+    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real), study.report))["figures"]
     assert "Accuracy on BLiMP by" in many["blimp_by_phenomenon"] and "Means over 3 seeds" in many["training_curves"]
     assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 

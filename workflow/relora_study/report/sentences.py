@@ -244,8 +244,8 @@ def scale(runs: Runs) -> list[str]:
             f"The published cycles have {RESET_PERIOD:,} steps of {PAPERS_TOKENS_A_STEP:,} tokens; our cycles have"
             f" {_listed([f'{period:,}' for period in periods])} steps of {tokens:,} tokens. The rank that adapters fill"
             " depends on the length and the rate of their training, so neither its level nor its growth carries over"
-            " to the published scale. Two findings do: a gradient that is exactly zero, and a merge that drops a share"
-            " of the update."
+            " to the published scale. Two findings carry over: a gradient that is exactly zero, and a merge that drops"
+            " a share of the update."
         )
     if cell.runtime.precision != "bfloat16":
         said.append("Our runs are in float32, so they cannot show what bfloat16 did to the published readings.")
