@@ -86,7 +86,7 @@ def _published(column: str) -> Callable[[Evidence], float]:
 
 
 DEAD, MERGE, RESTART = "dead first cycle", "unscaled merge", "no restart"
-FLAT_START = "change of PER of W2 in cycle 1, over that in cycle 2"
+FLAT_START = "change of PER of W2 in cycle 1, over the change in cycle 2"
 
 OF_RUNS = (
     Measure(
@@ -243,7 +243,7 @@ OF_RUNS = (
         (
             Verdict(
                 "over_epsilon",
-                "far larger: where only the first moment survives, Adam divides by its epsilon",
+                "far larger, because Adam divides a moment that survives alone by epsilon",
                 lambda r: r.value > EPSILON,
             ),
             Verdict("bias", "larger: Adam's bias correction treats new moments as old", lambda r: r.value > 1),
