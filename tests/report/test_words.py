@@ -1,6 +1,7 @@
 """Numbers, captions and sentences: what a reader sees follows the data."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import published_values, typeset, values
-from relora_study.report.sentences import abstract, published
+from relora_study.report.sentences import abstract, like_for_like, published
 from relora_study.report.style import finish
 from relora_study.report.tables import TABLES, final_results
 from statsmodels.stats.proportion import proportion_confint
@@ -87,13 +88,13 @@ def test_intervals_are_the_textbooks():
 
 def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
     study = check(raw, [])
-    one = captions(cells(study), False, suite_name(study.evaluation))["figures"]
+    one = captions(cells(study), False, suite_name(study.evaluation, study.report))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
     assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
     assert "published curves of the paper" not in one["per_weights"]
     several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
     real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
-    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real)))["figures"]
+    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real), study.report))["figures"]
     assert "Accuracy on BLiMP by" in many["blimp_by_phenomenon"] and "Means over 3 seeds" in many["training_curves"]
     assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 
@@ -119,6 +120,26 @@ def test_the_published_sentence_names_what_its_audit_finds():
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
 
 
+def test_a_method_whose_cycles_move_nothing_gets_no_overlap_in_numbers(results):
+    path = results.folder / "tiny-relora_released-s42/dynamics.csv"
+    rows = pd.read_csv(path)
+    rows.loc[rows.metric == "overlap_right", "value"] = np.nan  # as after a dead cycle
+    rows.to_csv(path, index=False)
+    said = {text.split(":")[0]: text for text in like_for_like(results)}
+    assert "no two successive cycles both move W2" in said["tiny, ReLoRA as released"]
+    assert "overlap by 0%" in said["tiny, ReLoRA"] and "nan" not in " ".join(said.values())
+
+
+def test_adapters_without_resets_are_not_called_relora(results):
+    final, rows, theirs = TABLES["final_results"](results), audit(results), audit(Published())
+    lora = {
+        name: cell.model_copy(update={"method": cell.method.model_copy(update={"reset_period": None})})
+        for name, cell in results.cells.items()
+    }
+    said = abstract(replace(results, cells=lora), final.assign(held_out_loss=np.arange(6.0)), rows, theirs)[0]
+    assert "full rank reaches a lower held-out loss than adapters" in said
+
+
 def test_the_first_page_says_what_where_and_how_long(results):
     text = page(results)
     for said in (
@@ -127,7 +148,7 @@ def test_the_first_page_says_what_where_and_how_long(results):
     ):
         assert said in text
     for said in (
-        "2 CPU cores a cell, on Linux on a test.",
+        "Each cell trained on 2 CPU cores (Linux on a test).",
         "Versions: python 3.11, torch 2.13.0.",
         "0.20 CPU core-hours",
     ):

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import binomtest
-from statsmodels.stats.proportion import proportion_confint
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from .prefix_tree import log_probabilities
+from .proportions import chance_p, wilson
 
 
 def encode_pairs(
@@ -55,12 +54,12 @@ def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
 
 def _accuracy_metrics(item: str, group: pd.DataFrame) -> pd.DataFrame:
     right, count = int(group.right.sum()), len(group)
-    low, high = proportion_confint(right, count, method="wilson")
+    low, high = wilson(right, count)
     values = {
         "accuracy": right / count,
         "accuracy_low": low,
         "accuracy_high": high,
-        "chance_p": binomtest(right, count, 0.5, alternative="greater").pvalue,
+        "chance_p": chance_p(right, count),
         "accuracy_per_token": group.per_token.mean(),
         "ties": group.tie.sum(),
         "pairs": count,
