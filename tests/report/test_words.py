@@ -6,24 +6,20 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from docutils.core import publish_parts
 from relora_study.analysis.audit import audit
-from relora_study.analysis.intervals import perplexity_interval
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
-from relora_study.analysis.rounding import random_product, to_bfloat16
-from relora_study.analysis.significance import published_test
 from relora_study.config import Evaluation, Report, cells, check
-from relora_study.report.captions import captions
+from relora_study.files import read_yaml
+from relora_study.report.captions import captions, chapters
+from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import published_values, typeset, values
 from relora_study.report.sentences import abstract, published
-from relora_study.report.tables import TABLES, final_results
-from statsmodels.stats.proportion import proportion_confint
-
-from .test_report import ROOT
+from relora_study.report.tables import PUBLISHED_TABLES, TABLES
+from studies import ROOT
 
 
 @pytest.mark.parametrize(
@@ -62,26 +58,12 @@ def test_cells_and_intervals_are_read_in_words():
     assert cell_labels(pd.Series(["a-my_own-s1", "a-my_own-s2"])).tolist() == ["a, my own, seed 1", "a, my own, seed 2"]
 
 
-def test_bfloat16_is_torchs_and_its_round_off_is_what_a_product_of_low_rank_shows():
-    matrix = np.random.default_rng(0).standard_normal((50, 60)) * 1e3
-    theirs = torch.from_numpy(matrix.astype(np.float32)).bfloat16().float().numpy()
-    assert (to_bfloat16(matrix) == theirs).all()
-    number, share = random_product(96, 384, 16, "bfloat16")
-    assert 1e3 < number < 1e4 < 1e7 < random_product(96, 384, 16, "float32")[0] and 0.9 < share < 1.1
-
-
-def test_the_published_test_gives_the_published_p_values():
-    assert [f"{published_test(size)['p']:.1e}" for size in ("tiny", "small")] == ["1.2e-24", "7.4e-166"]
-
-
-def test_intervals_are_the_textbooks():
-    table = final_results(Published()).set_index(["size", "method"]).loc[("small", "full")]
-    low, high = proportion_confint(0.7014 * 67000, 67000, method="wilson")
-    assert (table.blimp_accuracy_low, table.blimp_accuracy_high) == pytest.approx((low, high), abs=1e-6)
-    texts = pd.DataFrame({"domain": "a", "tokens": 100, "nats": np.random.default_rng(0).normal(500, 40, 400)})
-    low, high = perplexity_interval(texts)
-    error = 1.96 * texts.nats.std() / 100 / 20  # of the loss; all texts are equally long
-    assert np.log([low, high]) == pytest.approx(texts.nats.mean() / 100 + np.array([-error, error]), abs=0.003)
+def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
+    captions = read_yaml(ROOT / "workflow/report/captions.yaml")
+    assert list(captions["figures"]) == list(FIGURES)
+    assert list(captions["tables"]) == list(TABLES)
+    assert list(captions["published"]["tables"]) == list(PUBLISHED_TABLES)
+    assert sorted(chapters()) == sorted(FIGURES)
 
 
 def test_captions_name_the_suite_and_say_what_bands_are(raw):
