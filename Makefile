@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit help run test test-conda test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs check lock clean
+.PHONY: audit help run test test-all test-conda test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -28,8 +28,13 @@ help: ## show the targets
 run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and results/report.html
 	@snakemake --cores all
 
-test: .venv/test ## run the tests, the end-to-end one included
-	@python -m pytest
+# Two processes share the tests; tests that need one study, or another fixture that takes long, share a process.
+PYTEST := python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+test: .venv/test ## run the tests in minutes, a study from its corpus to the paper included
+	@$(PYTEST)
+
+test-all: .venv/test ## run what `make test` leaves out: kills, archives, modules, the paper of the published values
+	@$(PYTEST) -m long
 
 test-conda: .venv/test ## run the tiny study with --use-conda, in environments that a stand-in builds by pip (3 GB, minutes)
 	@python -m pytest -m conda tests/conda

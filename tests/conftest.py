@@ -1,18 +1,38 @@
 import copy
 import shutil
-import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from relora_study.config import Cell, cells, check
+from processes import Commands
+from readings import write_results
+from relora_study.analysis.results import Runs, open_runs, overlaid
+from relora_study.analysis.source import Source
+from relora_study.config import Cell, Report, cells, check, read_section
 from relora_study.data.tokens import Manifest, Split, write_manifest
-from relora_study.files import sha256
+from relora_study.files import read_yaml, sha256
 from studies import lay_out, snakemake, write_yaml
 
 ROOT = Path(__file__).parent.parent
+# Fixtures that take long: one process runs all tests that ask for one of them. The longest comes first.
+SHARED = ("study", "released", "clone", "commands", "drawn", "in_two", "loaded")
+
+
+@pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Have each of `SHARED` made once and in time, however many processes run the tests."""
+
+    def shared(item: pytest.Item) -> str:
+        return next((name for name in SHARED if name in item.fixturenames), "")
+
+    for item in items:
+        if group := shared(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: SHARED.index(shared(item)) if shared(item) else len(SHARED))
+    return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +40,7 @@ def raw() -> dict:
     return yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_cell(raw):
     """A tiny cell of a method, with any key of its method or recipe changed."""
 
@@ -43,34 +63,97 @@ def make_cell(raw):
     return make
 
 
-@pytest.fixture
-def prepare(make_cell, tmp_path):
-    """A cell's folder, and the command that trains it."""
-    tokens = tmp_path / "tokens"
-    tokens.mkdir()
-    np.random.default_rng(0).integers(0, 300, 17 * 50).astype("<u2").tofile(tokens / "train.bin")
-    split = Split(documents=1, tokens=17 * 50, bytes=1, sha256=sha256(tokens / "train.bin"))
+def write_tokens(folder: Path) -> Path:
+    """Fifty rows of token ids in ``folder``, which training reads."""
+    folder.mkdir(parents=True)
+    np.random.default_rng(0).integers(0, 300, 17 * 50).astype("<u2").tofile(folder / "train.bin")
+    split = Split(documents=1, tokens=17 * 50, bytes=1, sha256=sha256(folder / "train.bin"))
     ids = dict(source="test", dtype="uint16", vocab_size=300, end_of_text_id=0, tokenizer_sha256="")
-    write_manifest(tokens, Manifest(**ids, train=split, held_out=split))
+    write_manifest(folder, Manifest(**ids, train=split, held_out=split))
+    return folder
+
+
+def write_training(cell: Cell, folder: Path, tokens: Path) -> list[str]:
+    """Write the settings of a training in ``folder``; the command that trains."""
+    write_yaml(folder / "config.yaml", cell.model_dump())
+    places = ["--config", str(folder / "config.yaml"), "--tokens", str(tokens), "--threads", "1"]
+    return ["relora_study.train", "cell", *places]
+
+
+TRAINED = {"steps": 300, "state_every": 40}
+
+
+@pytest.fixture
+def prepare(make_cell, tmp_path) -> Callable[..., tuple[Path, list[str]]]:
+    """A cell's folder, and the command that trains it."""
+    tokens = write_tokens(tmp_path / "tokens")
 
     def make(name: str, **recipe) -> tuple[Path, list[str]]:
-        folder = tmp_path / name
-        cell = make_cell("relora", train={"steps": 300, "state_every": 40, **recipe})
-        write_yaml(folder / "config.yaml", cell.model_dump())
-        places = ["--config", str(folder / "config.yaml"), "--tokens", str(tokens), "--threads", "1"]
-        return folder, [sys.executable, "-m", "relora_study.train", "cell", *places]
+        cell = make_cell("relora", train=TRAINED | recipe)
+        return tmp_path / name, write_training(cell, tmp_path / name, tokens)
 
     return make
 
 
 @pytest.fixture(scope="session")
+def whole(make_cell, tmp_path_factory) -> Path:
+    """The folder of the cell that `prepare` makes, trained by one process that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = write_training(make_cell("relora", train=TRAINED), folder / "cell", write_tokens(folder / "tokens"))
+    done = Commands(folder).run(command)
+    assert done.returncode == 0, done.stderr
+    return folder / "cell"
+
+
+@pytest.fixture
+def commands(tmp_path) -> Iterator[Commands]:
+    """Starts commands of the package in processes of their own."""
+    started = Commands(tmp_path)
+    yield started
+    started.end()
+
+
+@pytest.fixture(scope="session")
 def study(tmp_path_factory):
-    """A finished tiny study, in a folder whose path has a space; ``untouched`` beside it is a copy of its results."""
+    """A finished tiny study, in a folder whose path has a space; ``untouched`` beside it is a copy as it was made."""
     folder = lay_out(tmp_path_factory.mktemp("a study") / "with space")
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    shutil.copytree(folder / "results", folder.parent / "untouched")
+    shutil.copytree(folder, folder.parent / "untouched")
     return folder
+
+
+@pytest.fixture(scope="session")
+def written(raw, tmp_path_factory) -> Path:
+    """A results folder of hand-made readings, which no test changes."""
+    folder = tmp_path_factory.mktemp("readings")
+    write_results(raw, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unchanged(written) -> Runs:
+    """The runs in `written`, whose files are read once for all tests."""
+    return open_runs(written)
+
+
+@pytest.fixture
+def results(written, tmp_path) -> Runs:
+    """A test's own copy of the runs in `written`, for it to change."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    return open_runs(tmp_path)
+
+
+@pytest.fixture
+def opened(results) -> Callable[[str], Source]:
+    """The source of figures under a setting of `report.published`."""
+
+    def opened(published: str) -> Source:
+        place = results.folder.parent / "settings/report.yaml"
+        write_yaml(place, read_yaml(place) | {"published": published})
+        return overlaid(open_runs(results.folder.parent), read_section(Report, place))
+
+    return opened
 
 
 @pytest.fixture(autouse=True)

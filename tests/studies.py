@@ -14,6 +14,9 @@ from relora_study.files import write_text
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml")
 WORDS = ["the", "a", "minister", "doctor", "report", "said", "that", "people", "new", "old", "city", "law", "was"]
+# Names of files that Snakemake, a shell or a reader of lists could take for its own syntax.
+ODD = ["{doc_1}.txt", "<title>.txt", "{{x}}.txt", "}{.txt", "a 'b' \"c\".txt", "$(x) *?[y].txt", "Ünïcode ✓.txt"]
+ODD += ["line\nbreak.txt", "-n.txt"]
 NO_NETWORK = """import socket
 from pathlib import Path
 
@@ -30,8 +33,8 @@ socket.getaddrinfo = refuse
 """
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "snakemake", "--configfile", "tests/tiny.yaml", "--cores", "2", *arguments]
+def command(*arguments: str, configs: tuple[str, ...] = ("tests/tiny.yaml",)) -> list[str]:
+    return [sys.executable, "-m", "snakemake", "--configfile", *configs, "--cores", "2", *arguments]
 
 
 def bare_environment() -> dict[str, str]:
@@ -39,9 +42,9 @@ def bare_environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]}
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+def snakemake(folder: Path, *arguments: str, **configs) -> subprocess.CompletedProcess:
     options = {"cwd": folder, "capture_output": True, "text": True, "env": bare_environment()}
-    return subprocess.run(command(*arguments), timeout=7200, **options)
+    return subprocess.run(command(*arguments, **configs), timeout=7200, **options)
 
 
 def lay_out(folder: Path) -> Path:
@@ -60,6 +63,8 @@ def lay_out(folder: Path) -> Path:
         for number in range(60):
             text = " ".join(words.choices(WORDS, k=120))
             (folder / "corpus" / domain / f"{number}.txt").write_text(text)
+    for name in ODD:
+        (folder / "corpus/letters" / name).write_text(f"the minister said {name}")
     return folder
 
 

@@ -105,7 +105,7 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 """
 
 
-@pytest.mark.parametrize("vocabulary", [4096, 50304])
+@pytest.mark.parametrize("vocabulary", [4096, pytest.param(50304, marks=pytest.mark.long)])
 def test_a_training_stays_within_the_memory_it_asks_for(raw, tmp_path, vocabulary):
     study = copy.deepcopy(raw)
     study["model"] |= {"vocab_size": vocabulary, "context_length": 512}

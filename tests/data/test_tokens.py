@@ -104,6 +104,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
     """Of 20 MB more text, nothing is held: it took 70 bytes a byte when packing held the corpus."""
     peaks = []

@@ -1,11 +1,8 @@
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -15,14 +12,9 @@ def batch_of():
 
 
 @pytest.fixture
-def run():
-    """Run a command with the package on its path; extra arguments go to `subprocess.run`."""
-
-    def go(arguments: list[str], **options) -> subprocess.CompletedProcess:
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-        return subprocess.run(arguments, capture_output=True, text=True, env=environment, timeout=600, **options)
-
-    return go
+def run(commands):
+    """Run a command of the package in a process of its own."""
+    return commands.run
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +20,7 @@ from relora_study.train.log import Log, rows_up_to
 from relora_study.train.loop import train
 
 CPU = torch.device("cpu")
-AUDIT = [sys.executable, "-m", "relora_study.report", "table", "audit", "--published", "--output"]
+AUDIT = ["relora_study.report", "table", "audit", "--published", "--output"]
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -71,7 +70,7 @@ def test_a_file_the_system_refuses_stops_the_trainer_in_one_line(prepare, run):
     whole, arguments = prepare("whole", steps=40)
     assert run(arguments).returncode == 0
     cut, arguments = prepare("cut", steps=40)
-    done = run(arguments, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)))
+    done = run(arguments, limits={resource.RLIMIT_FSIZE: 20_000})
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert "checkpoints/step-000000" in line and "ulimit -f" in line and "run the same command again" in line
@@ -116,7 +115,7 @@ def test_a_folder_without_permission_is_said_in_one_line(tmp_path, run):
 
 def test_a_missing_input_is_said_in_one_line(tmp_path, run):
     arguments = ["--settings", tmp_path / "none.yaml", "--documents", tmp_path, "--output", tmp_path / "out"]
-    done = run([sys.executable, "-m", "relora_study.evaluate", "texts", *map(str, arguments)])
+    done = run(["relora_study.evaluate", "texts", *arguments])
     assert done.returncode == 1 and "none.yaml" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -80,9 +80,10 @@ def disturbed(tmp_path_factory):
     return folder, said
 
 
+@pytest.mark.long
 def test_a_killed_snakemake_run_again_ends_as_one_never_stopped(study, disturbed):
     """And from another folder, with other numbers of jobs at a time: CSVs, figures, PDF and weights, byte for byte."""
-    first, second = study.parent / "untouched", disturbed[0] / "results"
+    first, second = study.parent / "untouched/results", disturbed[0] / "results"
     assert differing(first, second) == []
     kept = contents(second)
     assert {"paper.pdf", "tables/final_results.csv", "cells/tiny-full-s1/dynamics.csv"} <= kept.keys()
@@ -90,11 +91,13 @@ def test_a_killed_snakemake_run_again_ends_as_one_never_stopped(study, disturbed
     assert not [name for name in kept if ".partial" in name]
 
 
+@pytest.mark.long
 def test_a_second_snakemake_on_the_folder_is_refused(disturbed):
     code, said = disturbed[1]
     assert code != 0 and "Directory cannot be locked" in said and "Traceback" not in said
 
 
+@pytest.mark.long
 def test_no_job_tries_the_network(study, disturbed):
     assert not (study / "network.txt").exists() and not (disturbed[0] / "network.txt").exists()
 
@@ -116,7 +119,7 @@ def test_a_job_that_tried_the_network_would_fail_and_leave_a_note(tmp_path, code
 
 
 def test_the_number_of_threads_is_recorded(study):
-    assert '"threads": 1' in (study.parent / "untouched/cells/tiny-full-s1/manifest.json").read_text()
+    assert '"threads": 1' in (study.parent / "untouched/results/cells/tiny-full-s1/manifest.json").read_text()
 
 
 STAGES = {
@@ -128,9 +131,10 @@ STAGES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("output", STAGES)
 def test_a_job_killed_midway_is_finished_by_the_next(study, tmp_path, output):
-    stage, whole = output.removesuffix(".csv"), study.parent / "untouched/cells/tiny-relora_released-s1"
+    stage, whole = output.removesuffix(".csv"), study.parent / "untouched/results/cells/tiny-relora_released-s1"
     shutil.copytree(whole, tmp_path / "cell")
     (tmp_path / "cell" / output).unlink()
     shutil.rmtree(tmp_path / "cell" / stage)
@@ -151,16 +155,14 @@ def test_a_job_killed_midway_is_finished_by_the_next(study, tmp_path, output):
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items()), "what was measured is kept"
 
 
-def test_a_damaged_checkpoint_stops_its_readers_in_one_line(study, tmp_path):
-    shutil.copytree(study.parent / "untouched/cells/tiny-full-s1", tmp_path / "cell")
+def test_a_damaged_checkpoint_stops_its_readers_in_one_line(study, commands, tmp_path):
+    shutil.copytree(study.parent / "untouched/results/cells/tiny-full-s1", tmp_path / "cell")
     file = tmp_path / "cell/checkpoints/step-000008/model.safetensors"
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    arguments = [sys.executable, "-m", *f"relora_study.{STAGES['dynamics.csv']}".split(), "--cell", tmp_path / "cell"]
-    arguments += ["--data", "results/data", "--output", tmp_path / "out.csv"]
-    environment = os.environ | {"PYTHONPATH": str(study / "workflow")}
-    done = subprocess.run([*map(str, arguments)], cwd=study, env=environment, capture_output=True, text=True)
+    arguments = [*f"relora_study.{STAGES['dynamics.csv']}".split(), "--cell", tmp_path / "cell"]
+    done = commands.run([*arguments, "--data", "results/data", "--output", tmp_path / "out.csv"], cwd=study)
     assert done.returncode == 1 and not (tmp_path / "out.csv").exists()
     assert "step-000008 is missing or damaged; delete" in done.stderr and "Traceback" not in done.stderr
 

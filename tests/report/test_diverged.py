@@ -1,6 +1,7 @@
 """A cell that diverged is marked wherever it appears, and all figures, tables and the paper are made."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -19,10 +20,11 @@ from relora_study.report.tables import TABLES, mark, write_table
 CELL = "small-relora-s42"
 
 
-@pytest.fixture
-def diverged(results):
+@pytest.fixture(scope="module")
+def diverged(written, tmp_path_factory):
     """The study with one cell that diverged at step 243: its log ends there, its readings at step 240."""
-    folder = results.folder / CELL
+    results = shutil.copytree(written, tmp_path_factory.mktemp("diverged") / "results")
+    folder = results / "cells" / CELL
     log = pd.read_csv(folder / "log.csv").query("step <= 243")
     log.loc[log.step == 243, "loss"] = np.inf
     log.loc[log.step == 243, "update_norm"] = np.nan
@@ -30,7 +32,7 @@ def diverged(results):
     for name in ("evaluation.csv", "dynamics.csv", "timing.csv"):
         pd.read_csv(folder / name).query("step <= 240").to_csv(folder / name, index=False)
     write_json(folder / "manifest.json", read_yaml(folder / "manifest.json") | {"diverged_at": 243})
-    return open_runs(results.folder.parent)
+    return open_runs(results)
 
 
 def test_the_manifest_says_what_diverged(diverged):
@@ -50,7 +52,11 @@ def test_every_table_is_made_and_marks_the_cell(diverged, tmp_path, name):
         assert "diverged" in (tmp_path / f"{name}.{ending}").read_text()
 
 
-@pytest.mark.parametrize("name", FIGURES)
+FIRST = ("training_curves", "blimp_over_training", "per_weights", "resets")  # the others, in minutes
+NAMES = [pytest.param(name, marks=[] if name in FIRST else pytest.mark.long) for name in FIGURES]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_figure_is_made_and_marks_the_method(diverged, tmp_path, name):
     figure = FIGURES[name](diverged)
     finish(figure, tmp_path / name, diverged_cells(diverged))
@@ -71,7 +77,7 @@ def test_the_paper_and_the_first_page_count_it_and_compare_it_with_nothing(diver
     assert "1 of 6 cells diverged" in page(diverged)
 
 
-def test_a_study_without_such_a_cell_keeps_its_tables(results):
+def test_a_study_without_such_a_cell_keeps_its_tables(unchanged):
     for make in TABLES.values():
-        table = make(results)
-        assert mark(table, results.diverged) is table
+        table = make(unchanged)
+        assert mark(table, unchanged.diverged) is table

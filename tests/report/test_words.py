@@ -1,31 +1,26 @@
 """Numbers, captions and sentences: what a reader sees follows the data."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from docutils.core import publish_parts
 from relora_study.analysis.audit import audit
-from relora_study.analysis.intervals import perplexity_interval
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
-from relora_study.analysis.rounding import random_product, to_bfloat16
-from relora_study.analysis.significance import published_test
 from relora_study.config import Evaluation, Report, cells, check
-from relora_study.report.captions import captions
+from relora_study.files import read_yaml
+from relora_study.report.captions import captions, chapters
 from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import published_values, typeset, values
 from relora_study.report.sentences import abstract, like_for_like, published
-from relora_study.report.style import finish
-from relora_study.report.tables import TABLES, final_results
-from statsmodels.stats.proportion import proportion_confint
-
-from .test_report import ROOT
+from relora_study.report.tables import PUBLISHED_TABLES, TABLES
+from studies import ROOT
 
 
 @pytest.mark.parametrize(
@@ -64,29 +59,15 @@ def test_cells_and_intervals_are_read_in_words():
     assert cell_labels(pd.Series(["a-my_own-s1", "a-my_own-s2"])).tolist() == ["a, my own, seed 1", "a, my own, seed 2"]
 
 
-def test_bfloat16_is_torchs_and_its_round_off_is_what_a_product_of_low_rank_shows():
-    matrix = np.random.default_rng(0).standard_normal((50, 60)) * 1e3
-    theirs = torch.from_numpy(matrix.astype(np.float32)).bfloat16().float().numpy()
-    assert (to_bfloat16(matrix) == theirs).all()
-    number, share = random_product(96, 384, 16, "bfloat16")
-    assert 1e3 < number < 1e4 < 1e7 < random_product(96, 384, 16, "float32")[0] and 0.9 < share < 1.1
+def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
+    captions = read_yaml(ROOT / "workflow/report/captions.yaml")
+    assert list(captions["figures"]) == list(FIGURES)
+    assert list(captions["tables"]) == list(TABLES)
+    assert list(captions["published"]["tables"]) == list(PUBLISHED_TABLES)
+    assert sorted(chapters()) == sorted(FIGURES)
 
 
-def test_the_published_test_gives_the_published_p_values():
-    assert [f"{published_test(size)['p']:.1e}" for size in ("tiny", "small")] == ["1.2e-24", "7.4e-166"]
-
-
-def test_intervals_are_the_textbooks():
-    table = final_results(Published()).set_index(["size", "method"]).loc[("small", "full")]
-    low, high = proportion_confint(0.7014 * 67000, 67000, method="wilson")
-    assert (table.blimp_accuracy_low, table.blimp_accuracy_high) == pytest.approx((low, high), abs=1e-6)
-    texts = pd.DataFrame({"domain": "a", "tokens": 100, "nats": np.random.default_rng(0).normal(500, 40, 400)})
-    low, high = perplexity_interval(texts)
-    error = 1.96 * texts.nats.std() / 100 / 20  # of the loss; all texts are equally long
-    assert np.log([low, high]) == pytest.approx(texts.nats.mean() / 100 + np.array([-error, error]), abs=0.003)
-
-
-def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
+def test_captions_name_the_suite_and_say_what_bands_are(raw):
     study = check(raw, [])
     one = captions(cells(study), False, suite_name(study.evaluation, study.report))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
@@ -99,15 +80,15 @@ def test_captions_name_the_suite_and_say_what_bands_are(raw, results):
     assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 
 
-def test_the_abstract_follows_the_numbers(results):
-    final, found, theirs = TABLES["final_results"](results), audit(results), audit(Published())
-    said = " ".join(abstract(results, final.assign(held_out_loss=np.arange(6.0)), found, theirs))
+def test_the_abstract_follows_the_numbers(unchanged):
+    final, found, theirs = TABLES["final_results"](unchanged), audit(unchanged), audit(Published())
+    said = " ".join(abstract(unchanged, final.assign(held_out_loss=np.arange(6.0)), found, theirs))
     assert "In all 4 comparisons, full rank reaches a lower held-out loss than ReLoRA, by 1.000 to 2.000" in said
     assert "the adapters of ReLoRA as released receive no gradient" in said
-    turned = " ".join(abstract(results, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0], theirs))
+    turned = " ".join(abstract(unchanged, final.assign(held_out_loss=-np.arange(6.0)), found[found.value != 0], theirs))
     assert "In all 4 comparisons, ReLoRA reaches a lower held-out loss than full rank" in turned
     assert "no gradient" not in turned
-    mixed = " ".join(abstract(results, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found, theirs))
+    mixed = " ".join(abstract(unchanged, final.assign(held_out_loss=[1.0, 2.0, 0.5, 1.0, 2.0, 0.5]), found, theirs))
     assert "in 2 of 4 comparisons" in mixed
 
 
@@ -140,8 +121,8 @@ def test_adapters_without_resets_are_not_called_relora(results):
     assert "full rank reaches a lower held-out loss than adapters" in said
 
 
-def test_the_first_page_says_what_where_and_how_long(results):
-    text = page(results)
+def test_the_first_page_says_what_where_and_how_long(unchanged):
+    text = page(unchanged)
     for said in (
         "6 cells: sizes tiny, small; methods full rank, ReLoRA, ReLoRA as released; seeds 42.",
         "614,400 tokens",
@@ -158,19 +139,15 @@ def test_the_first_page_says_what_where_and_how_long(results):
         assert "<table" in html and "system-message" not in html
 
 
-def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(results, tmp_path, monkeypatch):
-    for name in (
-        "training_curves",
-        "blimp_by_phenomenon",
-        "per_weights",
-        "per_updates",
-        "update_rank",
-        "cycle_overlap",
-    ):
-        finish(FIGURES[name](results), tmp_path / "figures" / name)
-    for name in ("resets", "adapter_pattern"):
-        finish(FIGURES[name](results), tmp_path / "figures" / name)
-    found = values(results, Report(title="A title", published="off"))
+SHOWN = ["training_curves", "blimp_by_phenomenon", "per_weights", "per_updates", "update_rank", "cycle_overlap"]
+SHOWN += ["resets", "adapter_pattern"]
+
+
+def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(unchanged, drawn, figures, tmp_path, monkeypatch):
+    for name in SHOWN:
+        drawn(name)
+    shutil.copytree(figures, tmp_path / "figures")
+    found = values(unchanged, Report(title="A title", published="off"))
     json.dumps(found, allow_nan=False)
     (tmp_path / "paper.d").mkdir()
     for source in ("paper.typ", "style.typ", "references.bib"):

@@ -1,9 +1,6 @@
 """A training whose numbers are no longer finite is the cell's result: recorded, read so far, and not tried again."""
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +21,6 @@ from studies import write_yaml
 from .test_parallel import batch_of, train_in_two
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parents[2]
 RUNAWAY = {"learning_rate": 1e25, "checkpoint_every": 4, "checkpoint_offset": 3, "state_every": 2}  # climbs from 0
 
 
@@ -142,10 +138,9 @@ def test_what_came_before_is_read(make_cell, monkeypatch, tmp_path):
     assert np.isfinite(table.value[table.reason == ""]).all()
 
 
-def test_the_command_ends_well_with_a_manifest_and_does_nothing_the_second_time(prepare):
+def test_the_command_ends_well_with_a_manifest_and_does_nothing_the_second_time(prepare, commands):
     folder, arguments = prepare("cell", steps=300, learning_rate=1e25)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    done = commands.run(arguments)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     manifest = read_cell_manifest(folder)
     assert manifest.steps == 300 and 1 < manifest.diverged_at < 300
@@ -153,27 +148,31 @@ def test_the_command_ends_well_with_a_manifest_and_does_nothing_the_second_time(
     assert all(step <= manifest.diverged_at for step in manifest.resets)
     log = (folder / "log.csv").read_bytes()
     (folder / "manifest.json").unlink()  # as Snakemake does before a job
-    again = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    again = commands.run(arguments)
     assert again.returncode == 0 and (folder / "log.csv").read_bytes() == log
     keys = {"peak_memory_bytes": 0}
     assert manifest.model_dump() | keys == read_cell_manifest(folder).model_dump() | keys
 
 
-def test_the_command_that_shall_stop_fails_as_before(prepare):
+def test_the_command_that_shall_stop_fails_as_before(prepare, commands):
     folder, arguments = prepare("cell", steps=300, learning_rate=1e25, divergence="stop")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+    done = commands.run(arguments)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "lower train.learning_rate, or lengthen warmup_steps and rewarmup_steps, and run again" in done.stderr
     assert not (folder / "manifest.json").exists() and not (folder / "diverged.json").exists()
 
 
+@pytest.mark.long
 def test_both_processes_end_together(make_cell, tmp_path):
-    train_in_two(runaway(make_cell), tmp_path)
-    step = json.loads((tmp_path / "diverged.json").read_text())["step"]
-    assert pd.read_csv(tmp_path / "log.csv").step.tolist() == list(range(1, step + 1))
-    train_in_two(runaway(make_cell), tmp_path)
-    assert (tmp_path / "0.st").exists() and (tmp_path / "1.st").exists()
+    folder = tmp_path / "cell"
+    train_in_two({folder: runaway(make_cell)}, tmp_path)
+    step = json.loads((folder / "diverged.json").read_text())["step"]
+    assert pd.read_csv(folder / "log.csv").step.tolist() == list(range(1, step + 1))
+    weights = [(folder / f"{rank}.st").read_bytes() for rank in (0, 1)]
+    for rank in (0, 1):
+        (folder / f"{rank}.st").unlink()
+    train_in_two({folder: runaway(make_cell)}, tmp_path)
+    assert [(folder / f"{rank}.st").read_bytes() for rank in (0, 1)] == weights
 
 
 def test_the_switch_does_not_change_what_trained(make_cell):

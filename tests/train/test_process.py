@@ -1,9 +1,7 @@
 """The trainer as a process: killed, told to stop, out of time, started twice, short of disk."""
 
-import os
 import shutil
 import signal
-import subprocess
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -18,21 +16,7 @@ from relora_study.train.disk import bytes_needed
 from relora_study.train.loop import train
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
 FILES = ["log.csv", "checkpoints/step-000011/model.safetensors", "checkpoints/step-000300/adapters.safetensors"]
-
-
-@pytest.fixture(autouse=True)
-def interruptible():
-    """A shell that starts the tests in the background has them ignore SIGINT, which a child would inherit."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def launch(arguments: list[str]) -> subprocess.Popen:
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
-    return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_step(folder: Path, step: int) -> None:
@@ -49,13 +33,6 @@ def log_size(folder: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def finish(arguments: list[str], timeout: float = 600) -> str:
-    process = launch(arguments)
-    errors = process.communicate(timeout=timeout)[1]
-    assert process.returncode == 0, errors
-    return errors
-
-
 @pytest.mark.parametrize(
     "number",
     [
@@ -65,41 +42,38 @@ def finish(arguments: list[str], timeout: float = 600) -> str:
         pytest.param(signal.SIGUSR1, marks=pytest.mark.slow),
     ],
 )
-def test_a_run_that_a_signal_ends_goes_on_to_the_same_bytes(prepare, number):
-    whole, arguments = prepare("whole")
-    finish(arguments)
+def test_a_run_that_a_signal_ends_goes_on_to_the_same_bytes(prepare, commands, whole, number):
     cut, arguments = prepare("cut")
-    process = launch(arguments)
+    process = commands.start(arguments)
     wait_for_step(cut, 70)
     process.send_signal(number)
-    errors = process.communicate(timeout=180)[1]
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else command.STOPPED)
+    code = process.wait(timeout=180)
+    assert code == (-signal.SIGKILL if number == signal.SIGKILL else command.STOPPED)
     if number != signal.SIGKILL:
-        assert "stopped after step" in errors and "Traceback" not in errors
+        assert "stopped after step" in process.said and "Traceback" not in process.said
     assert not (cut / "manifest.json").exists()
-    finish(arguments)
+    commands.finish(arguments)
     for file in FILES:
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
 
 
 @pytest.mark.slow
-def test_fifty_kills_at_random_moments_leave_no_trace(prepare):
+def test_fifty_kills_at_random_moments_leave_no_trace(prepare, commands):
     """Kills strike anywhere from the start of the process on: in steps, states, checkpoints, renames, log writes."""
     recipe = {"steps": 12_000, "state_every": 20, "checkpoint_every": 200}
     whole, arguments = prepare("whole", **recipe)
-    finish(arguments, timeout=600)
+    commands.finish(arguments)
     cut, arguments = prepare("cut", **recipe)
     random, struck = np.random.default_rng(0), []
     while len(struck) < 50 and not (cut / "manifest.json").exists():
-        process, before = launch(arguments), log_size(cut)
+        process, before = commands.start(arguments), log_size(cut)
         if random.random() < 0.9:  # else it is killed while it starts
             while process.poll() is None and log_size(cut) == before:
                 time.sleep(0.01)
         time.sleep(random.uniform(0, 0.8))
         process.kill()
-        process.communicate()
         struck.append(log_size(cut))
-    finish(arguments, timeout=600)
+    commands.finish(arguments)
     print(f"{len(struck)} kills, at these bytes of log.csv: {struck}")
     assert len(struck) == 50 and len(set(struck)) > 30
     assert pd.read_csv(cut / "log.csv").step.tolist() == list(range(1, 12_001))
@@ -111,62 +85,54 @@ def test_fifty_kills_at_random_moments_leave_no_trace(prepare):
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
 
 
-def test_a_time_limit_splits_a_run_without_a_trace(prepare):
-    whole, arguments = prepare("whole")
-    finish(arguments)
+def test_a_time_limit_splits_a_run_without_a_trace(prepare, commands, whole):
     split, arguments = prepare("split", time_limit=0.02)
     codes = []
-    while 0 not in codes and len(codes) < 20:
-        codes.append(subprocess.run(arguments, env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")}).returncode)
+    while 0 not in codes and len(codes) < 300:  # each run takes a step at least
+        codes.append(commands.run(arguments).returncode)
     assert codes[0] == command.STOPPED and codes[-1] == 0
     for file in FILES:
         assert (split / file).read_bytes() == (whole / file).read_bytes()
     assert pd.read_csv(split / "timing.csv").step.tolist() == list(range(1, 301))
 
 
-def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare):
+def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare, commands):
     folder, arguments = prepare("cell", steps=100_000)
-    first = launch(arguments)
+    first = commands.start(arguments)
     wait_for_step(folder, 3)
-    second = launch(arguments)
-    errors = second.communicate(timeout=180)[1]
-    assert second.returncode == 1 and "is being trained by another process" in errors and "Traceback" not in errors
+    second = commands.start(arguments)
+    assert second.wait(timeout=180) == 1
+    assert "is being trained by another process" in second.said and "Traceback" not in second.said
     first.kill()
-    first.wait()
     (folder / "log.csv").unlink()
-    third = launch(arguments)
+    third = commands.start(arguments)
     wait_for_step(folder, 3)
-    third.terminate()
+    third.send_signal(signal.SIGTERM)
     assert third.wait(timeout=180) == command.STOPPED
 
 
-def test_one_that_waits_goes_on_where_the_other_ended(prepare):
+def test_one_that_waits_goes_on_where_the_other_ended(prepare, commands, whole):
     """What Snakemake starts waits: the job of a Snakemake that was killed may still train the cell."""
-    whole, arguments = prepare("whole")
-    finish(arguments)
     cell, arguments = prepare("cell")
-    first = launch(arguments)
+    first = commands.start(arguments)
     wait_for_step(cell, 3)
     first.send_signal(signal.SIGSTOP)  # so that it cannot end before the second begins
-    second = launch([*arguments, "--wait"])
-    assert "waiting for it to end" in second.stderr.readline()
+    second = commands.start([*arguments, "--wait"])
+    second.wait_to_say("waiting for it to end")
     first.kill()
-    first.wait()
-    assert second.wait(timeout=120) == 0, second.stderr.read()
+    assert second.wait(timeout=120) == 0, second.said
     for file in FILES:
         assert (cell / file).read_bytes() == (whole / file).read_bytes()
 
 
-def test_one_that_waits_can_be_stopped(prepare):
+def test_one_that_waits_can_be_stopped(prepare, commands):
     folder, arguments = prepare("cell", steps=100_000)
-    first = launch(arguments)
+    commands.start(arguments)
     wait_for_step(folder, 3)
-    second = launch([*arguments, "--wait"])
-    assert "waiting for it to end" in second.stderr.readline()
+    second = commands.start([*arguments, "--wait"])
+    second.wait_to_say("waiting for it to end")
     second.send_signal(signal.SIGINT)
     assert second.wait(timeout=180) != 0
-    first.kill()
-    first.wait()
 
 
 def test_too_little_disk_is_said_before_the_first_step(prepare, monkeypatch, make_cell):

@@ -46,6 +46,7 @@ def read_on(terminal: int, until: str = "") -> str:
     return shown.decode(errors="replace").replace("\r\n", "\n")
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_in_one_line_of_ours_and_leaves_the_folder_free(folder):
     long = ("--config", "train={steps: 900000, checkpoint_every: 100000, state_every: 100000}")
     pid, terminal = in_terminal(folder, *long)
@@ -85,6 +86,7 @@ def test_what_a_dead_run_locked_is_freed_and_what_a_living_one_locked_is_not(tmp
     assert not lock.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("part", "made"),
     [
@@ -100,8 +102,9 @@ def test_a_run_of_a_part_ends_well_without_a_web_report(tmp_path, part, made):
     assert (folder / made).exists() and not (folder / "results/report.html").exists()
 
 
+@pytest.mark.long
 def test_the_web_report_is_made_where_the_paper_is_newer_and_only_there(study, tmp_path):
-    folder = shutil.copytree(study, tmp_path / "study", symlinks=True)
+    folder = shutil.copytree(study.parent / "untouched", tmp_path / "study", symlinks=True)
     page, paper = folder / "results/report.html", folder / "results/paper.pdf"
     page.unlink()
     one = ("--forcerun", "landing", "--until", "landing", "--rerun-triggers", "mtime")

@@ -1,19 +1,15 @@
 """The real DAG on shards of token ids, from a local copy: no documents, no training of a tokenizer, no network."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from relora_study.data.tokenizer import train_tokenizer
+from studies import lay_out, snakemake
 
-ROOT = Path(__file__).parent.parent
 CELL = "results/cells/tiny-relora_released-s1"
 pytestmark = pytest.mark.end_to_end
 
@@ -30,21 +26,13 @@ STUDY = {
 }
 
 
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "snakemake", *arguments, "--cores", "2"]
-    command += ["--configfile", "tests/tiny.yaml", "shards.yaml"]
-    offline = {"HF_HUB_OFFLINE": "1", "HOME": os.environ["HOME"], "PATH": "/usr/bin:/bin"}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=offline, timeout=600)
+CONFIGS = ("tests/tiny.yaml", "shards.yaml")
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("shards")
-    for name in ("Snakefile", "config.yaml", "workflow", "envs", "resources", "profiles"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
-    (folder / "tests").mkdir()
-    shutil.copy(ROOT / "tests/tiny.yaml", folder / "tests")
+def folder(tmp_path_factory):
+    folder = lay_out(tmp_path_factory.mktemp("shards") / "study")
+    shutil.rmtree(folder / "corpus")
     (folder / "shards.yaml").write_text(yaml.safe_dump(STUDY))
     texts = ["the minister said that the law was new"] * 3
     train_tokenizer(texts, 400).save_pretrained(folder / "tokenizer")
@@ -62,22 +50,23 @@ PAIR = {"sentence_good": "the law was new", "sentence_bad": "the law new was", "
 PAIR["linguistics_term"] = "order"
 
 
-def test_a_cell_of_shards_is_trained_measured_and_read(study):
+@pytest.mark.long
+def test_a_cell_of_shards_is_trained_measured_and_read(folder):
     targets = [f"{CELL}/{name}.csv" for name in ("evaluation", "dynamics")]
-    done = snakemake(study, *targets)
+    done = snakemake(folder, *targets, configs=CONFIGS)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = pd.read_csv(study / targets[0])
+    found = pd.read_csv(folder / targets[0])
     assert {"perplexity", "minimal_pairs", "held_out"} == set(found.suite) and found.value.notna().any()
-    assert pd.read_csv(study / f"{CELL}/log.csv").loss.notna().all()
-    again = snakemake(study, *targets, "--dry-run")
+    assert pd.read_csv(folder / f"{CELL}/log.csv").loss.notna().all()
+    again = snakemake(folder, *targets, "--dry-run", configs=CONFIGS)
     assert "Nothing to be done" in again.stderr + again.stdout
 
 
-def test_what_needs_texts_is_refused_before_any_job(study):
-    done = snakemake(study, "--config", "evaluation={minimal_pairs: {source: templated}}")
+def test_what_needs_texts_is_refused_before_any_job(folder):
+    done = snakemake(folder, "--config", "evaluation={minimal_pairs: {source: templated}}", configs=CONFIGS)
     assert done.returncode and "evaluation.minimal_pairs.source must be path, url or hub" in done.stderr
 
 
-def test_fewer_rows_than_the_training_reads_are_refused(study):
-    done = snakemake(study, "--config", "data={hub_pretokenized: {shards: 1}}")
+def test_fewer_rows_than_the_training_reads_are_refused(folder):
+    done = snakemake(folder, "--config", "data={hub_pretokenized: {shards: 1}}", configs=CONFIGS)
     assert done.returncode and "shards 1 hold 20 rows, and train.steps times train.batch_size are 40" in done.stderr

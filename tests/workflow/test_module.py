@@ -66,6 +66,7 @@ def project(request, clone, tmp_path):
     return folder, snakemake
 
 
+@pytest.mark.long
 def test_another_workflow_finds_all_that_a_study_needs(project, clone):
     folder, snakemake = project
     study = "--configfile", str(clone / "tests/tiny.yaml")

@@ -13,7 +13,7 @@ from relora_study.config import PAPERS_SIZES, cells, check, read_study
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
 
-CONFIG = Path(__file__).parent.parent / "config.yaml"
+CONFIG = Path(__file__).parents[2] / "config.yaml"
 
 
 def changed(raw, key, value):

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from browser import look_at
 from pypdf import PdfReader
 from studies import lay_out, snakemake
 
-from .browser import look_at
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.end_to_end
 
 
@@ -91,6 +90,7 @@ def test_a_typo_stops_before_any_job(study):
     assert "Traceback" not in done.stderr and 'File "' not in done.stderr
 
 
+@pytest.mark.long
 def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(study, tmp_path):
     assert snakemake(study, "--", "archive").returncode == 0
     shutil.copy(study / "results/archive.tar.gz", tmp_path)

@@ -1,38 +1,20 @@
 """`snakemake published_only` and its web report, for real: what the released values give without any training."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import yaml
+from browser import look_at
 from pypdf import PdfReader
+from studies import ROOT, lay_out, snakemake
 
-from ..browser import look_at
-
-ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.end_to_end
-PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper")
-
-
-def snakemake(folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
-    bare = {"PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=bare, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("released") / "with space"
-    for name in PARTS:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        folder.mkdir(exist_ok=True)
-        copy(ROOT / name, folder / name)
-    snakemake(folder, "published_only")
-    snakemake(folder, "published_only", "--report", "results/published/report.html")
+    folder = lay_out(tmp_path_factory.mktemp("released") / "with space")
+    for arguments in (("published_only",), ("published_only", "--report", "results/published/report.html")):
+        done = snakemake(folder, *arguments, configs=("config.yaml",))
+        assert done.returncode == 0, done.stdout + done.stderr
     return folder / "results/published"
 
 
