@@ -4,7 +4,7 @@ import copy
 
 import pytest
 from relora_study.analysis.naming import suite_name
-from relora_study.config import Evaluation
+from relora_study.config import Evaluation, Report
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ from relora_study.config import Evaluation
 def test_only_blimp_is_called_blimp(raw, pairs, name):
     raw = copy.deepcopy(raw["evaluation"])
     raw["minimal_pairs"] |= pairs
-    assert suite_name(Evaluation.model_validate(raw)) == name
+    assert suite_name(Evaluation.model_validate(raw), Report(title="", published="off")) == name
