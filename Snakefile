@@ -1,4 +1,4 @@
-"""The study from raw text to the paper; the rules are in workflow/rules, the code they call in workflow/relora_study."""
+"""The study, from raw text to the paper. The rules are in workflow/rules; they run the package workflow/relora_study."""
 
 from snakemake.utils import min_version
 
@@ -11,6 +11,7 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/package.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/settings.smk"
 include: "workflow/rules/data.smk"
@@ -20,6 +21,7 @@ include: "workflow/rules/dynamics.smk"
 include: "workflow/rules/experiments.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/archive.smk"
+include: "workflow/rules/session.smk"
 
 
 localrules:
@@ -38,7 +40,7 @@ rule all:
     input:
         expand("results/figures/experiment_{name}.pdf", name=EXPERIMENTS),
         expand("results/tables/experiment_{name}.csv", name=EXPERIMENTS),
-        readings,  # named, so that a cell somebody deleted is trained again
+        readings,  # a target, so that a cell that somebody deleted is trained again
         "results/paper.pdf",
         "results/landing.rst",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),

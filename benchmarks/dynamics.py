@@ -14,7 +14,7 @@ import typer
 from common import resident_kibibytes, seconds_in_turns, write_results
 from relora_study.dynamics.cell import Subject, read_step
 from relora_study.dynamics.matrices import weight_matrices
-from relora_study.dynamics.spectrum import measure, spectrum
+from relora_study.dynamics.spectrum import spectral_metrics, spectrum
 from relora_study.memory import release_freed_memory
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.train.run import start
@@ -41,7 +41,7 @@ def plain(matrices: list[Tensor]) -> list[list[float]]:
 
 def ours(matrices: list[Tensor]) -> list[list[float]]:
     """The same, and all our other spectral metrics, from one decomposition."""
-    found = [measure(spectrum(stack), tuple(stack.shape[-2:])) for stack in matrices]
+    found = [spectral_metrics(spectrum(stack), tuple(stack.shape[-2:])) for stack in matrices]
     return [metrics[metric].tolist() for metrics in found for metric in METRICS]
 
 

@@ -21,8 +21,8 @@ ROOT = Path(__file__).parent.parent
 SHARED = ("study", "released", "clone", "commands", "drawn", "in_two", "loaded")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Have each of `SHARED` made once and in time, however many processes run the tests."""
 
     def shared(item: pytest.Item) -> str:
@@ -32,6 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group := shared(item):
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: SHARED.index(shared(item)) if shared(item) else len(SHARED))
+    return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from relora_study import imports
 
 PACKAGE = Path(__file__).parents[1] / "workflow/relora_study"
 ROOTS = ["data.__main__", "evaluate.__main__", "dynamics.__main__", "report.__main__", "train.__main__"]
-ROOTS += ["evaluate.bench", "dynamics.cell"]
+ROOTS += ["evaluate.checkpoint", "dynamics.cell"]
 # Imports each module in a process of its own, then what the loaded modules import inside their functions, and says
 # which files that ran. The processes share the libraries, which take most of the time.
 LOADED = r"""
@@ -94,18 +94,18 @@ def test_a_module_in_a_folder_of_its_own_counts(edited):
     (copy / "model/inner").mkdir()
     (copy / "model/inner/__init__.py").write_text("")
     (copy / "model/inner/deep.py").write_text("VALUE = 1\n")
-    loss = copy / "model/loss.py"
-    loss.write_text(f"{loss.read_text()}\nfrom .inner import deep\n")
+    reader = copy / "model/checkpoints.py"
+    reader.write_text(f"{reader.read_text()}\nfrom .inner import deep\n")
     imports.source_files.cache_clear()
     one = keys()
     (copy / "model/inner/deep.py").write_text("VALUE = 2\n")
     two = keys()
-    reads_models = {root for root in ROOTS if "model/loss.py" in map(str, loss_users(root, copy))}
-    assert reads_models >= {"evaluate.bench", "dynamics.cell"}
+    reads_models = {root for root in ROOTS if "model/checkpoints.py" in map(str, files_of(root, copy))}
+    assert reads_models >= {"evaluate.checkpoint", "dynamics.cell"}
     assert {root for root in ROOTS if before[root] != one[root] != two[root]} == reads_models
 
 
-def loss_users(root: str, copy: Path) -> list[Path]:
+def files_of(root: str, copy: Path) -> list[Path]:
     return [file.relative_to(copy) for file in imports.source_files(root)]
 
 

@@ -177,7 +177,7 @@ def test_a_missing_shard_is_named(local, settings, prepare):
 def test_half_a_shard_is_no_shard(local, settings, prepare):
     file = local / shard_name(settings().hub_pretokenized, 9)
     file.write_bytes(file.read_bytes()[:-50])
-    with pytest.raises(UserError, match=r"train-00009-of-10000\.parquet is no whole Parquet file"):
+    with pytest.raises(UserError, match=r"train-00009-of-10000\.parquet is not a whole Parquet file"):
         prepare(settings())
 
 
@@ -388,7 +388,7 @@ def test_without_network_the_address_is_named(settings, prepare, monkeypatch):
 def test_memory_does_not_grow_with_a_shard(tmp_path):
     """Rows are read a batch at a time: what Arrow holds at most is far less than the shard's ids."""
     count, length = 12_000, 257
-    rows = conversion.Rows("input_ids", count, length, VOCABULARY, "uint16")
+    rows = conversion.ShardLayout("input_ids", count, length, VOCABULARY, "uint16")
     ids = np.random.default_rng(0).integers(0, VOCABULARY, count * length)
     lists = pa.FixedSizeListArray.from_arrays(pa.array(ids, pa.int32()), length)
     pq.write_table(pa.table({"input_ids": lists}), tmp_path / "big.parquet", row_group_size=1000)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from relora_study.dynamics.circuits import authors_ov, ov_circuit_factors
 from relora_study.dynamics.low_rank import low_rank_spectrum
-from relora_study.dynamics.spectrum import measure, spectrum
+from relora_study.dynamics.spectrum import spectral_metrics, spectrum
 from torch.nn import Linear
 
 
@@ -53,6 +53,6 @@ def test_the_fields_circuit_has_the_spectrum_of_the_formed_product():
 @pytest.mark.parametrize(("d_model", "published"), [(96, (0.98681, 1.6944)), (384, (0.98648, 1.8487))])
 def test_at_initialisation_the_authors_circuit_has_the_published_spectrum(d_model, published):
     value, output, width = projections(12, d_model, 12, 4, seed=42)
-    metrics = measure(spectrum(authors_ov(value, output, width)), (width, d_model))
+    metrics = spectral_metrics(spectrum(authors_ov(value, output, width)), (width, d_model))
     assert metrics["per"].mean().item() == pytest.approx(published[0], abs=0.005)
     assert metrics["condition_number"].mean().item() == pytest.approx(published[1], rel=0.05)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from relora_study.dynamics.low_rank import low_rank_spectrum
-from relora_study.dynamics.spectrum import measure, reason, spectrum
+from relora_study.dynamics.spectrum import reason, spectral_metrics, spectrum
 
 
 def factors(rows, rank, columns, seed=0):
@@ -34,8 +34,8 @@ def test_an_ill_conditioned_product_keeps_its_smallest_singular_values():
 
 def test_metrics_of_factors_are_those_of_the_product_without_its_round_off():
     left, right = factors(48, 8, 192)
-    exact = measure(low_rank_spectrum(left, right), (48, 192), factored=True)
-    product = measure(spectrum(left.float() @ right.float(), torch.float32), (48, 192))
+    exact = spectral_metrics(low_rank_spectrum(left, right), (48, 192), factored=True)
+    product = spectral_metrics(spectrum(left.float() @ right.float(), torch.float32), (48, 192))
     np.testing.assert_allclose(exact["per"], product["per"], rtol=1e-4)
     np.testing.assert_allclose(exact["per_of_rank"] * 8 / 48, exact["per"], rtol=1e-12)
     assert exact["numerical_rank"].tolist() == product["numerical_rank"].tolist() == [8, 8, 8]

@@ -14,10 +14,10 @@ from relora_study.dynamics.spectrum import (
     condition_number,
     effective_rank,
     frobenius_norm,
-    measure,
     numerical_rank,
     proportional_effective_rank,
     reason,
+    spectral_metrics,
     spectrum,
 )
 from torch.nn import Linear
@@ -52,7 +52,7 @@ def test_of_a_rank_one_matrix_one_direction_counts():
 
 @pytest.mark.parametrize(("rows", "columns"), [(4, 9), (9, 4), (4, 4)])
 def test_a_known_spectrum_gives_its_closed_form(rows, columns):
-    metrics = measure(spectrum(with_spectrum([8, 4, 2, 2], rows, columns)), (rows, columns))
+    metrics = spectral_metrics(spectrum(with_spectrum([8, 4, 2, 2], rows, columns)), (rows, columns))
     # shares 1/2, 1/4, 1/8, 1/8: the entropy is 7/4 bits
     assert metrics["effective_rank"].item() == pytest.approx(2**1.75, rel=1e-12)
     assert metrics["per"].item() == pytest.approx(2**1.75 / 4, rel=1e-12)
@@ -65,7 +65,7 @@ def test_a_known_spectrum_gives_its_closed_form(rows, columns):
 def test_metrics_agree_with_scipy(shape, seed):
     matrix = np.random.default_rng(seed).standard_normal(shape)
     oracle = scipy.linalg.svd(matrix, compute_uv=False, lapack_driver="gesvd")
-    metrics = measure(spectrum(matrix), shape)
+    metrics = spectral_metrics(spectrum(matrix), shape)
     entropy = scipy.stats.entropy(oracle)
     assert metrics["per"].item() == pytest.approx(math.exp(entropy) / min(shape), rel=1e-10)
     assert metrics["condition_number"].item() == pytest.approx(oracle.max() / oracle.min(), rel=1e-6)
@@ -77,7 +77,7 @@ def test_metrics_agree_with_scipy(shape, seed):
 def test_shape_metrics_ignore_scale_rotation_and_transposition(shape, seed, scale):
     matrix = np.random.default_rng(seed).standard_normal(shape)
     turned = scale * random_orthogonal(shape[0], seed % 1000) @ matrix @ random_orthogonal(shape[1], seed % 999)
-    before, after = measure(spectrum(matrix), shape), measure(spectrum(turned.T), shape[::-1])
+    before, after = spectral_metrics(spectrum(matrix), shape), spectral_metrics(spectrum(turned.T), shape[::-1])
     for metric in ("per", "effective_rank", "condition_number", "numerical_rank"):
         assert after[metric].item() == pytest.approx(before[metric].item(), rel=1e-5)
     assert after["frobenius_norm"].item() == pytest.approx(scale * before["frobenius_norm"].item(), rel=1e-9)
@@ -116,7 +116,7 @@ def test_a_broken_matrix_is_nan_with_a_reason_and_spares_its_batch(broken, why):
     batch[1] = broken
     values = spectrum(batch)
     assert [reason(one) for one in values] == ["", why]
-    for metric, found in measure(values, (4, 6), factored=True).items():
+    for metric, found in spectral_metrics(values, (4, 6), factored=True).items():
         assert found.isnan().tolist() == [False, True], metric
 
 
@@ -139,7 +139,7 @@ def test_gaussian_matrices_have_the_spectrum_of_marchenko_and_pastur(aspect):
     per = math.exp(-expected(lambda x: x / mean * math.log(x / mean)))
     matrix = np.random.default_rng(0).normal(scale=1 / math.sqrt(aspect * size), size=(size, aspect * size))
     values = spectrum(matrix)
-    metrics = measure(values, matrix.shape)
+    metrics = spectral_metrics(values, matrix.shape)
     assert values.mean().item() == pytest.approx(mean, rel=0.005)
     assert values[0].item() == pytest.approx(1 + spread, rel=0.02)
     assert metrics["per"].item() == pytest.approx(per, abs=0.002)
@@ -158,7 +158,7 @@ def test_one_bad_entry_is_enough():
 def test_at_initialisation_w2_has_the_published_spectrum(d_model, intermediate):
     published = {96: (0.96617, 2.8904), 384: (0.96617, 2.9667)}[d_model]
     torch.manual_seed(42)
-    metrics = measure(
+    metrics = spectral_metrics(
         spectrum(torch.stack([Linear(intermediate, d_model).weight for _ in range(3)])), (d_model, intermediate)
     )
     assert metrics["per"].mean().item() == pytest.approx(published[0], abs=0.005)

@@ -12,7 +12,7 @@ import torch
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import command_line
 from relora_study.evaluate import __main__ as stage
-from relora_study.evaluate import bench, suite
+from relora_study.evaluate import checkpoint, suite
 from relora_study.files import read_csv, sha256
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.train.run import start
@@ -75,8 +75,8 @@ def fails(monkeypatch, place, message):
 def test_a_cells_table_has_every_suite_at_every_checkpoint_and_a_new_one_costs_only_itself(
     place, make_cell, monkeypatch
 ):
-    measured, real = [], bench.measure
-    monkeypatch.setattr(bench, "measure", lambda b, path: measured.append(path.name) or real(b, path))
+    measured, real = [], checkpoint.evaluate_checkpoint
+    monkeypatch.setattr(checkpoint, "evaluate_checkpoint", lambda b, path: measured.append(path.name) or real(b, path))
     assert evaluate(monkeypatch, place) == 0
     cell = make_cell("relora", {"steps": 8}).model_copy(update={"seed": 2})
     save_checkpoint(start(cell, torch.device("cpu")).model, cell, 8, place / "cell/checkpoints")
@@ -111,7 +111,11 @@ def test_a_tokenizer_with_more_entries_than_the_model(place, monkeypatch):
     tokenizer = train_tokenizer(TEXTS, 290)
     tokenizer.add_tokens([f"new{number}" for number in range(20)])
     tokenizer.save_pretrained(place / "data/tokenizer")
-    fails(monkeypatch, place, f"tokenizer has {len(tokenizer)} entries, more than the 300 of tiny-relora-s1's model")
+    fails(
+        monkeypatch,
+        place,
+        f"tokenizer has ids up to {len(tokenizer) - 1}, and the model of tiny-relora-s1 has 300 entries",
+    )
 
 
 @pytest.mark.parametrize(
@@ -255,14 +259,14 @@ def test_a_tokenizer_whose_ids_have_holes_is_held_to_its_largest(place, monkeypa
     assert evaluate(monkeypatch, place) == 0
     (place / "cell/evaluation.csv").unlink()
     with_a_hole(place / "data/tokenizer", 310)
-    fails(monkeypatch, place, "tokenizer has 311 entries, more than the 300 of tiny-relora-s1's model")
+    fails(monkeypatch, place, "tokenizer has ids up to 310, and the model of tiny-relora-s1 has 300 entries")
 
 
 def test_texts_and_ids_side_by_side_are_refused(place, mine, monkeypatch, raw):
     pd.DataFrame({"text": [[1, 2]]}).to_parquet(mine / "a.parquet")
     (mine / "b.jsonl").write_text(json.dumps({"text": "words"}))
     found = texts_from(monkeypatch, place, raw)
-    assert "letters/b.jsonl-0 holds a text, and letters/a.parquet-0 ids; give one of both" in found
+    assert "letters/b.jsonl-0 holds a text, and letters/a.parquet-0 holds ids; give texts or ids" in found
 
 
 @pytest.mark.parametrize("content", ["", '{"text": null}\n{"text": ""}\n'])
@@ -288,10 +292,10 @@ def test_texts_of_every_kind_of_file_are_collected_and_what_is_passed_over_is_na
 def test_a_domain_called_as_an_average_is_refused(place, mine, monkeypatch, raw, name):
     mine.rename(place / "mine" / name)
     (place / "mine" / name / "a.txt").write_text("text")
-    assert f"is of a domain called {name!r}, as an average is; rename" in texts_from(monkeypatch, place, raw)
+    assert f"has the domain {name!r}, which is the name of an average; rename" in texts_from(monkeypatch, place, raw)
     held_out = pd.DataFrame({"id": "a", "domain": [name], "text": "x"})
     held_out.to_parquet(place / "held_out.parquet")
-    assert f"called {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
+    assert f"has the domain {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
 
 
 @pytest.mark.parametrize("names", [["NA", "null", "None", "nan"], ["$bad_{$", "a,b", "1", "été"]])
@@ -314,7 +318,7 @@ def test_a_row_of_the_hub_without_a_domain_is_named(place, monkeypatch, raw):
     table = pd.DataFrame({"text": ["a text", "another"], "source": ["c4", None]})
     table.to_parquet(place / "mine/data/val-00000-of-00001.parquet")
     found = collect(monkeypatch, place, raw, "texts", "perplexity", source="hub", path=str(place / "mine"))
-    assert "row 1 names no domain" in found
+    assert "row 1 names no domain; fill" in found
 
 
 def test_a_dataset_with_python_of_its_own_never_runs_it(place, monkeypatch, raw):

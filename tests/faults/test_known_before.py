@@ -122,7 +122,7 @@ def needs(train: int, held_out: int) -> CorpusNeeds:
 def test_data_that_repeat_and_too_little_held_out_are_said_when_tokens_are_packed():
     assert check_enough(manifest(33 * 40, 33 * 2), needs(40, 2)) == ""
     said = check_enough(manifest(11_495, 33 * 2), needs(3840, 2))
-    assert said == "warning: 122,880 tokens are trained of 11,495: the data repeat 10.7 times"
+    assert said == "warning: training reads 122,880 tokens of a corpus of 11,495: it repeats 10.7 times"
     with pytest.raises(UserError, match=r"dynamics.batch_sequences 3 is more than the 2 sequences that are held out; "):
         check_enough(manifest(33 * 40, 33 * 3 - 1), needs(40, 3))
 

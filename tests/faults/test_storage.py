@@ -216,7 +216,9 @@ def test_a_row_that_was_cut_off_is_no_row_whatever_it_begins_with(tmp_path):
 def test_a_flipped_byte_of_the_tokens_is_found(prepare, tmp_path):
     prepare("cell")
     damage(tmp_path / "tokens/train.bin", "flipped")
-    with pytest.raises(UserError, match=r"train\.bin is damaged: its hash is not its manifest's; delete .* run again"):
+    with pytest.raises(
+        UserError, match=r"train\.bin is damaged: its hash differs from its manifest; delete .* run again"
+    ):
         open_tokens(tmp_path / "tokens", "train")
 
 

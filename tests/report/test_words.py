@@ -2,28 +2,25 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from docutils.core import publish_parts
 from relora_study.analysis.audit import audit
-from relora_study.analysis.intervals import perplexity_interval
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
-from relora_study.analysis.rounding import random_product, to_bfloat16
-from relora_study.analysis.significance import published_test
 from relora_study.config import Evaluation, Report, cells, check
-from relora_study.report.captions import captions
+from relora_study.files import read_yaml
+from relora_study.report.captions import captions, chapters
+from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import published_values, typeset, values
-from relora_study.report.sentences import abstract, published
-from relora_study.report.tables import TABLES, final_results
-from statsmodels.stats.proportion import proportion_confint
-
-from .test_report import ROOT
+from relora_study.report.sentences import abstract, like_for_like, published
+from relora_study.report.tables import PUBLISHED_TABLES, TABLES
+from studies import ROOT
 
 
 @pytest.mark.parametrize(
@@ -62,37 +59,23 @@ def test_cells_and_intervals_are_read_in_words():
     assert cell_labels(pd.Series(["a-my_own-s1", "a-my_own-s2"])).tolist() == ["a, my own, seed 1", "a, my own, seed 2"]
 
 
-def test_bfloat16_is_torchs_and_its_round_off_is_what_a_product_of_low_rank_shows():
-    matrix = np.random.default_rng(0).standard_normal((50, 60)) * 1e3
-    theirs = torch.from_numpy(matrix.astype(np.float32)).bfloat16().float().numpy()
-    assert (to_bfloat16(matrix) == theirs).all()
-    number, share = random_product(96, 384, 16, "bfloat16")
-    assert 1e3 < number < 1e4 < 1e7 < random_product(96, 384, 16, "float32")[0] and 0.9 < share < 1.1
-
-
-def test_the_published_test_gives_the_published_p_values():
-    assert [f"{published_test(size)['p']:.1e}" for size in ("tiny", "small")] == ["1.2e-24", "7.4e-166"]
-
-
-def test_intervals_are_the_textbooks():
-    table = final_results(Published()).set_index(["size", "method"]).loc[("small", "full")]
-    low, high = proportion_confint(0.7014 * 67000, 67000, method="wilson")
-    assert (table.blimp_accuracy_low, table.blimp_accuracy_high) == pytest.approx((low, high), abs=1e-6)
-    texts = pd.DataFrame({"domain": "a", "tokens": 100, "nats": np.random.default_rng(0).normal(500, 40, 400)})
-    low, high = perplexity_interval(texts)
-    error = 1.96 * texts.nats.std() / 100 / 20  # of the loss; all texts are equally long
-    assert np.log([low, high]) == pytest.approx(texts.nats.mean() / 100 + np.array([-error, error]), abs=0.003)
+def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
+    captions = read_yaml(ROOT / "workflow/report/captions.yaml")
+    assert list(captions["figures"]) == list(FIGURES)
+    assert list(captions["tables"]) == list(TABLES)
+    assert list(captions["published"]["tables"]) == list(PUBLISHED_TABLES)
+    assert sorted(chapters()) == sorted(FIGURES)
 
 
 def test_captions_name_the_suite_and_say_what_bands_are(raw):
     study = check(raw, [])
-    one = captions(cells(study), False, suite_name(study.evaluation))["figures"]
+    one = captions(cells(study), False, suite_name(study.evaluation, study.report))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
     assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
     assert "published curves of the paper" not in one["per_weights"]
     several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
     real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
-    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real)))["figures"]
+    many = captions(cells(several), True, suite_name(Evaluation.model_validate(real), study.report))["figures"]
     assert "Accuracy on BLiMP by" in many["blimp_by_phenomenon"] and "Means over 3 seeds" in many["training_curves"]
     assert "layers and seeds" in many["per_weights"] and "published curves of the paper" in many["per_weights"]
 
@@ -118,6 +101,26 @@ def test_the_published_sentence_names_what_its_audit_finds():
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
 
 
+def test_a_method_whose_cycles_move_nothing_gets_no_overlap_in_numbers(results):
+    path = results.folder / "tiny-relora_released-s42/dynamics.csv"
+    rows = pd.read_csv(path)
+    rows.loc[rows.metric == "overlap_right", "value"] = np.nan  # as after a dead cycle
+    rows.to_csv(path, index=False)
+    said = {text.split(":")[0]: text for text in like_for_like(results)}
+    assert "no two successive cycles both move W2" in said["tiny, ReLoRA as released"]
+    assert "overlap by 0%" in said["tiny, ReLoRA"] and "nan" not in " ".join(said.values())
+
+
+def test_adapters_without_resets_are_not_called_relora(results):
+    final, rows, theirs = TABLES["final_results"](results), audit(results), audit(Published())
+    lora = {
+        name: cell.model_copy(update={"method": cell.method.model_copy(update={"reset_period": None})})
+        for name, cell in results.cells.items()
+    }
+    said = abstract(replace(results, cells=lora), final.assign(held_out_loss=np.arange(6.0)), rows, theirs)[0]
+    assert "full rank reaches a lower held-out loss than adapters" in said
+
+
 def test_the_first_page_says_what_where_and_how_long(unchanged):
     text = page(unchanged)
     for said in (
@@ -126,7 +129,7 @@ def test_the_first_page_says_what_where_and_how_long(unchanged):
     ):
         assert said in text
     for said in (
-        "2 CPU cores a cell, on Linux on a test.",
+        "Each cell trained on 2 CPU cores (Linux on a test).",
         "Versions: python 3.11, torch 2.13.0.",
         "0.20 CPU core-hours",
     ):

@@ -226,6 +226,6 @@ def test_what_is_set_aside_never_meets_an_older_one_and_does_not_count_as_room(m
 
 def test_a_gpu_that_is_not_there_is_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # on a machine with GPUs, too
-    with pytest.raises(UserError, match=r"runtime\.device cuda: GPU 0 is wanted, and torch .* sees 0 here; set"):
+    with pytest.raises(UserError, match=r"runtime\.device cuda needs GPU 0, and torch .* sees 0 GPU\(s\) here; set"):
         device.chosen_device("cuda")
     assert device.chosen_device("auto") == CPU

@@ -61,7 +61,7 @@ def test_ctrl_c_ends_in_one_line_of_ours_and_leaves_the_folder_free(folder):
     assert code not in (0, -signal.SIGKILL)
     lines = after.replace("^C", "").strip().splitlines()
     assert lines[-1] == "Stopped. Run the same command again to go on from there.", after
-    assert "stopped after step" in after and "which is saved" in after
+    assert "stopped after step" in after and "its state is saved" in after
     assert not re.search("CalledProcessError|Traceback|RuleException|WorkflowError|Error in|At least one job", after), (
         after
     )

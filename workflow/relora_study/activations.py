@@ -1,4 +1,7 @@
-"""What a forward pass leaves in memory for the backward pass, measured on small shapes."""
+"""Estimate the memory that activations take in training, from forward passes of small shapes.
+
+The plan (`relora_study.plan`) prints the estimate, so that a user picks a micro-batch that fits a GPU.
+"""
 
 import weakref
 from typing import Any
@@ -17,26 +20,29 @@ FEW_ENTRIES = 257  # of the vocabulary: the head keeps no logits, and its gradie
 
 
 class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers every storage that an operation gave out, without keeping it alive."""
+    """A dispatch mode that keeps a weak reference to the storage of every tensor that an operation returns."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._given: list[weakref.ref[Any]] = []
+        self._storages: list[weakref.ref[Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run ``func``, and note what it gives."""
-        given = func(*args, **(kwargs or {}))
-        tensors = (leaf for leaf in tree_leaves(given) if isinstance(leaf, Tensor))
-        self._given += [weakref.ref(tensor.untyped_storage()) for tensor in tensors]
-        return given
+        """Run ``func``, and note the storages of its results."""
+        result = func(*args, **(kwargs or {}))
+        tensors = (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self._storages += [weakref.ref(tensor.untyped_storage()) for tensor in tensors]
+        return result
 
     def alive(self) -> dict[int, int]:
-        """The bytes of each storage that is still there, by its address."""
-        return {storage._cdata: storage.nbytes() for ref in self._given if (storage := ref()) is not None}
+        """Return the size in bytes of each storage that still exists, by address."""
+        return {storage._cdata: storage.nbytes() for ref in self._storages if (storage := ref()) is not None}
 
 
 def kept_bytes(cell: Cell, layers: int, sequences: int, tokens: int) -> int:
-    """What is alive after a forward pass of ``sequences`` of ``tokens`` through ``layers``, parameters aside."""
+    """Return the bytes that a forward pass keeps for its backward pass, without the parameters.
+
+    The model has the width of ``cell`` and ``layers`` layers; the batch has ``sequences`` rows of ``tokens`` tokens.
+    """
     small = cell.model_copy(
         update={
             "size": cell.size.model_copy(update={"num_hidden_layers": layers}),
@@ -48,23 +54,25 @@ def kept_bytes(cell: Cell, layers: int, sequences: int, tokens: int) -> int:
     rows = torch.zeros(sequences, tokens + 1, dtype=torch.int64)
     with _Storages() as storages:
         loss = mean_loss(run, rows)
-    own = {parameter.untyped_storage()._cdata for parameter in run.model.parameters()}
-    found: int = sum(size for address, size in storages.alive().items() if address not in own)
-    del loss  # until here, what it needs for its backward pass lives
-    return found
+    weights = {parameter.untyped_storage()._cdata for parameter in run.model.parameters()}
+    kept: int = sum(size for address, size in storages.alive().items() if address not in weights)
+    del loss  # the loss keeps the activations alive up to here
+    return kept
 
 
 def activation_bytes(cell: Cell) -> int:
-    """What a micro-batch of ``cell`` keeps for its backward pass.
+    """Estimate the bytes that a micro-batch of ``cell`` keeps for its backward pass.
 
-    With fused attention that is linear in the layers and in the tokens, so four small forward passes tell it. A GPU's
-    kernels may keep a little else; its allocator and the head's chunk of logits (at most 1 GiB in float32) come on top.
+    With fused attention, activations grow linearly with layers and with tokens. So four small forward passes, of one
+    and two layers and of few and more tokens, give the line, and the cell's shape is a point on it. A GPU's kernels may
+    keep slightly more. The allocator and the head's chunk of logits (at most 1 GiB in float32) are not counted.
     """
     rows = min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
     few, more = FEW_TOKENS
-    (one_few, one_more), (two_few, two_more) = (
+    (one_layer_few, one_layer_more), (two_layers_few, two_layers_more) = (
         [kept_bytes(cell, layers, 1, tokens) for tokens in FEW_TOKENS] for layers in (1, 2)
     )
     times = (rows * cell.model.context_length - few) / (more - few)
-    one, two = (at_few + times * (at_more - at_few) for at_few, at_more in ((one_few, one_more), (two_few, two_more)))
-    return round(one + (cell.size.num_hidden_layers - 1) * (two - one))
+    one_layer = one_layer_few + times * (one_layer_more - one_layer_few)
+    two_layers = two_layers_few + times * (two_layers_more - two_layers_few)
+    return round(one_layer + (cell.size.num_hidden_layers - 1) * (two_layers - one_layer))

@@ -1,4 +1,7 @@
-"""`python -m relora_study.archive`: results without checkpoints in one file, from which the report can be remade."""
+"""`python -m relora_study.archive`: pack results without checkpoints into one file, and unpack it.
+
+A reader can remake the report from the file without training anything.
+"""
 
 import gzip
 import hashlib
@@ -18,8 +21,8 @@ from .config import Selection, read_section
 from .errors import UserError, command_line
 from .files import write_whole
 
-# What a study leaves besides its cells; data, checkpoints and states stay out: they are large, or not ours to share.
-SHARED = [
+# Files outside the cells. Data, checkpoints and states stay out, because they are large or not ours to share.
+SHARED_FILES = [
     "schema_version",
     "settings/*.yaml",
     "figures/*",
@@ -29,7 +32,7 @@ SHARED = [
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
 ]
-CELL = ["config.yaml", "manifest.json", "*.csv"]
+CELL_FILES = ["config.yaml", "manifest.json", "*.csv"]
 HASHES, ENVIRONMENT, CORPUS = "archive/SHA256SUMS", "archive/environment.txt", "archive/corpus.json"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,9 +44,9 @@ def pack(
     study: Annotated[Path, typer.Option(help="settings that name the cells, results/settings/study.yaml")],
     output: Annotated[Path, typer.Option(help="the .tar.gz to write")],
 ) -> None:
-    """Write OUTPUT: configurations, logs, CSV files, tables, figures and the environment, with a hash of each.
+    """Pack configurations, logs, CSV files, tables, figures and the environment, each with its hash, into OUTPUT.
 
-    The same files give the same bytes: entries are sorted and carry no times, owners or modes.
+    Equal results give equal bytes: entries are sorted and carry no times, owners or modes.
     """
     contents = {file.relative_to(results).as_posix(): file.read_bytes() for file in _chosen(results, study)}
     contents[ENVIRONMENT] = _environment().encode()
@@ -53,24 +56,25 @@ def pack(
 
 
 def _chosen(results: Path, study: Path) -> Iterator[Path]:
-    """The files of the study's cells, and what they share, that a reader needs to remake the report."""
+    """Yield the files that a reader needs to remake the report: the study's files, then the files of each cell."""
     chosen = read_section(Selection, study)
-    for pattern in SHARED:
+    for pattern in SHARED_FILES:
         yield from (file for file in results.glob(pattern) if file.is_file())
-    for cell in (results / "cells" / name for name in chosen.cell_names):
-        for pattern in CELL:
-            yield from cell.glob(pattern)
-        for kind in ("pairs", "texts"):  # the scores of the last step, which tests and tables read
-            yield from sorted(cell.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
+    for cell_dir in (results / "cells" / name for name in chosen.cell_names):
+        for pattern in CELL_FILES:
+            yield from cell_dir.glob(pattern)
+        for kind in ("pairs", "texts"):  # significance tests read the scores of the last step
+            yield from sorted(cell_dir.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
 
 
 def _environment() -> str:
-    """Python, the system, and every package beside this one with its version."""
-    packages = sorted({f"{found.name}=={found.version}" for found in distributions()}, key=str.lower)
+    """List Python, the system and every installed package, with their versions."""
+    packages = sorted({f"{package.name}=={package.version}" for package in distributions()}, key=str.lower)
     return "\n".join([f"# Python {platform.python_version()}, {platform.platform()}", *packages]) + "\n"
 
 
 def _packed(contents: dict[str, bytes]) -> bytes:
+    """Return the .tar.gz of ``contents`` by name, sorted and without times."""
     tar, whole = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(contents):
@@ -87,22 +91,22 @@ def unpack(
     archive: Annotated[Path, typer.Argument(help="the .tar.gz that `pack` wrote")],
     results: Annotated[Path, typer.Option(help="the results' folder of a clone that has no cells")] = Path("results"),
 ) -> None:
-    """Put ARCHIVE's files into RESULTS, after checking every hash, so that Snakemake takes them for up to date."""
+    """Check every hash of ARCHIVE and write its files into RESULTS, so that Snakemake takes them for up to date."""
     if any((results / "cells").glob("*")):
         raise UserError(f"{results}/cells holds cells; unpack into a fresh clone, or move them away")
     contents = _read(archive)
     for name, content in contents.items():
         (results / name).parent.mkdir(parents=True, exist_ok=True)
         (results / name).write_bytes(content)
-    now = time.time_ns()  # one time for all, later than the code's: nothing looks older than what it is made from
+    now = time.time_ns()  # all files get one time, later than the code: no output looks older than its inputs
     for name in contents:
         os.utime(results / name, ns=(now, now))
-    print(f"{len(contents)} files are in {results}, and every hash fits. To remake the report from them:")
+    print(f"{len(contents)} files are in {results}, and every hash matches. To remake the report from them:")
     print(f"  snakemake --cores all --configfile {results}/settings/whole.yaml --forcerun figure table paper")
 
 
 def _read(archive: Path) -> dict[str, bytes]:
-    """The files in ``archive`` by name; a :class:`UserError` says which one its hash does not fit."""
+    """Read the files of ``archive`` by name. Raises :class:`UserError` that names a file whose hash does not match."""
     try:
         with tarfile.open(archive) as opened:
             streams = {entry.name: opened.extractfile(entry) for entry in opened}
@@ -114,7 +118,7 @@ def _read(archive: Path) -> dict[str, bytes]:
     for name in sorted(hashes.keys() | contents.keys() - {HASHES}):
         outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
         if outside or name not in contents or _sha256(contents[name]) != hashes.get(name):
-            raise UserError(f"{archive}: {name} is not what {HASHES} says; fetch it again")
+            raise UserError(f"{archive}: {name} does not match its hash in {HASHES}; fetch it again")
     return contents
 
 

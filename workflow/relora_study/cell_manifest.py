@@ -1,4 +1,4 @@
-"""What a finished training says of itself, `results/cells/<cell>/manifest.json`: the training writes, others read."""
+"""The manifest of a cell, `results/cells/<cell>/manifest.json`: the training writes it last, later stages read it."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ from .contracts import Contract, read_contract
 
 
 class CellManifest(Contract):
-    """How a cell was trained, and how it ended.
+    """How a cell was trained, and how the training ended.
 
-    ``steps`` is the configured number. ``diverged_at`` is the step whose loss, gradient or weights were not finite,
-    None where the training reached its last step; ``tokens`` and ``resets`` count up to there, and ``final_sha256``
-    is of the last checkpoint's weights.
+    ``steps`` is the configured number of steps. ``diverged_at`` is the step at which a loss, a gradient or a weight
+    was not finite, or None if the training reached its last step. ``tokens`` and ``resets`` count up to the end.
+    ``final_sha256`` is the hash of the last checkpoint's weights.
     """
 
     cell: str
@@ -30,11 +30,15 @@ class CellManifest(Contract):
 
 
 def read_cell_manifest(cell_dir: Path) -> CellManifest:
-    """The manifest of the cell in ``cell_dir``. Raises :class:`UserError` where there is none, or it is malformed."""
+    """Read the manifest of the cell in ``cell_dir``. Raises :class:`UserError` if it is missing or malformed."""
     path = cell_dir / "manifest.json"
-    return read_contract(CellManifest, path, f"{path} cannot be read; delete it and run again: nothing trains twice")
+    return read_contract(
+        CellManifest,
+        path,
+        f"{path} is missing or malformed; delete it and run again: finished steps are not trained twice",
+    )
 
 
 def diverged_at(cell_dir: Path) -> int | None:
-    """The step at which the cell's training diverged; None where it did not, or has not ended."""
+    """Return the step at which the cell diverged, or None if it did not diverge or has not ended."""
     return read_cell_manifest(cell_dir).diverged_at if (cell_dir / "manifest.json").exists() else None

@@ -1,4 +1,4 @@
-"""The JSON files that stages exchange: each is a pydantic model, written and read in one way."""
+"""The JSON files that stages exchange: each is a pydantic model, written and read by these two functions."""
 
 from pathlib import Path
 from typing import TypeVar
@@ -10,7 +10,7 @@ from .files import write_json
 
 
 class Contract(BaseModel):
-    """What a JSON file holds. Keys that a newer version added are passed over by an older one."""
+    """The typed content of a JSON file. Unknown keys are ignored, so older code reads files of newer code."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,7 +24,7 @@ def write_contract(path: Path, content: BaseModel) -> None:
 
 
 def read_contract(kind: type[ContractT], path: Path, refusal: str) -> ContractT:
-    """The content of ``path``. Raises :class:`UserError` ``refusal`` where the file is missing or malformed."""
+    """Read ``path`` as ``kind``. Raises :class:`UserError` with ``refusal`` if the file is missing or malformed."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, ValidationError) as error:

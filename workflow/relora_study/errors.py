@@ -1,4 +1,4 @@
-"""What a user's mistake or a full disk looks like: one line that names the thing, the place and the way out."""
+"""Show a user's mistake or a full disk as one line that names the thing, the place and the way out."""
 
 import errno
 import sys
@@ -17,15 +17,15 @@ REMEDIES = {
 
 
 class UserError(Exception):
-    """A mistake that the user can mend; its message is one line and is shown without a traceback."""
+    """A mistake that the user can mend. Its message is one line, shown without a traceback."""
 
     def __init__(self, message: str) -> None:
-        """Keep ``message``, whose line breaks (a library's text, a key of the user's) become spaces."""
+        """Keep ``message`` with its line breaks turned into spaces: quoted keys and library messages can have some."""
         super().__init__(" ".join(message.splitlines()))
 
 
 def command_line(app: typer.Typer) -> None:
-    """Run a stage's command line; a :class:`UserError` or the disk's refusal is one line on stderr and exit code 1."""
+    """Run a stage's command line. A :class:`UserError` or :class:`OSError` ends it with one line and exit code 1."""
     try:
         app()
     except UserError as error:
@@ -35,7 +35,7 @@ def command_line(app: typer.Typer) -> None:
 
 
 def refusal(error: OSError) -> str:
-    """What the system refused, where, and the way out, in one line."""
+    """Say in one line which file the system refused, why, and how to go on."""
     remedy = REMEDIES.get(error.errno or 0, "see to that disk")
-    said = " ".join((error.strerror or str(error)).split())
-    return f"{error.filename or 'a file'}: {said}; {remedy}, and run the same command again: what is whole is kept"
+    reason = " ".join((error.strerror or str(error)).split())
+    return f"{error.filename or 'a file'}: {reason}; {remedy}, and run the same command again: finished files are kept"

@@ -1,21 +1,25 @@
-"""How long a study will take: floating-point operations from the shapes, at a nominal speed."""
+"""Estimate how long a study takes: count floating-point operations from the shapes, and assume a nominal speed."""
 
 from .config import Cell, Study, cells
 
 # Operations a second that two CPU cores reach together in these small models (README, "Time and memory").
 NOMINAL_FLOPS_PER_SECOND = 1.2e11
-SHARD_BYTES_PER_ID = 1.86  # of the published parquet shards: 77.8 MB hold 20,480 rows of 2,049 ids
-OVERHEAD = 1.6  # evaluation, spectra and report, as a multiple of training
-SHARES = {"pretrain": 1.0, "evaluate": (OVERHEAD - 1) / 2, "dynamics": (OVERHEAD - 1) / 2}  # of a training, by rule
-IMPORTS = 5.0  # seconds that any job takes
+SHARD_BYTES_PER_ID = 1.86  # the authors' parquet shards take 77.8 MB for 20,480 rows of 2,049 ids
+OVERHEAD = 1.6  # time of a whole study over the time of its trainings
+SHARES = {
+    "pretrain": 1.0,
+    "evaluate": (OVERHEAD - 1) / 2,
+    "dynamics": (OVERHEAD - 1) / 2,
+}  # a rule's share of a training's time
+IMPORTS = 5.0  # seconds that every job spends on imports
 
 
 def flops_per_token(cell: Cell) -> int:
-    """Floating-point operations of a training step a token: matrix products and attention, forward and backward.
+    """Count the floating-point operations of training on one token: matrix products and attention, both passes.
 
-    Two operations a weight in the forward pass, two for the gradient of the input, and two for that of the weight,
-    where it trains (Kaplan et al. 2020, section 2.1); attention as if it were not causal, as is usual: scores and
-    mixture, 2 * context * width each, three times.
+    A weight costs two operations in the forward pass, two for the gradient of its input and, if it trains, two for its
+    gradient (Kaplan et al. 2020, section 2.1). Attention is counted as if it were not causal, as is usual: scores and
+    weighted values cost 2 * context * width each in the forward pass, and twice as much in the backward pass.
     """
     size, method = cell.size, cell.method
     head = 6 * size.d_model * cell.model.vocab_size
@@ -26,7 +30,7 @@ def flops_per_token(cell: Cell) -> int:
 
 
 def linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
-    """Name, inputs and outputs of a layer's linear maps."""
+    """List name, input width and output width of the linear maps of one decoder layer."""
     width, hidden = cell.size.d_model, cell.size.intermediate_size
     narrow = cell.size.num_key_value_heads * cell.size.head_dim
     attention = [
@@ -45,14 +49,14 @@ def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:
 
 
 def training_flops(cell: Cell) -> int:
-    """Operations of a cell's whole training."""
+    """Count the floating-point operations of a cell's whole training."""
     return flops_per_token(cell) * cell.train.steps * cell.train.batch_size * cell.model.context_length
 
 
 def data_bytes(study: Study) -> tuple[float, int]:
-    """About what the study's shards of token ids take on disk, and exactly what the ids do that are made from them.
+    """Return the bytes on disk of the study's shards (an estimate) and of the token files made from them (exact).
 
-    The shards' ids are counted as one more than ``model.context_length`` a row, as the published ones have it.
+    A row counts ``model.context_length + 1`` ids, as in the authors' shards.
     """
     settings = study.data.hub_pretokenized
     ids = (settings.shards + 1) * settings.rows_per_shard * (study.model.context_length + 1)
@@ -61,12 +65,12 @@ def data_bytes(study: Study) -> tuple[float, int]:
 
 
 def estimated_minutes(study: Study) -> float:
-    """Minutes that the whole study takes on two CPU cores, when nothing is done yet; right within a factor of two."""
+    """Estimate the minutes of the whole study on two CPU cores, within a factor of two."""
     flops = sum(map(training_flops, cells(study).values()))
     return 1 + OVERHEAD * flops / NOMINAL_FLOPS_PER_SECOND / 60
 
 
 def expected_seconds(rule: str, cell: Cell | None) -> float:
-    """Seconds that a job of ``rule`` takes on one of two CPU cores, right within a factor of two or so."""
+    """Estimate the seconds of a job of ``rule`` on one of two CPU cores, within about a factor of two."""
     share = SHARES.get(rule, 0.0) if cell else 0.0
     return IMPORTS + (2 * share * training_flops(cell) / NOMINAL_FLOPS_PER_SECOND if cell else 0.0)

@@ -1,4 +1,4 @@
-"""Whole files or none: every output is written beside its place, synced, and renamed into it."""
+"""Write outputs so that no reader sees half a file: write beside the place, sync, and rename."""
 
 import errno
 import hashlib
@@ -18,13 +18,13 @@ from .errors import UserError
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call ``write`` on a temporary path beside ``path``, then rename it: no reader sees half a file.
+    """Call ``write`` on a temporary path beside ``path``, then rename the file to ``path``.
 
-    The temporary path is this process's own: a job that outlives a killed Snakemake may write the same file.
-    Raises :class:`OSError` that names ``path`` where the disk does not take it; nothing is left behind then.
+    The temporary name holds the process id, because a job that outlives a killed Snakemake may write ``path`` too.
+    Raises :class:`OSError` that names ``path`` if the disk refuses, and then leaves no file behind.
     """
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    with naming(path):
+    with errors_naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             mode = usual_mode(partial)
@@ -37,11 +37,12 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def write_folder_whole(place: Path, fill: Callable[[Path], Any]) -> None:
-    """The same for a folder, which ``fill`` fills. One process at a time may write beside ``place``.
+    """Call ``fill`` on a temporary folder beside ``place``, then rename the folder to ``place``.
 
-    What killed processes left half written there goes.
+    Only one process at a time may write beside ``place``: half-written folders that killed processes left are removed.
+    Raises :class:`OSError` that names ``place`` if the disk refuses, and then leaves no folder behind.
     """
-    with naming(place):
+    with errors_naming(place):
         for left in place.parent.glob(".partial-*"):
             shutil.rmtree(left)
         partial = place.with_name(f".partial-{place.name}")
@@ -61,9 +62,9 @@ def write_folder_whole(place: Path, fill: Callable[[Path], Any]) -> None:
 
 
 def usual_mode(missing: Path) -> int:
-    """The permissions that the umask and the folder's own rules give a new file, read from one that is made and goes.
+    """Return the permissions that a new file gets here, by making ``missing`` and removing it.
 
-    Some libraries (safetensors) write files that their owner alone may read, whatever the umask.
+    Some libraries (safetensors) ignore the umask and write files that only their owner may read.
     """
     missing.touch()
     try:
@@ -73,14 +74,14 @@ def usual_mode(missing: Path) -> int:
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Give ``path`` the permissions ``mode``, where it has others: some network disks refuse to be asked."""
+    """Give ``path`` the permissions ``mode`` if it has others: some network disks refuse every change."""
     if stat.S_IMODE(path.stat().st_mode) != mode:
         path.chmod(mode)
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Give an error of the disk the name of the file, where it has none or that of the part that was written."""
+def errors_naming(path: Path) -> Iterator[None]:
+    """Make an :class:`OSError` name ``path``, if it names no file or only the temporary one."""
     try:
         yield
     except OSError as error:
@@ -90,7 +91,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the file or folder is on the disk, so that a power cut cannot take what was renamed."""
+    """Wait until the file or folder is on the disk, so that a renamed file survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -112,10 +113,7 @@ NUMBERS = ("value", "loss", "diverged_at")  # columns of readings in which an em
 
 
 def read_csv(path: Path) -> pd.DataFrame:
-    """The table of readings in ``path``, as :func:`write_csv` wrote it: a domain called NA or null stays a word.
-
-    Only an empty number (``NUMBERS``) is missing.
-    """
+    """Read a table that :func:`write_csv` wrote. Only an empty number is missing; a domain called NA stays text."""
     return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
 
 
@@ -125,23 +123,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class StrictLoader(yaml.SafeLoader):
-    """YAML in which a mapping has each key once; PyYAML takes the last and drops the others in silence."""
+    """A YAML loader that refuses a key given twice, where PyYAML would silently keep the last."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        """The mapping that begins here. A key that a merge (`<<`) brings may be given once more: it is overridden."""
+        """Compose one mapping. A key that comes from a merge (`<<`) may be given once more, to override it."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
             name, line = (key.tag, str(key.value)), key.start_mark.line + 1
             if name in lines:
                 where = "in line" if lines[name] == line else f"in lines {lines[name]} and"
-                raise UserError(f"key {key.value!r} is given twice, {where} {line}; keep one, with all that both hold")
+                raise UserError(f"key {key.value!r} is given twice, {where} {line}; merge the two")
             lines[name] = line
         return node
 
 
 def read_yaml(path: Path) -> Any:
-    """Read one YAML document; a :class:`UserError` names a file that is missing, malformed, or has a key twice."""
+    """Read one YAML document. Raises :class:`UserError` if the file is missing, malformed or has a key twice."""
     try:
         return yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
     except UserError as error:
@@ -151,13 +149,13 @@ def read_yaml(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of the file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_room(folder: Path, needed: int, purpose: str) -> None:
-    """Raise :class:`UserError` where the disk of ``folder`` has not ``needed`` bytes free for ``purpose``."""
+    """Raise :class:`UserError` if the disk of ``folder`` has less than ``needed`` bytes free for ``purpose``."""
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if needed > free:
@@ -166,17 +164,18 @@ def require_room(folder: Path, needed: int, purpose: str) -> None:
         )
 
 
-def once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Path], None]) -> Path:
-    """``folder/NAME-KEY.csv``, made by ``make`` unless it is there; what another key left under ``name`` is removed.
+def make_once(folder: Path, name: str, depends_on: Iterable[str], make: Callable[[Path], None]) -> Path:
+    """Return ``folder/NAME-KEY.csv``, after calling ``make`` with this path if the file is missing.
 
-    The key is of ``depends_on``: hashes of all that the file's content depends on. ``make`` may write more files
-    whose names begin with NAME-KEY, and writes the one it is given last.
+    KEY is a hash of ``depends_on``, which lists hashes of everything that decides the file's content. Files of ``name``
+    with another key are removed. ``make`` may write further files whose names begin with NAME-KEY, and must write the
+    given path last.
     """
     key = hashlib.sha256(" ".join(depends_on).encode()).hexdigest()[:12]
     place = folder / f"{name}-{key}.csv"
     if not place.exists():
         for old in folder.glob(f"{name}-*"):
-            if not old.name.startswith(place.stem):  # which another process may be writing
+            if not old.name.startswith(place.stem):  # another process may be writing these
                 old.unlink(missing_ok=True)
         make(place)
     return place

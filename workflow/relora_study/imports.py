@@ -1,6 +1,6 @@
-"""The files of this package that a module runs, computed from import statements.
+"""Compute from import statements which files of this package a module can run.
 
-Rules name these files as inputs, and caches take their hash into their keys. A list kept by hand goes stale.
+Rules name these files as inputs, and caches put their hash into their keys. A list kept by hand would go stale.
 """
 
 import ast
@@ -14,21 +14,21 @@ PACKAGE = Path(__file__).parent
 
 @cache
 def source_files(module: str) -> tuple[Path, ...]:
-    """The files that ``module``, such as "evaluate.__main__", may run: its own, and all that it imports, sorted.
+    """List, sorted, the files of ``module``, such as "evaluate.__main__", and of all modules that it imports.
 
-    An import counts wherever it stands, inside a function as well. Libraries are left out.
+    Imports of imports and imports inside functions count, too. Libraries are left out.
     """
     finder = ModuleFinder(path=[str(PACKAGE.parent)])
     finder.import_hook(f"{PACKAGE.name}.{module}")
-    files = (vars(found)["__file__"] for found in finder.modules.values())
+    files = (vars(imported)["__file__"] for imported in finder.modules.values())
     return tuple(sorted(Path(file) for file in files if file))
 
 
 @cache
 def code_version(module: str) -> str:
-    """A hash of the code that ``module`` may run: what was measured with other code is measured again.
+    """Hash the code that ``module`` can run, so that results of other code are measured again.
 
-    Comments and blank lines do not count: they change no number.
+    Comments and blank lines do not enter the hash, because they change no number.
     """
     code = [
         f"{file.relative_to(PACKAGE)} {_without_comments(file.read_text(encoding='utf-8'))}"

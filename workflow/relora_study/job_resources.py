@@ -1,21 +1,21 @@
-"""What a cell's jobs ask of a scheduler: memory, minutes, nodes, and the command that starts a training."""
+"""The memory, minutes and nodes that a cell's jobs ask a scheduler for, and the command that starts a training."""
 
 import math
 
 from .config import Cell, Runtime
 from .estimate import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, training_flops
 
-CORES_OF_NOMINAL = 2  # that reach the nominal speed together
+CORES_OF_NOMINAL = 2  # cores that reach the nominal speed together
 GPU_FLOPS_PER_SECOND = 0.1 * 312e12  # a tenth of an A100's peak: small models leave much of a GPU idle
-SAFETY = 3  # on estimated minutes and megabytes: a job that is cut off costs more than one that waits
-TOKENS_READ = 5_000_000  # of a checkpoint: BLiMP's 134,000 sentences and as much again of texts, rounded up
-START_AND_SAVE = 15  # minutes that a job may take besides its time limit: imports from a busy disk, the last state
-LIBRARIES = {"cpu": 800, "cuda": 4000}  # megabytes of host memory that a process has before the model
+SAFETY = 3  # times the estimate: a job that the scheduler cuts off costs more than a job that waits longer
+TOKENS_READ = 5_000_000  # per checkpoint: BLiMP's 134,000 sentences and as many tokens of texts, rounded up
+START_AND_SAVE = 15  # minutes beyond the time limit: imports from a busy disk, saving the last state
+LIBRARIES = {"cpu": 800, "cuda": 4000}  # megabytes of host memory that a process takes before the model
 MEGABYTE = 2**20
 
 
 def parameter_count(cell: Cell) -> int:
-    """Parameters of the cell's model with its adapters, from the shapes alone."""
+    """Count the parameters of the cell's model with its adapters, from the shapes alone."""
     size, method = cell.size, cell.method
     shapes = linear_shapes(cell)
     layer = sum(inputs * outputs for _, inputs, outputs in shapes) + 2 * size.d_model
@@ -26,32 +26,35 @@ def parameter_count(cell: Cell) -> int:
 
 
 def training_minutes(cell: Cell) -> float:
-    """Minutes that the training may take in all, on the GPUs or cores it asks for; generous."""
+    """Estimate generously the minutes of the whole training, on the GPUs or cores that it asks for."""
     return _minutes(cell, training_flops(cell)) / cell.runtime.processes
 
 
 def _minutes(cell: Cell, flops: float) -> float:
-    """Generous minutes of one GPU, or one core, for ``flops``."""
+    """Estimate generously the minutes that one GPU or one core takes for ``flops``."""
     on_gpu = cell.runtime.device == "cuda"
     speed = GPU_FLOPS_PER_SECOND if on_gpu else NOMINAL_FLOPS_PER_SECOND / CORES_OF_NOMINAL
     return SAFETY * flops / speed / 60
 
 
 def pretrain_minutes(cell: Cell) -> int:
-    """Minutes that one job of the training asks for: its time limit with a margin, or all that it may take."""
+    """Return the minutes that one job of the training asks for: its time limit with a margin, or the whole training."""
     limit = cell.train.time_limit
     return math.ceil(limit) + START_AND_SAVE if limit else max(60, math.ceil(training_minutes(cell)))
 
 
 def reading_minutes(cell: Cell) -> int:
-    """Minutes that evaluating a cell's checkpoints, or taking their spectra, may take."""
+    """Estimate generously the minutes of evaluating a cell's checkpoints, or of taking their spectra."""
     forward = flops_per_token(cell) / 3  # the backward pass is twice the forward one
     checkpoints = 2 * (cell.train.steps // cell.train.checkpoint_every + 1)
     return max(120, math.ceil(_minutes(cell, checkpoints * TOKENS_READ * forward)))
 
 
 def pretrain_megabytes(cell: Cell) -> int:
-    """Host memory on each node: on the CPU the model, its gradients, moments and activations; with GPUs, a state."""
+    """Return the megabytes of host memory that a training needs on each node.
+
+    On a CPU, the model, gradients, moments and activations count; with GPUs, only a state while it is saved.
+    """
     state = 16 * parameter_count(cell)  # float32 weights, gradients and two moments
     on_gpu = cell.runtime.device == "cuda"
     each = state if on_gpu else state + _activation_bytes(cell)
@@ -59,16 +62,19 @@ def pretrain_megabytes(cell: Cell) -> int:
 
 
 def _activation_bytes(cell: Cell) -> int:
-    """Float32 numbers kept for the backward pass of a micro-batch."""
+    """Estimate the bytes that a micro-batch keeps in float32 for its backward pass."""
     size = cell.size
-    a_layer = 16 * size.d_model + 6 * size.intermediate_size
+    numbers_per_layer = 16 * size.d_model + 6 * size.intermediate_size
     rows = min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
     tokens = rows * cell.model.context_length
-    return 4 * tokens * size.num_hidden_layers * a_layer
+    return 4 * tokens * size.num_hidden_layers * numbers_per_layer
 
 
 def reading_megabytes(cell: Cell, tokens: int) -> int:
-    """Host memory of a job that reads checkpoints: a few models, and on a CPU the logits of ``tokens`` tokens."""
+    """Return the megabytes of host memory for reading checkpoints.
+
+    A few models count and, on a CPU, the logits of ``tokens`` tokens.
+    """
     logits = 0 if cell.runtime.device == "cuda" else 4 * tokens * cell.model.vocab_size
     return _libraries(cell) + math.ceil(SAFETY * (4 * parameter_count(cell) + logits) / MEGABYTE)
 
@@ -78,10 +84,10 @@ def _libraries(cell: Cell) -> int:
 
 
 def launch_command(runtime: Runtime, threads: int) -> str:
-    """What starts a training's module: alone, in several processes on this node, or on each node of a SLURM job.
+    """Return the command that starts a training module: one process, several on this node, or some on each SLURM node.
 
-    On several nodes the shell that runs it is SLURM's batch step, on the job's first node: so its host name is
-    where the processes meet. (Snakemake's plugin keeps SLURM_JOB_ID and drops the list of nodes.)
+    On several nodes, SLURM's batch step runs the command on the job's first node, so the processes meet at that node's
+    host name. (Snakemake's SLURM plugin keeps SLURM_JOB_ID and drops the list of nodes.)
     """
     if runtime.processes == 1:
         return "python -m"
@@ -94,9 +100,10 @@ def launch_command(runtime: Runtime, threads: int) -> str:
 
 
 def node_resources(runtime: Runtime) -> dict[str, int | str]:
-    """What makes SLURM give a training several nodes, with a task on each, and Snakemake leave `srun` to the job.
+    """Return the rule resources for several SLURM nodes with one task each; empty for one node.
 
-    ``tasks_per_gpu`` 0 keeps the plugin from asking for the tasks once more for each GPU.
+    ``mpi: srun`` makes Snakemake leave `srun` to the job. ``tasks_per_gpu: 0`` keeps the plugin from asking for the
+    tasks again for each GPU.
     """
     if runtime.nodes == 1:
         return {}

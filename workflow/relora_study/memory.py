@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors free on a CPU."""
+"""Tell the C library whether memory that tensors free on a CPU goes back to the system or stays with the process."""
 
 import ctypes
 import sys
@@ -7,18 +7,18 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def release_freed_memory() -> bool:
-    """Have blocks of a MiB and more go back to the system as soon as they are freed; whether the C library can.
+    """Have the C library give freed blocks of 1 MiB and more back to the system at once. Returns whether it can.
 
-    glibc keeps freed blocks in a heap, whose holes raised a training step's peak by up to a sixth. To give them back
-    costs a fault for each page that is taken again (benchmarks/README.md).
+    glibc keeps freed blocks in a heap, whose holes raised the peak memory of a training step by up to a sixth. Without
+    the heap, each page that is taken again costs a page fault (benchmarks/README.md).
     """
     return _set(M_MMAP_THRESHOLD, 2**20)
 
 
 def keep_freed_memory() -> bool:
-    """Have freed blocks stay with the process, for work that takes and frees many; whether the C library can.
+    """Have the C library keep freed blocks, for work that frees and takes many. Returns whether it can.
 
-    Up to 32 MiB a block, glibc's most, and 256 MiB in all.
+    The process keeps blocks of up to 32 MiB (glibc's maximum), and 256 MiB in all.
     """
     return _set(M_MMAP_THRESHOLD, 2**25) and _set(M_TRIM_THRESHOLD, 2**28)
 

@@ -1,4 +1,4 @@
-"""`python -m relora_study.plan`: what every cell of a configuration will cost, before anything is spent."""
+"""`python -m relora_study.plan`: estimate what each cell of a study costs, before anything runs."""
 
 import time
 from math import isnan
@@ -32,10 +32,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
-    """One row of the plan: hours are of one GPU, at ``share`` of its peak.
+    """Return the plan's row of ``cell``; its hours are those of one GPU that reaches ``share`` of its peak.
 
-    ``memory_GiB`` is what each GPU holds throughout: float32 weights, gradients and Adam's two moments. On top come
-    ``activations_GiB``, what a micro-batch keeps for its backward pass. ``disk_GB`` is the cell's own.
+    ``memory_GiB`` counts float32 weights, gradients and Adam's two moments, which each GPU holds throughout.
+    ``activations_GiB``, which a micro-batch keeps for its backward pass, come on top. ``disk_GB`` is for one cell.
     """
     total, trainable = count_parameters(cell)
     tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
@@ -57,21 +57,22 @@ def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
 
 
 def _hours(gpu: str) -> str:
-    """The plan's column of a GPU."""
+    """Return the name of the plan's column for ``gpu``."""
     return f"hours_{gpu.replace(' ', '_')}"
 
 
 def _published_hours(cell: Cell) -> float:
-    """The paper's A100 hours to step 20,000, where the cell has its shape and steps; else NaN."""
+    """Return the published A100 hours to step 20,000, or NaN if the cell differs from the paper in shape or steps."""
     final = final_values().gpu_hours
-    same = has_papers_shape(cell) and cell.train.steps == 20_000
-    return float(final[cell.size_name, "relora" if cell.method.rank else "full"]) if same else float("nan")
+    comparable = has_papers_shape(cell) and cell.train.steps == 20_000
+    return float(final[cell.size_name, "relora" if cell.method.rank else "full"]) if comparable else float("nan")
 
 
 def measured_hours(cell: Cell) -> float:
-    """Hours that one device of this machine, a GPU where it has one, would train the cell.
+    """Estimate the hours that one device of this machine would train the cell, on a GPU if there is one.
 
-    Timed are a few steps of one micro-batch of random ids, so the optimizer's share is counted for each.
+    The estimate times a few steps of one micro-batch of random ids. So it counts an optimizer step for every
+    micro-batch, and is a little too high.
     """
     parts = cell.train.batch_size // cell.train.micro_batch_size
     runtime = cell.runtime.model_copy(update={"device": "auto", "processes": 1})
@@ -97,7 +98,7 @@ def plan(
     measure: Annotated[bool, typer.Option(help="time a few steps of each size and method on this machine")] = False,
     output: Annotated[Path, typer.Option(help="the CSV to write")] = Path("results/plan.csv"),
 ) -> None:
-    """Print and write what each size and method of the study that CONFIGS make together costs, for one seed."""
+    """Print and write the costs of each size and method of the study in CONFIGS, for one seed."""
     study = read_study(configs)
     chosen = [cell for cell in cells(study).values() if cell.seed == study.study.seeds[0]]
     table = pd.DataFrame([cell_plan(cell, share) for cell in chosen])
@@ -113,7 +114,7 @@ def _readable(value: float) -> str:
 
 
 def _summary(study: Study, table: pd.DataFrame, share: float) -> str:
-    """What the table does not say: the whole study, and the corpus that its cells share."""
+    """Say the cost of the whole study, which the table leaves out: all seeds, and the corpus that the cells share."""
     seeds = len(study.study.seeds)
     hours = ", ".join(f"{seeds * table[_hours(gpu)].sum():.0f} on {gpu}" for gpu in GPUS)
     text = f"One of {seeds} seeds, at {share:.0%} of a GPU's peak. GPU hours of all cells and seeds: {hours}."

@@ -1,7 +1,7 @@
-"""A line at least every 30 seconds while a study runs: how many jobs are done, what runs now, how long is left.
+"""Print a line at least every 30 seconds while a study runs: jobs done, jobs that run, time left.
 
-Snakemake's own progress is said when a job ends, and then not for as long as the next one takes; the logger plugins
-that PyPI has draw on a terminal alone. The jobs are read from the running workflow, so no `quiet` hides the line.
+Snakemake prints progress only when a job ends, so a long job leaves the terminal silent. The logger plugins on PyPI
+draw only on a terminal. This module reads the jobs from the running workflow, so no `quiet` hides its line.
 """
 
 import sys
@@ -12,16 +12,15 @@ from threading import Event, Thread
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 25.0
-NAMED = 3  # running jobs that a line names
+NAMED = 3  # how many running jobs a line names
 
 
 @dataclass
 class Progress:
-    """Says how far ``workflow`` is, from :meth:`start` to :meth:`stop`.
+    """A thread that prints the progress of ``workflow``, from :meth:`start` to :meth:`stop`.
 
-    ``expected`` gives the seconds that a job of a rule is expected to take, from the rule's and the cell's name (None
-    where it has no cell). Where ``trusted`` is false they are only compared with each other: a time is said once a job
-    was timed.
+    ``expected`` estimates the seconds of a job from the names of its rule and its cell (None for a rule without cells).
+    With ``trusted`` false, the estimates count only relative to each other: a line gives no time until a job has ended.
     """
 
     workflow: Any
@@ -33,11 +32,11 @@ class Progress:
     _ended: Event = field(default_factory=Event)
 
     def start(self) -> None:
-        """Begin to say how far the study is."""
+        """Start the thread."""
         Thread(target=self._run, name="progress", daemon=True).start()
 
     def stop(self) -> None:
-        """End it."""
+        """Ask the thread to end."""
         self._ended.set()
 
     def _run(self) -> None:
@@ -50,7 +49,7 @@ class Progress:
                 last = now
 
     def _look(self, now: float) -> list[Any]:
-        """The jobs that run at ``now``; what ran before and is finished has been timed."""
+        """List the jobs that run at ``now``, and time those that finished since the last look."""
         running = list(_single(tuple(self.workflow.scheduler.running)))
         for job in self._began.keys() - set(running):
             began = self._began.pop(job)
@@ -73,33 +72,33 @@ class Progress:
 
 
 def _single(jobs: Iterable[Any]) -> Iterator[Any]:
-    """The jobs, and the jobs of groups among them."""
+    """Yield single jobs, with the members of each group in its place."""
     for job in jobs:
         yield from job if job.is_group() else [job]
 
 
 def _name(job: Any) -> str:
-    """What a job says of itself, or its rule's name."""
+    """Return the job's message or, without one, its rule's name."""
     return str(job.message or job.rule.name)
 
 
 def pace_of(timed: Sequence[tuple[float, float]]) -> float:
-    """Real seconds an expected one, over jobs that ended; 1 where none did."""
+    """Return the real seconds per expected second over the jobs that ended, or 1 if none did."""
     expected, real = (sum(values) for values in zip(*timed, strict=True)) if timed else (1.0, 1.0)
     return real / expected
 
 
 def seconds_left(pace: float, started: Sequence[tuple[float, float]], waiting: Sequence[float]) -> float:
-    """Seconds until all jobs are done, when as many run at a time as now.
+    """Estimate the seconds until all jobs are done, if as many jobs run at a time as now.
 
-    ``started`` are expected and past seconds of the running jobs, ``waiting`` the expected ones of those to come.
+    ``started`` holds expected and past seconds of each running job, ``waiting`` the expected seconds of later jobs.
     """
     rest = [max(pace * expected - past, 0.0) for expected, past in started]
     return max(max(rest, default=0.0), (sum(rest) + pace * sum(waiting)) / max(len(started), 1))
 
 
 def line(done: int, total: int, running: Sequence[str], left: float | None) -> str:
-    """One line of progress; ``left`` is in seconds, None where nobody can tell yet."""
+    """Format one line of progress; ``left`` is in seconds, or None if it is not known yet."""
     more = f" and {len(running) - NAMED} more" if len(running) > NAMED else ""
     now = "; ".join(running[:NAMED]) + more if running else "none"
     return f"{time.strftime('%H:%M:%S')} {done} of {total} jobs done. Running: {now}. Time left: {_about(left)}."

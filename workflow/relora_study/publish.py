@@ -1,4 +1,7 @@
-"""`python -m relora_study.publish`: a cell's checkpoints on the Hugging Face Hub, with a card. Never part of a run."""
+"""`python -m relora_study.publish`: upload a cell's checkpoints and a model card to the Hugging Face Hub.
+
+No rule runs this command: publishing is a user's decision.
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +17,9 @@ from .errors import UserError, command_line
 from .model.checkpoints import list_checkpoints
 from .schedule import is_evaluated
 
-SHOWN = [  # suite, item, metric of evaluation.csv, and what the card calls it
+SHOWN = [  # suite, item and metric in evaluation.csv, and the name on the card
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),
-    ("perplexity", "overall", "mean_text_perplexity", "Mean over texts of a text's perplexity"),
+    ("perplexity", "overall", "mean_text_perplexity", "Mean text perplexity"),
     ("perplexity", "overall", "bits_per_byte", "Bits a byte"),
     ("held_out", "fixed_batch", "loss", "Held-out loss, nats a token"),
     ("minimal_pairs", "overall", "accuracy", "Minimal-pair accuracy"),
@@ -56,31 +59,35 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def publish(
-    cell: Annotated[Path, typer.Argument(help="the cell's folder, results/cells/<cell>")],
-    repository: Annotated[str, typer.Argument(help="owner/name on the Hub; made, private, where there is none")],
+    cell_dir: Annotated[Path, typer.Argument(metavar="CELL", help="the cell's folder, results/cells/<cell>")],
+    repository: Annotated[str, typer.Argument(help="owner/name on the Hub; a new one is private")],
     tokenizer: Annotated[Path, typer.Option(help="the tokenizer's folder")] = Path("results/data/tokenizer"),
     licence: Annotated[str, typer.Option(help="the Hub's name of the weights' licence; yours to choose")] = "other",
     public: Annotated[bool, typer.Option(help="make a new repository public")] = False,
-    all_steps: Annotated[bool, typer.Option(help="each earlier checkpoint, too, as a branch step-NNNNNN")] = False,
+    all_steps: Annotated[
+        bool, typer.Option(help="upload earlier checkpoints, too, each as a branch step-NNNNNN")
+    ] = False,
     card_only: Annotated[bool, typer.Option(help="print the card and send nothing")] = False,
 ) -> None:
-    """Upload CELL's last checkpoint, the tokenizer and a generated card to REPOSITORY; `hf auth login` first."""
-    card = model_card(cell, repository, licence, all_steps)
+    """Upload the last checkpoint of CELL, the tokenizer and a model card to REPOSITORY; `hf auth login` first."""
+    card = model_card(cell_dir, repository, licence, all_steps)
     if card_only:
         print(card)
         return
     try:
-        upload(HfApi(), cell, repository, tokenizer, card, private=not public, all_steps=all_steps)
+        upload(HfApi(), cell_dir, repository, tokenizer, card, private=not public, all_steps=all_steps)
     except (HfHubHTTPError, OSError) as error:  # no network, no login, no such owner
-        raise UserError(f"the Hub refused {repository}: {error}; `hf auth login`, or check the owner's name") from error
+        raise UserError(
+            f"the Hub refused {repository}: {error}; log in with `hf auth login`, or check the owner's name"
+        ) from error
     print(f"https://huggingface.co/{repository}")
 
 
 def upload(
-    api: HfApi, cell: Path, repository: str, tokenizer: Path, card: str, *, private: bool, all_steps: bool
+    api: HfApi, cell_dir: Path, repository: str, tokenizer: Path, card: str, *, private: bool, all_steps: bool
 ) -> None:
-    """Send the last checkpoint to the repository's main branch, and with ``all_steps`` every other to its own."""
-    *earlier, last = list_checkpoints(cell).values()
+    """Upload the last checkpoint to the branch main and, with ``all_steps``, every other to a branch of its name."""
+    *earlier, last = list_checkpoints(cell_dir).values()
     api.create_repo(repository, private=private, exist_ok=True)
     for place in earlier if all_steps else []:
         api.create_branch(repository, branch=place.name, exist_ok=True)
@@ -89,22 +96,25 @@ def upload(
 
 
 def _upload_checkpoint(api: HfApi, place: Path, repository: str, tokenizer: Path, card: str, revision: str) -> None:
-    """One commit a folder: the tokenizer, then the weights, then the card that speaks of both."""
+    """Upload the tokenizer, the weights and then the card, each in one commit, so that no card precedes its files."""
     api.upload_folder(repo_id=repository, folder_path=tokenizer, revision=revision, commit_message="Tokenizer")
     api.upload_folder(repo_id=repository, folder_path=place, revision=revision, commit_message=place.name)
     api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repository, revision=revision)
 
 
-def model_card(cell: Path, repository: str, licence: str, all_steps: bool) -> str:
-    """The card: what the cell's manifest, settings and evaluation.csv say. Raises :class:`UserError` before its end."""
-    settings, manifest = read_section(Cell, cell / "config.yaml"), read_cell_manifest(cell)
-    checkpoints = list_checkpoints(cell)
+def model_card(cell_dir: Path, repository: str, licence: str, all_steps: bool) -> str:
+    """Write the model card from the cell's manifest, settings and evaluation.csv.
+
+    Raises :class:`UserError` if one of them is missing, because the cell is not trained or not evaluated yet.
+    """
+    settings, manifest = read_section(Cell, cell_dir / "config.yaml"), read_cell_manifest(cell_dir)
+    checkpoints = list_checkpoints(cell_dir)
     step = max(step for step in checkpoints if is_evaluated(settings.train, step))
-    found = _results(cell / "evaluation.csv", step)
+    scores = _scores(cell_dir / "evaluation.csv", step)
     steps = [place.name for place in checkpoints.values()][:-1]
     revisions = f"\nEarlier checkpoints are branches, for `revision=`: {', '.join(steps)}.\n" if all_steps else ""
     return CARD.format(
-        metadata=_metadata(settings.name, licence, found),
+        metadata=_metadata(settings.name, licence, scores),
         name=settings.name,
         parameters=manifest.parameters,
         trainable=manifest.trainable_parameters,
@@ -114,18 +124,18 @@ def model_card(cell: Path, repository: str, licence: str, all_steps: bool) -> st
         step=step,
         repository=repository,
         revisions=revisions,
-        results=found[["what", "value"]].to_markdown(index=False, floatfmt=".4f"),
+        results=scores[["what", "value"]].to_markdown(index=False, floatfmt=".4f"),
         digest=manifest.final_sha256,
         versions=", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
         device=manifest.device,
         processes=manifest.processes,
-        hours=pd.read_csv(cell / "timing.csv").seconds.sum() / 3600,
-        settings=(cell / "config.yaml").read_text(encoding="utf-8"),
+        hours=pd.read_csv(cell_dir / "timing.csv").seconds.sum() / 3600,
+        settings=(cell_dir / "config.yaml").read_text(encoding="utf-8"),
     )
 
 
-def _results(file: Path, step: int) -> pd.DataFrame:
-    """The rows of evaluation.csv at ``step`` that the card shows: suite, metric, value, what."""
+def _scores(file: Path, step: int) -> pd.DataFrame:
+    """Read the rows of evaluation.csv at ``step`` that the card shows: suite, item, metric, what, value."""
     try:
         table = pd.read_csv(file)
     except (OSError, ValueError) as error:
@@ -134,11 +144,11 @@ def _results(file: Path, step: int) -> pd.DataFrame:
     return wanted.merge(table[table.step == step], on=["suite", "item", "metric"])
 
 
-def _metadata(name: str, licence: str, found: pd.DataFrame) -> str:
-    """The card's YAML head, in the Hub's own terms."""
+def _metadata(name: str, licence: str, scores: pd.DataFrame) -> str:
+    """Return the card's YAML head in the Hub's terms."""
     results = [
         EvalResult("text-generation", row.suite, row.suite, row.metric, float(row.value), metric_name=row.what)
-        for row in found.itertuples()
+        for row in scores.itertuples()
     ]
     data = ModelCardData(
         model_name=name,

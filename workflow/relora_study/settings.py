@@ -1,4 +1,7 @@
-"""The settings files: what each stage's commands read, `results/settings/NAME.yaml` and a cell's `config.yaml`."""
+"""The settings files that commands read: `results/settings/NAME.yaml` for a stage, `config.yaml` for a cell.
+
+A file holds only the settings that its readers use, so that another setting's change reruns nothing.
+"""
 
 import itertools
 from collections.abc import Mapping
@@ -10,18 +13,18 @@ from .config import Cell, Data, Dynamics, Evaluation, Point, Section, Study
 from .config.fields import PositiveInt
 from .config.variants import candidates, sweep_variants
 
-DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's: a study of 1,000 cells is planned in seconds
+DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper plans a study of 1,000 cells in seconds
 
 
 class TokenSettings(Data):
-    """What turns documents or shards into token ids: the data section, and what the model says of ids."""
+    """Settings for making token ids: the data section, the model's vocabulary and its context length."""
 
     vocab_size: PositiveInt
     context_length: PositiveInt
 
 
 class CorpusNeeds(Section):
-    """What a study takes of its corpus: rows of ``context_length`` that train in all, and rows that are held out."""
+    """The rows of ``context_length`` that a study takes from its corpus, for training and for the fixed batch."""
 
     context_length: PositiveInt
     train_sequences: PositiveInt
@@ -29,14 +32,14 @@ class CorpusNeeds(Section):
 
 
 class MeasurementSettings(Evaluation):
-    """What a cell is evaluated on: the evaluation section, and how much of the held-out documents and ids is read."""
+    """Settings for evaluating a cell: the evaluation section, and how much held-out text is read."""
 
     held_out_tokens_per_domain: PositiveInt
     batch_sequences: PositiveInt
 
 
 class DynamicsSettings(Dynamics):
-    """How spectra are taken: the dynamics section, and the steps over which all methods are compared."""
+    """Settings for taking spectra: the dynamics section, and the cycle over which all methods are compared."""
 
     cycle_steps: PositiveInt
 
@@ -106,7 +109,7 @@ def sweep_settings(study: Study) -> Sweeps:
 
 
 def stage_settings(study: Study) -> dict[str, Section]:
-    """What `results/settings/NAME.yaml` holds, by NAME: what the commands of a stage read."""
+    """Return the content of each `results/settings/NAME.yaml` by NAME."""
     data, model = study.data, study.model
     sections = {name: getattr(study, name) for name in ("study", "data", "evaluation", "report", "runtime")}
     return sections | {
@@ -128,5 +131,5 @@ def stage_settings(study: Study) -> dict[str, Section]:
 
 
 def as_yaml(settings: Section) -> str:
-    """The text of a settings file."""
+    """Return ``settings`` as the text of a settings file."""
     return yaml.dump(settings.model_dump(), Dumper=DUMPER, sort_keys=False)

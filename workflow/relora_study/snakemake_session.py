@@ -5,28 +5,41 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from .errors import UserError, refusal
+
 NOTES = Path(".snakemake")
-# Without the profiles of this folder and of the user, whose options are for runs.
+# A run's profiles, of this folder and of the user, hold options for runs alone.
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "none", "--workflow-profile", "none", "--cores", "1"]
 
 
-def hold_folder() -> TextIO:
-    """A hold on this folder for as long as this process lives; with no other, what a killed Snakemake locked is freed.
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """End in one line at a user's mistake or at a refusal of the disk; Snakemake's own error adds Snakefile lines."""
+    try:
+        yield
+    except OSError as error:
+        sys.exit(f"error: {refusal(error)}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
-    Snakemake's own lock outlives its process. The system takes this one back, however the process ends.
+
+def hold_folder() -> TextIO:
+    """Hold this folder while this process lives. Where no other process holds it, free a dead Snakemake's lock.
+
+    Snakemake's lock outlives a process that was killed. The hold is a lock of the system, which ends with the process.
     """
     NOTES.mkdir(exist_ok=True)
     hold = (NOTES / "alive").open("w")
     alone = False
-    with suppress(OSError):  # another is alive, or the file system has no locks: Snakemake's own lock speaks
+    with suppress(OSError):  # another process holds the folder, or the disk has no locks: Snakemake's lock decides
         fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
         alone = True
     with suppress(OSError):
@@ -37,36 +50,46 @@ def hold_folder() -> TextIO:
 
 
 def unlock() -> None:
-    """Free what a dead Snakemake locked in this folder, by `snakemake --unlock`, which needs no rules for it."""
+    """Free the lock of a dead Snakemake by `snakemake --unlock`, which needs no rules."""
     subprocess.run([*SNAKEMAKE, "--snakefile", "/dev/null", "--unlock"], capture_output=True, check=False)
 
 
-class TerminalFilter(logging.Filter):
-    """What of Snakemake's messages a terminal shows; Snakemake's log file in .snakemake/log holds all.
+def cost_of_run(cells: int, minutes: float | None) -> str:
+    """The lines that a run begins with; ``minutes`` is None where only a GPU could tell."""
+    on_cpu = f"about {minutes or 0:.0f} min on 2 CPU cores, less where work is done"
+    cost = "`make plan` tells their GPU hours" if minutes is None else on_cpu
+    return (
+        f"{cells} cell{'s' * (cells > 1)}: {cost}.\n"
+        "Twice a minute a line tells how far the study is; results/logs holds the rest. Stop and go on at any time."
+    )
 
-    The scheduler says for each job that it selects and executes it, and no `quiet` silences this without the errors:
-    one message has an event of its own, the other none. After Ctrl-C the jobs that end are no errors to report.
+
+class TerminalFilter(logging.Filter):
+    """Keeps two kinds of Snakemake's messages from the terminal; the log file in .snakemake/log holds every message.
+
+    The scheduler announces each job twice, and `quiet` silences that only together with the errors. One of the two
+    messages has an event, the other is known by its text. After Ctrl-C, a job that ends is no error.
     """
 
     interrupted = False
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether ``record`` is shown."""
+        """Whether the terminal shows ``record``."""
         scheduling = getattr(record, "event", None) == LogEvent.JOB_STARTED
         return not (self.interrupted or scheduling or str(record.msg).startswith("Select jobs to execute"))
 
 
 def filter_terminal(handlers: Iterable[logging.Handler], terminal: TerminalFilter) -> None:
-    """Add the filter to those of ``handlers`` that write to a stream and to no file; a plugin's stay as they are."""
+    """Add the filter to each of ``handlers`` that writes to a terminal or pipe, not to files' or plugins' handlers."""
     for handler in handlers:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.addFilter(terminal)
 
 
 def stop_on_interrupt(terminal: TerminalFilter) -> None:
-    """At the first Ctrl-C, say what happens, and let Snakemake stop without a word of its own; a second is its own.
+    """Make the first Ctrl-C end the run with one line of ours; the second acts as Snakemake defines it.
 
-    A process that was started with the signal ignored, by `&` of a script's shell, goes on to ignore it.
+    A script's `&` starts a process that ignores the signal. Such a process goes on to ignore it.
     """
     if signal.getsignal(signal.SIGINT) != signal.default_int_handler:
         return
@@ -80,11 +103,18 @@ def stop_on_interrupt(terminal: TerminalFilter) -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def make_web_report(snakefile: str, settings: Path, stylesheet: Path, page: Path, log: Path) -> bool:
-    """Make ``page`` by `snakemake --report` from the study that ``settings`` holds whole; whether that went well.
+def web_report_is_due(targets: Iterable[Path], paper: Path, page: Path) -> bool:
+    """Whether every target of the study exists, and ``page`` is missing or older than ``paper``."""
+    if not all(file.exists() for file in targets):
+        return False
+    return not page.exists() or page.stat().st_mtime < paper.stat().st_mtime
 
-    It is a command of its own: with `--report-after-run` Snakemake makes a report of a dry run as well, and fails where
-    a run was asked for a part of the study.
+
+def make_web_report(snakefile: str, settings: Path, stylesheet: Path, page: Path, log: Path) -> bool:
+    """Make ``page`` by `snakemake --report`; whether Snakemake succeeded. ``settings`` holds the whole study.
+
+    A command of its own makes it: `--report-after-run` would make one after a dry run too, and would fail after a run
+    of a part of the study.
     """
     report = ["--report", str(page), "--report-stylesheet", str(stylesheet)]
     command = [*SNAKEMAKE, "--snakefile", snakefile, "--configfile", str(settings), *report]

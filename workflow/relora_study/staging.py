@@ -1,8 +1,8 @@
-"""How Snakemake learns that a setting, a file of the user or code changed.
+"""Tell Snakemake, by file times alone, that a setting, a user's file or code changed.
 
-Snakemake's own notes (its `params` trigger) forget a change under `--rerun-triggers mtime` and where `.snakemake` is
-missing. So every parse of the workflow compares each settings file with what the configuration asks for, and stages
-what must be written under `.snakemake`, newer than the file it replaces. A rule copies it to its place.
+Snakemake's record of parameters (its `params` trigger) misses a change under `--rerun-triggers mtime` or without the
+folder `.snakemake`. So every parse of the workflow compares each settings file with the configuration. A file that must
+change is staged under `.snakemake`, newer than the file that it replaces, and a rule copies it to its place.
 """
 
 import hashlib
@@ -16,30 +16,27 @@ from .config import Section, Study
 from .files import sha256
 from .settings import as_yaml
 
-Entry = list[str | int]  # of a listing: a file's path, and what changes when the file does
+Entry = list[str | int]  # one line of a listing: a file's path, then its size and time, or its hash
 STAGED = Path(".snakemake") / "relora_study"  # a dry run writes nowhere else
 IN_PLACE = "# in its place"  # the first line of a staged file that is up to date
 NEWER_NS = 1_000_000  # nanoseconds by which a staged file is newer than the file it replaces
 
 
 def stage(study: Study, files: Mapping[str, Section], results: Path) -> None:
-    """Stage the settings ``files``, by their path in ``results``, and list the user's own files.
-
-    What did not change stays up to date.
-    """
+    """Stage the settings ``files``, by path in ``results``, and list the user files; unchanged ones stay current."""
     for name, settings in files.items():
         _stage_settings(settings, staged(name), results / name)
-    for reader, place in users_places(study).items():
+    for reader, place in user_places(study).items():
         stage_listing(place, staged_listing(reader))
 
 
 def staged(file: str) -> Path:
-    """Where the settings file with the path ``file`` in `results/`, which may hold a wildcard, is staged."""
+    """Return where the settings file ``file``, a path in `results/`, is staged; ``file`` can hold wildcards."""
     return STAGED / file
 
 
-def users_places(study: Study) -> dict[str, Path]:
-    """The files and folders of the user's own, by the rule that reads them."""
+def user_places(study: Study) -> dict[str, Path]:
+    """Return the files and folders that the user brings, by the rule that reads them."""
     data, evaluation = study.data, study.evaluation
     places = {
         "documents": data.files.path if data.source == "files" else None,
@@ -51,15 +48,15 @@ def users_places(study: Study) -> dict[str, Path]:
 
 
 def staged_listing(reader: str) -> Path:
-    """Where the user's own files that the rule ``reader`` reads are listed."""
+    """Return where the user's files that the rule ``reader`` reads are listed."""
     return STAGED / "files" / f"{reader}.txt"
 
 
 def _stage_settings(settings: Section, staged: Path, place: Path) -> None:
-    """Stage ``settings`` newer than ``place`` where it holds others, and as old as ``place`` where it holds these.
+    """Stage ``settings`` for ``place``: newer than ``place`` if the two differ, else of equal age.
 
-    Snakemake takes a newer input for unchanged when its hash is the one of the last run, which says nothing of what
-    ``place`` holds by now. So a comment in the first line makes a staged file new whenever it has to be put in place.
+    Snakemake ignores a newer input whose hash equals the hash of the last run, even if ``place`` has changed since. So
+    the first line is a comment that differs each time a staged file must replace ``place``.
     """
     wanted, current = as_yaml(settings), _text(place)
     head, _, body = _text(staged).partition("\n")
@@ -71,12 +68,12 @@ def _stage_settings(settings: Section, staged: Path, place: Path) -> None:
     replaces = f"# in the stead of {hashlib.sha256(current.encode()).hexdigest()}, "
     if not (head.startswith(replaces) and body == wanted and _is_newer(staged, place)):
         _write(staged, f"{replaces}{time.time_ns()}\n{wanted}")
-    if not _is_newer(staged, place):  # the clock is behind the file
+    if not _is_newer(staged, place):  # the clock is behind the file's time
         _set_time(staged, place.stat().st_mtime_ns + NEWER_NS)
 
 
 def _write(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` in one piece, not waiting for the disk: what a power cut spoils is staged again."""
+    """Write ``text`` to ``path`` in one piece, without waiting for the disk: the next parse repairs a spoilt file."""
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(text, encoding="utf-8")
@@ -84,7 +81,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _text(path: Path) -> str:
-    """The content of ``path``; empty where there is none."""
+    """Return the content of ``path``, or an empty text if there is no file."""
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
@@ -98,26 +95,26 @@ def _set_time(path: Path, nanoseconds: int) -> None:
 
 
 def stage_listing(place: Path, listing: Path) -> None:
-    """List the user's own files at ``place`` in ``listing``, with sizes and times: a rule's input in their stead.
+    """Write ``listing``, the files at ``place`` with sizes and times, which a rule takes as its input instead of them.
 
-    Their names are the user's, and Snakemake reads braces and angle brackets in an input's name as its own syntax.
+    Users choose the files' names, and Snakemake reads braces and angle brackets in an input's name as syntax.
     """
-    found = sorted(own_files(place))
-    folders = {path.parent for path, _ in found} if place.is_dir() else set()
-    times = [status.st_mtime_ns for _, status in found] + [folder.stat().st_mtime_ns for folder in folders]
-    entries: list[Entry] = [[str(path), status.st_size, status.st_mtime_ns] for path, status in found]
+    files = sorted(files_with_status(place))
+    folders = {path.parent for path, _ in files} if place.is_dir() else set()
+    times = [status.st_mtime_ns for _, status in files] + [folder.stat().st_mtime_ns for folder in folders]
+    entries: list[Entry] = [[str(path), status.st_size, status.st_mtime_ns] for path, status in files]
     _stage_entries(entries, times, listing)
 
 
 def stage_code(files: Iterable[Path], package: Path, listing: Path) -> None:
-    """List ``files`` of ``package`` in ``listing``, with hashes: one input of a job in the stead of dozens."""
-    found = sorted(files)
-    times = [path.stat().st_mtime_ns for path in found]
-    _stage_entries([[str(path.relative_to(package)), sha256(path)] for path in found], times, listing)
+    """Write ``listing``, the ``files`` of ``package`` with hashes, which a job takes as one input instead of dozens."""
+    sources = sorted(files)
+    times = [path.stat().st_mtime_ns for path in sources]
+    _stage_entries([[str(path.relative_to(package)), sha256(path)] for path in sources], times, listing)
 
 
 def _stage_entries(entries: list[Entry], times: list[int], listing: Path) -> None:
-    """Write ``entries``, one a line: a new listing is as old as the newest of ``times``, a changed one is of now."""
+    """Write ``entries``, one a line. A first listing is as old as the newest of ``times``, a changed one is new."""
     text, before = "".join(f"{json.dumps(entry)}\n" for entry in entries), listing.exists()
     if not before or _text(listing) != text:
         _write(listing, text)
@@ -125,8 +122,8 @@ def _stage_entries(entries: list[Entry], times: list[int], listing: Path) -> Non
         _set_time(listing, max(times))
 
 
-def own_files(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file at ``place``, a file or a folder, with its status; each folder once, whatever links lead to it."""
+def files_with_status(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield each file at ``place`` (a file or a folder) with its status, and enter each folder once, despite links."""
     if place.is_file():
         yield place, place.stat()
     seen: set[tuple[int, int]] = set()

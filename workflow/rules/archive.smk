@@ -1,4 +1,4 @@
-# Never part of `all`: `snakemake archive`.
+# `all` does not ask for the archive; `snakemake archive` does.
 rule archive:
     input:
         readings,

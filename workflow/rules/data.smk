@@ -1,8 +1,8 @@
-# A corpus of texts is fetched, split and packed; one of token ids is only fetched and packed. The tokenizer is either's.
+# A corpus of texts is fetched, split and packed. A corpus of token ids is fetched and packed. Both have a tokenizer.
 rule tokenizer:
     input:
         code("data"),
-        own_files("tokenizer"),
+        users_files("tokenizer"),
         "results/data/documents" if STUDY.data.tokenizer.source == "train" else [],
         settings="results/settings/tokens.yaml",
     output:
@@ -11,7 +11,7 @@ rule tokenizer:
         "results/logs/data/tokenizer.log",
     benchmark:
         "results/benchmarks/jobs/tokenizer.tsv"
-    # From the Hub it needs the network, which a cluster's nodes may not have.
+    # A tokenizer from the Hub needs the network, which the nodes of a cluster may lack.
     localrule: STUDY.data.tokenizer.source == "hub"
     conda:
         "../../envs/data.yaml"
@@ -26,7 +26,7 @@ rule tokenizer:
         " --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
-# What only the packed corpus tells, and readings after training would fail on, is said before anything trains.
+# Only the packed corpus shows whether it is enough for evaluation and readings. This rule checks that before training.
 rule enough:
     input:
         settings="results/settings/enough.yaml",

@@ -1,7 +1,7 @@
 rule minimal_pairs:
     input:
         code("evaluate"),
-        own_files("minimal_pairs"),
+        users_files("minimal_pairs"),
         "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
         settings="results/settings/evaluation.yaml",
     output:
@@ -26,10 +26,10 @@ rule minimal_pairs:
 rule texts:
     input:
         code("evaluate"),
-        own_files("texts"),
+        users_files("texts"),
         "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
         settings="results/settings/evaluation.yaml",
-        # Only its vocabulary is read: lists of ids are held to it.
+        # The rule reads the vocabulary alone, and checks lists of ids against it.
         tokenizer="results/data/tokenizer",
     output:
         "results/evaluation/texts.parquet",
@@ -37,7 +37,7 @@ rule texts:
         "results/logs/evaluate/texts.log",
     benchmark:
         "results/benchmarks/jobs/texts.tsv"
-    # From the Hub they need the network, which a cluster's nodes may not have.
+    # Texts from the Hub need the network, which the nodes of a cluster may lack.
     localrule: STUDY.evaluation.perplexity.source == "hub"
     conda:
         "../../envs/train.yaml"

@@ -164,10 +164,10 @@ def experiment_inputs(wildcards):
     if wildcards.experiment != "search":
         cells = SWEEPS[wildcards.experiment].cells
         found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "score.csv"])
-        return [code("report"), "results/settings/sweeps.yaml", *found]
+        return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
-    return [code("report"), *expand("results/tuning/{search}/{part}", search=SEARCHES, part=parts)]
+    return [REPORT_CODE, *expand("results/tuning/{search}/{part}", search=SEARCHES, part=parts)]
 
 
 def experiment_caption_of(kind):

@@ -2,7 +2,7 @@ rule pretrain:
     input:
         config="results/cells/{cell}/config.yaml",
         tokens="results/data/tokens",
-        # Mistakes in the user's texts, pairs and corpus are found before anything trains; no more is taken of these.
+        # These find mistakes in the user's texts, pairs and corpus before training. Training reads none of them.
         enough=ancient("results/data/enough.txt"),
         texts=ancient("results/evaluation/texts.parquet"),
         pairs=ancient("results/evaluation/minimal_pairs"),
@@ -13,8 +13,8 @@ rule pretrain:
     benchmark:
         "results/benchmarks/jobs/pretrain-{cell}.tsv"
     priority: 10
-    # A run that stops itself at train.time_limit exits with code 75, and the next try goes on from its state. How often
-    # it is tried is the profile's to say: Snakemake would follow a rule's own `retries` inside one SLURM job
+    # A training that stops at train.time_limit exits with code 75, and the next try goes on from the saved state. The
+    # profile sets the number of tries: with `retries` in the rule, Snakemake would retry inside one SLURM job
     # (snakemake-executor-plugin-slurm, issue 284).
     conda:
         "../../envs/train.yaml"
@@ -24,14 +24,14 @@ rule pretrain:
         mem_mb=by_cell(pretrain_megabytes),
         runtime=by_cell(pretrain_minutes),
         gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
-    # The code is not an input: a comment must not cost GPU days. After changing it, delete a cell's folder to train anew.
-    # Checkpoints and states are not outputs: Snakemake would delete them, and with them what a rerun continues from.
+    # The code is not an input: a comment must not cost GPU days. Delete a cell's folder to train it with changed code.
+    # Checkpoints and states are not outputs: Snakemake would delete them before a rerun, which goes on from them.
     params:
         launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),
     message:
         "Pretraining {wildcards.cell}"
-    # A scheduler and Ctrl-C signal every process of a job. So no shell stays that would die of it and take the training
-    # along while it finishes its step, and the log's end stays open until the training has closed its own.
+    # A scheduler and Ctrl-C signal every process of a job, and the training then finishes its step. `exec` leaves no
+    # shell that would die at once and end the job. `tee` ignores the signals, so the log takes the last lines.
     shell:
         "exec {params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q}"
         " --threads {threads} --wait 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"

@@ -1,8 +1,8 @@
-# Each rule makes two documents' parts: ours in results/, and those of the authors' values alone in results/published/,
-# which need no run. The wildcard `place` is empty or `published/`.
+# Each rule serves two documents. The wildcard `place` is empty for our runs, with parts in results/, and `published/`
+# for the published values, with parts in results/published/ that need no run.
 from relora_study.report.escape import rst
 
-MADE = {"": CAPTIONS, "published/": PUBLISHED}
+CAPTIONS_IN = {"": CAPTIONS, "published/": PUBLISHED}
 SOURCES = {"": "paper/paper.typ", "published/": "paper/published.typ"}
 CATEGORIES = {"": ("Figures", "Tables"), "published/": ("Published curves", "Published values")}
 
@@ -12,37 +12,39 @@ wildcard_constraints:
 
 
 def inputs_of_report(wildcards):
-    """Our readings, or the authors' values; and the code that reports."""
+    """The inputs of a part of either document: readings of our runs, or the published values."""
     return published_inputs(wildcards) if wildcards.place else report_inputs(wildcards)
 
 
 def figures_of(wildcards):
-    """The figures that the paper shows."""
-    return expand("results/{place}figures/{name}.pdf", place=wildcards.place, name=MADE[wildcards.place]["figures"])
+    """The figures of the document."""
+    return expand(
+        "results/{place}figures/{name}.pdf", place=wildcards.place, name=CAPTIONS_IN[wildcards.place]["figures"]
+    )
 
 
 def caption_of(kind):
-    """The caption of a ``kind`` ("figures", "tables", "paper") for Snakemake's report."""
-    return lambda wildcards: rst(MADE[wildcards.place][kind][getattr(wildcards, "name", kind)])
+    """The caption of a part of the ``kind`` "figures", "tables" or "paper", for the web report."""
+    return lambda wildcards: rst(CAPTIONS_IN[wildcards.place][kind][getattr(wildcards, "name", kind)])
 
 
 def category_of(number):
-    """The category of figures (0) or tables (1) in Snakemake's report."""
+    """The category of figures (0) or tables (1) in the web report."""
     return lambda wildcards: CATEGORIES[wildcards.place][number]
 
 
 def chapter_of(wildcards):
-    """The chapter of one of our figures in Snakemake's report."""
+    """The chapter of a figure of our runs in the web report."""
     return "" if wildcards.place else CHAPTERS[wildcards.name]
 
 
 def source_of(wildcards):
-    """The option that takes the authors' values instead of our runs."""
+    """The option by which the command reads the published values."""
     return "--published" if wildcards.place else ""
 
 
 def names_of(kind):
-    """A constraint: the names of ``kind`` in the document whose folder comes before."""
+    """A constraint on names: the ``kind`` of parts that the document of the folder before the name has."""
     folder, published, ours = f"published/{kind}/", "|".join(PUBLISHED[kind]), "|".join(CAPTIONS[kind])
     return f"(?<={folder})({published})|(?<!{folder})({ours})"
 
@@ -127,8 +129,8 @@ rule paper:
     input:
         inputs_of_report,
         figures_of,
-        source=lambda wildcards: own(SOURCES[wildcards.place]),
-        parts=own("paper/style.typ", "paper/references.bib"),
+        source=lambda wildcards: workflow_files(SOURCES[wildcards.place]),
+        parts=workflow_files("paper/style.typ", "paper/references.bib"),
     output:
         report(
             "results/{place}paper.pdf",

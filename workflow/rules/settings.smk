@@ -1,5 +1,5 @@
-# Each stage's settings are a file of their own, so that a changed key reruns only what reads it. What they must hold is
-# staged at each start (relora_study/settings.py); a job finds its settings in the file and nowhere else.
+# Each stage has a settings file, so a changed key reruns only the jobs that read it. A job reads its settings from this
+# file alone. Each start stages the contents of the files (relora_study/staging.py).
 rule section_settings:
     input:
         staged("settings/{section}.yaml"),

@@ -1,4 +1,4 @@
-# Code is no input here: a comment must not cost the download, the conversion and all trainings. Force with `-R shards`.
+# The code is not an input: a comment must not cost a download and every training. `-R shards` forces a rerun.
 rule shards:
     input:
         settings="results/settings/tokens.yaml",
@@ -9,7 +9,7 @@ rule shards:
     benchmark:
         "results/benchmarks/jobs/shards.tsv"
     retries: 2
-    # On the machine that runs Snakemake: a cluster's nodes may have no network.
+    # On the machine that runs Snakemake: the nodes of a cluster may lack a network.
     localrule: True
     conda:
         "../../envs/data.yaml"
@@ -17,7 +17,7 @@ rule shards:
     resources:
         mem_mb=2000,
         runtime=60 + STUDY.data.hub_pretokenized.shards,
-    # The shards themselves are no output: Snakemake would delete them before a rerun, which goes on from them.
+    # The shards are not outputs: Snakemake would delete them before a rerun, which goes on from them.
     params:
         folder="results/data/shards",
     message:
@@ -31,7 +31,7 @@ rule convert:
     input:
         settings="results/settings/tokens.yaml",
         shards="results/data/shards.json",
-        # The manifest quotes its hash; made again, it does not change the ids.
+        # The manifest quotes the tokenizer's hash, on which the ids of this corpus do not depend.
         tokenizer=ancient("results/data/tokenizer"),
     output:
         directory("results/data/tokens"),

@@ -24,7 +24,7 @@ rule fetch:
 rule documents:
     input:
         code("data"),
-        own_files("documents"),
+        users_files("documents"),
         settings="results/settings/data.yaml",
         download="results/data/download",
     output:

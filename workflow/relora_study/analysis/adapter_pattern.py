@@ -1,4 +1,4 @@
-"""Do adapters grow from cycle to cycle, as the published ones do, or start again?"""
+"""Whether the rank of adapters grows from cycle to cycle, as the published curves do, or starts again."""
 
 from functools import cache
 
@@ -14,13 +14,13 @@ SHARES = ["cell", "size", "method", "seed", "near", "component", "cycle", "share
 
 
 def nearest_size(cell: Trained) -> str:
-    """The paper's size whose rank is nearest to the cell's, as a share of the width."""
+    """The paper's size whose ratio of rank to width is nearest to the ratio of ``cell``."""
     share = cell.method.rank / cell.size.d_model
     return min(WIDTHS, key=lambda size: abs(RANK / WIDTHS[size] - share))
 
 
 def adapter_shares(source: Source) -> pd.DataFrame:
-    """PER of the adapters over r / min(m, n), a row a cell, component and cycle, as the paper reads it.
+    """PER of the adapters, as the paper reads it, over the rank ceiling: a row for each cell, component and cycle.
 
     Columns cell, size, method, seed, near (the published size to compare with), component, cycle, share.
     """
@@ -46,12 +46,12 @@ def published_shares() -> pd.DataFrame:
 
 
 def adapter_pattern(source: Source) -> pd.DataFrame:
-    """How far each cell's adapters are from the published ones.
+    """Each cell's adapters against the published adapters, by their shares of the rank ceiling.
 
-    ``distance`` is the root mean square, over V, O, W2 and the cycles that both have, of the difference between the
-    two shares of the ceiling; ``growth`` and ``published_growth`` are V's share in the last cycle that both have over
-    that in the first. ``correlation`` is Pearson's, over those cycles, averaged over V, O and W2: the shape without the
-    level. ``first`` and ``published_first`` are the mean shares of the first cycle.
+    All columns use the cycles that both curves have. ``distance`` is the root mean square difference of the shares over
+    V, O, W2 and cycles. ``correlation`` is Pearson's over cycles, averaged over V, O and W2: it compares shapes, not
+    levels. ``first`` and ``published_first`` are the mean shares in the first cycle. ``growth`` and
+    ``published_growth`` are the share of V in the last cycle over the share of V in the first.
     """
     both = adapter_shares(source).merge(
         published_shares(),
@@ -81,11 +81,11 @@ def adapter_pattern(source: Source) -> pd.DataFrame:
 
 
 def _growth(shares: pd.Series) -> float:
-    """The last over the first; NaN where V has no adapters."""
+    """The last share over the first; NaN where V has no adapters."""
     return float(shares.iloc[-1] / shares.iloc[0]) if len(shares) else float("nan")
 
 
 def _correlation(shares: pd.DataFrame) -> float:
-    """Mean over components of Pearson's correlation over cycles; NaN where a curve is level throughout."""
+    """Pearson's correlation over cycles, averaged over the components whose curve varies; NaN where none varies."""
     varied = [part for _, part in shares.groupby("component") if part.share.nunique() > 1]
     return float(pd.Series([part.share.corr(part.share_published) for part in varied], dtype=float).mean())

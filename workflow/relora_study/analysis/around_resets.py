@@ -1,4 +1,4 @@
-"""The steps of a training log around its resets, set against the steps before."""
+"""The training log around resets: losses and norms against their means over the steps before a reset."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ MEASURED = ["loss", "gradient_norm", "update_norm"]
 
 @dataclass(frozen=True)
 class AroundResets:
-    """The log around resets, and what it is set against.
+    """The log around resets.
 
     ``rows`` has size, method, step (after the reset), reset_step, loss (a difference) and, where the log has norms,
-    update_norm (a ratio). ``before`` is the number of steps whose mean is the reference. ``over_full_rank`` says
-    whether full rank's loss on the same batch is taken off first.
+    update_norm (a ratio). The reference of both is a mean over ``before`` steps. ``over_full_rank`` says whether the
+    loss of full rank on each batch was subtracted first.
     """
 
     rows: pd.DataFrame
@@ -23,9 +23,10 @@ class AroundResets:
 
 
 def over_full_rank(log: pd.DataFrame, full_rank: str | None) -> pd.DataFrame:
-    """``log`` with each loss over that of method ``full_rank`` of equal size and seed, which saw the same batches.
+    """``log`` with losses minus the loss of the method ``full_rank``, of equal size and seed, at each step.
 
-    What is common to a batch cancels, and with it most of the noise. Cells without such a partner keep their losses.
+    Both cells see one sequence of batches, so the difficulty of a batch cancels, and most of the noise with it. A cell
+    without such a partner keeps its losses.
     """
     keys = ["size", "seed", "step"]
     full = log[log.method == full_rank][[*keys, "loss"]].rename(columns={"loss": "of_full"})
@@ -34,10 +35,10 @@ def over_full_rank(log: pd.DataFrame, full_rank: str | None) -> pd.DataFrame:
 
 
 def around_resets(log: pd.DataFrame, resets: Iterable[int] = (), before: int = 10, after: int = 20) -> pd.DataFrame:
-    """Loss (difference) and norms (ratio) against their means of ``before`` steps, by step after each reset.
+    """Loss (a difference) and norms (ratios) against their means over ``before`` steps, by step after each reset.
 
-    Columns step (after the reset), reset_step and the measured ones. A cell's own first reset merges nothing that every
-    method has learnt, and is left out; a cell without any is read around the steps ``resets``.
+    Columns step (after the reset), reset_step and those of ``MEASURED``. The first reset of a cell is left out:
+    where adapters were dead until then, it merges nothing. A cell without resets is read around the steps ``resets``.
     """
     parts = [pd.DataFrame(columns=["step", "reset_step", *MEASURED])]
     for _, cell in log.groupby("cell"):

@@ -1,7 +1,7 @@
-"""The audit: one table of measures, and for each difference between paper and released code what a source shows.
+"""The audit: measures that can show each difference between the described method and the released code.
 
-A measure has a key, by which sentences and figures look it up; words for readers; the function that reads it; and
-verdicts, the first of which that holds is its outcome.
+A measure has a key, by which sentences find it, a label for readers, a function that takes the reading, and verdicts.
+The first verdict that holds is the outcome.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,28 +21,28 @@ from .rounding import FORMATS
 COLUMNS = ["finding", "cell", "measure", "value", "published", "verdict"]
 PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]
 
-FLAT = 0.01  # of the second cycle's change: a curve that moves less in the first cycle is flat to the eye
-LOST = 1e-6  # share of an update: float32's rounding loses less
-LARGE_JUMP = 0.01  # nats a token of held-out loss at a merge that we call a jump
-ERRORS = 2  # standard errors above 0 that a mean jump needs: 95 % of a normal distribution
-RESTARTED = 0.5  # of the norm before: adapters that start again have a small fraction of it, those that go on all of it
-NEAR_FIRST = 0.5  # relative distance from the published share that still counts as low
+FLAT = 0.01  # of the change in the second cycle: a curve that moves less in the first looks flat
+LOST = 1e-6  # share of an update: rounding in float32 loses less
+LARGE_JUMP = 0.01  # nats a token: a smaller change of the held-out loss at a merge is no jump
+ERRORS = 2  # standard errors above 0: two-sided 95 % of a normal distribution
+RESTARTED = 0.5  # of the norm before: adapters that start again have little of it, adapters that go on have all
+NEAR_FIRST = 0.5  # relative distance within which a first share is as low as the published share
 GROWTH = 1.5  # fold, from the first cycle to the last: noise between cycles stays below it
-ALIKE = 0.5  # correlation over cycles from which a shape follows another
+ALIKE = 0.5  # correlation over cycles above which one shape follows another
 NEAR_LEVEL = 0.1  # of the ceiling: root mean square distance within which two levels are near
 SAME_READING = 0.1  # relative difference within which two readings agree
 ABOVE = 1.001  # of the ceiling: 1, and the rounding of the spectrum
-NOISE = 100  # fold: condition numbers of one matrix in two precisions agree to this but for round-off
-EPSILON = 10  # fold: bias correction alone gives about 3 (1 / (1 - 0.9) against the mean), a step over epsilon far more
+NOISE = 100  # fold: a condition number that changes more between two precisions is round-off
+EPSILON = 10  # fold: bias correction alone gives about 3, a moment divided by epsilon far more
 SMALL_JUMP = 0.1  # of the second reset's jump
-ON_CEILING = 0.95  # of the ceiling: a level spectrum gives 1, less rounding
-NEAR_RANDOM = 0.05  # relative distance from what a random product gives
-FAR = 1000  # fold: from here on a ratio is told without decimals
+ON_CEILING = 0.95  # of the ceiling: a level spectrum gives 1, minus rounding
+NEAR_RANDOM = 0.05  # relative distance from the PER of a random product
+FAR = 1000  # fold: larger ratios are written without decimals
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """An outcome: its key, the words for it (``{value}`` and ``{beside}`` are filled in), and when it holds."""
+    """An outcome: its key, its words (with ``{value}`` and ``{beside}`` to fill in), and when it holds."""
 
     key: str
     words: str
@@ -51,7 +51,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Measure:
-    """One row of the audit; ``published`` gives the published model's value, where that has one."""
+    """One row of the audit; ``published`` gives the value of the published model, where there is one."""
 
     key: str
     finding: str
@@ -61,7 +61,7 @@ class Measure:
     published: Callable[[Evidence], float] = lambda evidence: np.nan
 
     def row(self, evidence: Evidence) -> dict[str, Any]:
-        """The measure of one model, with the keys of the measure and its outcome; "missing" where nothing was read."""
+        """The row of one model; the outcome is "missing" where the model has no such reading."""
         reading = self.read(evidence)
         missing = Verdict("missing", "not measured")
         verdict = missing if np.isnan(reading.value) else next(v for v in self.verdicts if v.holds(reading))
@@ -81,12 +81,12 @@ def _flat_where_published(evidence: Evidence) -> float:
 
 
 def _published(column: str) -> Callable[[Evidence], float]:
-    """The published value of a column of the adapters' pattern."""
+    """A function that gives the published value of a column of the adapters' pattern."""
     return lambda evidence: float(evidence.pattern[f"published_{column}"])
 
 
 DEAD, MERGE, RESTART = "dead first cycle", "unscaled merge", "no restart"
-FLAT_START = "change of PER of W2 in cycle 1, over that in cycle 2"
+FLAT_START = "change of PER of W2 in cycle 1, over the change in cycle 2"
 
 OF_RUNS = (
     Measure(
@@ -95,8 +95,8 @@ OF_RUNS = (
         "largest gradient norm of the adapters before the first reset",
         read.first_gradient,
         (
-            Verdict("dead", "dead: the adapters cannot learn before the first reset", lambda r: r.value == 0),
-            Verdict("alive", "alive"),
+            Verdict("dead", "zero, so the adapters are dead until then", lambda r: r.value == 0),
+            Verdict("alive", "above zero"),
         ),
     ),
     Measure(
@@ -105,7 +105,7 @@ OF_RUNS = (
         FLAT_START,
         read.flat_start,
         (
-            Verdict("flat", "flat, as the published curve is", lambda r: r.value < FLAT),
+            Verdict("flat", "flat, like the published curve", lambda r: r.value < FLAT),
             Verdict("moves", "moves, unlike the published curve"),
         ),
         published=_flat_where_published,
@@ -134,7 +134,7 @@ OF_RUNS = (
     Measure(
         "first_loss",
         MERGE,
-        "jump of the training loss, over full rank's, in the first step after resets: the merge alone (nats/token)",
+        "jump of the training loss over full rank in the first step after resets: the merge alone (nats/token)",
         read.jump_after_resets(1, 1),
         (
             Verdict("jumps", "the merge raises the loss", lambda r: r.value > ERRORS * r.beside),
@@ -144,20 +144,20 @@ OF_RUNS = (
     Measure(
         "spike",
         MERGE,
-        "jump of the training loss, over full rank's, 2 to 4 steps after resets: the merge and Adam (nats/token)",
+        "jump of the training loss over full rank 2 to 4 steps after resets: the merge and Adam (nats/token)",
         read.jump_after_resets(2, 4),
         (
-            Verdict("spikes", "spikes, as the published loss does", lambda r: r.value > ERRORS * r.beside),
+            Verdict("spikes", "spikes, like the published loss", lambda r: r.value > ERRORS * r.beside),
             Verdict("level", "no spike, unlike the published loss"),
         ),
     ),
     Measure(
         "norm_after_reset",
         RESTART,
-        "norm of W2's B A shortly after resets, over that before them",
+        "norm of W2's B A shortly after resets, over the norm before",
         read.after_over_before("frobenius_norm"),
         (
-            Verdict("restarted", "started again", lambda r: r.value < RESTARTED),
+            Verdict("restarted", "restarted", lambda r: r.value < RESTARTED),
             Verdict("carried_on", "carried on"),
         ),
     ),
@@ -167,15 +167,15 @@ OF_RUNS = (
         "adapters' PER over its ceiling in the first cycle",
         read.pattern_reading("first"),
         (
-            Verdict("near", "as low as the published adapters", lambda r: abs(r.value / r.beside - 1) < NEAR_FIRST),
-            Verdict("other", "not as the published adapters"),
+            Verdict("near", "as low as the published share", lambda r: abs(r.value / r.beside - 1) < NEAR_FIRST),
+            Verdict("other", "unlike the published share"),
         ),
         published=_published("first"),
     ),
     Measure(
         "growth",
         RESTART,
-        "V's PER in the last common cycle, over that in the first",
+        "PER of V's adapters in the last common cycle, over PER in the first",
         read.pattern_reading("growth"),
         (
             Verdict("grows", "grows from cycle to cycle", lambda r: r.value > GROWTH),
@@ -208,11 +208,11 @@ OF_RUNS = (
     Measure(
         "reading_after_reset",
         "readings after resets",
-        "PER of W2's B A shortly after resets, over that before",
+        "PER of W2's B A shortly after resets, over PER before",
         read.after_over_before("per"),
         (
-            Verdict("same", "the cycle's end reads the same", lambda r: abs(r.value - 1) < SAME_READING),
-            Verdict("other", "the cycle's end reads otherwise"),
+            Verdict("same", "as at the end of the cycle", lambda r: abs(r.value - 1) < SAME_READING),
+            Verdict("other", "unlike the end of the cycle"),
         ),
     ),
     Measure(
@@ -221,14 +221,14 @@ OF_RUNS = (
         "largest PER of W2's B A, as a share of r / min(m, n)",
         read.largest_share,
         (
-            Verdict("bounded", "bounded by r / min(m, n), whatever is learnt", lambda r: r.value <= ABOVE),
+            Verdict("bounded", "bounded by r / min(m, n)", lambda r: r.value <= ABOVE),
             Verdict("above", "above the bound"),
         ),
     ),
     Measure(
         "round_off",
         "round-off",
-        "float32 condition number of W2's B A, over that of its r singular values",
+        "condition number of W2's B A in float32, over the ratio of its r singular values",
         read.round_off,
         (
             Verdict("round_off", "the reading is round-off", lambda r: r.value > NOISE),
@@ -243,10 +243,10 @@ OF_RUNS = (
         (
             Verdict(
                 "over_epsilon",
-                "far larger: where only the first moment survives, Adam divides by its epsilon",
+                "far larger, because Adam divides a moment that survives alone by epsilon",
                 lambda r: r.value > EPSILON,
             ),
-            Verdict("bias", "larger: Adam's bias correction takes the new moments for old ones", lambda r: r.value > 1),
+            Verdict("bias", "larger: Adam's bias correction treats new moments as old", lambda r: r.value > 1),
             Verdict("no_larger", "no larger than before"),
         ),
     ),
@@ -254,10 +254,10 @@ OF_RUNS = (
 
 
 def _growing() -> Iterator[Measure]:
-    """The published adapters' shares of their ceiling in the first and the last cycle."""
+    """Measures: the published adapters' shares of their ceiling in the first and the last cycle."""
     verdicts = (
-        Verdict("grows", "grows over cycles: not started again", lambda r: r.beside > GROWTH),
-        Verdict("level", "the same in each cycle: started again"),
+        Verdict("grows", "grows over cycles: no restart", lambda r: r.beside > GROWTH),
+        Verdict("level", "level over cycles: restarted"),
     )
     for component, name in (("v", "V"), ("o", "O"), ("w2", "W2")):
         for which, cycle in (("first", 0), ("last", -1)):
@@ -267,7 +267,7 @@ def _growing() -> Iterator[Measure]:
 
 
 def _random_products() -> Iterator[Measure]:
-    """What rounding alone gives in each format."""
+    """Measures: condition numbers that rounding alone gives, in each format."""
     verdicts = (
         Verdict("near", "{beside:#.4g} times away", lambda r: r.beside < FAR),
         Verdict("far", "{beside:,.0f} times away"),
@@ -291,7 +291,7 @@ OF_PUBLISHED = (
     Measure(
         "first_jump",
         MERGE,
-        "largest loss of the 20 steps after the reset at 2,000, minus the mean before (nats/token)",
+        "largest loss in the 20 steps after the reset at 2,000, minus the mean before (nats/token)",
         read.first_jump,
         (
             Verdict(
@@ -305,12 +305,12 @@ OF_PUBLISHED = (
     Measure(
         "later_jump",
         MERGE,
-        "the least of these jumps at a later reset (nats/token)",
+        "smallest such jump at a later reset (nats/token)",
         read.later_jump,
         (
             Verdict(
                 "spikes",
-                "a spike after every later reset: by the merge or by Adam's first steps",
+                "a spike after every later reset, from the merge or from Adam's first steps",
                 lambda r: r.value > max(0.0, r.beside),
             ),
             Verdict("level", "no spike"),
@@ -323,7 +323,7 @@ OF_PUBLISHED = (
         "PER of W2's B A over r / min(m, n), at step 20,000",
         read.last_share,
         (
-            Verdict("ceiling", "on the ceiling that its rank sets", lambda r: r.value > ON_CEILING),
+            Verdict("ceiling", "on the ceiling of its rank", lambda r: r.value > ON_CEILING),
             Verdict("below", "below its ceiling"),
         ),
     ),
@@ -335,7 +335,7 @@ OF_PUBLISHED = (
         (
             Verdict(
                 "near",
-                "what a level spectrum gives in bfloat16",
+                "as a level spectrum in bfloat16",
                 lambda r: abs(r.beside / r.value - 1) < NEAR_RANDOM,
             ),
             Verdict("other", "not bfloat16's rounding of a level spectrum"),
@@ -356,9 +356,9 @@ OF_PUBLISHED = (
 
 
 def audit(source: Runs | Published) -> pd.DataFrame:
-    """Every measure of every model of ``source`` whose adapters are reset, a row each.
+    """The audit of ``source``: a row for each measure of each model whose adapters are reset.
 
-    Columns key, outcome, finding, measure, value, published, verdict, and cell (our runs) or size (the authors').
+    Columns key, outcome, finding, measure, value, published, verdict, and cell (our runs) or size (published models).
     """
     if isinstance(source, Runs):
         return _table(read.evidence_of_runs(source), OF_RUNS, COLUMNS)
@@ -370,6 +370,6 @@ def _table(models: Iterable[Evidence], measures: Iterable[Measure], columns: lis
     return pd.DataFrame(rows, columns=["key", "outcome", *columns])
 
 
-def outcomes(found: pd.DataFrame, key: str, outcome: str) -> pd.DataFrame:
+def outcomes(audited: pd.DataFrame, key: str, outcome: str) -> pd.DataFrame:
     """The rows of one measure that have one outcome."""
-    return found[(found.key == key) & (found.outcome == outcome)]
+    return audited[(audited.key == key) & (audited.outcome == outcome)]

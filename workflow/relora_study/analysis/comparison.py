@@ -1,4 +1,4 @@
-"""Each published number beside ours, with the tolerance that would call it replicated, or why it is not comparable."""
+"""Each published number beside ours: whether it is replicated within a tolerance, or why the two are not comparable."""
 
 from collections.abc import Iterator
 
@@ -13,8 +13,8 @@ from .published_recipe import STEPS, WIDTHS, has_papers_shape
 from .results import Runs, last_losses
 from .training_time import devices
 
-# Relative tolerances. Losses and accuracies are those of another seed; spectra at step 0 depend on shape and first
-# weights alone. Hours depend on the device.
+# Relative tolerances. Losses and accuracies vary with the seed and hours with the device. Spectra at step 0 depend on
+# the shape and the first weights alone.
 TOLERANCES = {
     "train_loss": 0.01,
     "paloma_perplexity": 0.05,
@@ -57,7 +57,7 @@ def _rows(runs: Runs, cell: Cell, ours: dict[str, float]) -> Iterator[dict[str, 
 
 
 def _published_size(runs: Runs, cell: Cell) -> str:
-    """By name; else of the size's adapters whose rank is as large a share of the width; else of the nearest width."""
+    """The paper's size of equal name, else of the nearest rank / width, else (no adapters) of the nearest width."""
     if cell.size_name in WIDTHS:
         return cell.size_name
     adapted = [other for other in runs.cells.values() if other.size_name == cell.size_name and other.method.rank]
@@ -65,14 +65,14 @@ def _published_size(runs: Runs, cell: Cell) -> str:
 
 
 def _measured(runs: Runs) -> dict[str, dict[str, float]]:
-    """Our values of each cell under the names of :func:`published_values`."""
+    """Our values of each cell, named as in :func:`published_values`."""
     evaluation = runs.table("evaluation.csv").sort_values("step")
     final = evaluation.groupby(["cell", "suite", "item", "metric"]).value.last()
     losses, spectra = last_losses(runs).mean(), _spectra(runs)
-    found = {}
+    ours = {}
     for name, cell in runs.cells.items():
         manifest = runs.manifest(cell)
-        found[name] = spectra[name] | {
+        ours[name] = spectra[name] | {
             "train_loss": losses[name],
             "paloma_perplexity": final[name, "perplexity", "overall", "mean_text_perplexity"],
             "blimp_accuracy": final[name, "minimal_pairs", "overall", "accuracy"],
@@ -80,13 +80,13 @@ def _measured(runs: Runs) -> dict[str, dict[str, float]]:
             "parameters": manifest["parameters"],
             "trainable": manifest["trainable_parameters"],
         }
-    return found
+    return ours
 
 
 def _spectra(runs: Runs) -> dict[str, dict[str, float]]:
-    """Means over layers of each cell's spectra by quantity/metric/component/step; our last step has the paper's label.
+    """Spectra of each cell, means over layers, by the name quantity/metric/component/step.
 
-    The steps of a quantity and metric are those of its components together.
+    The last step of a quantity and metric, over its components, is named as the paper's last step.
     """
     rows = runs.labelled()
     rows = rows[rows.quantity.isin(["weights", "updates"]) & rows.metric.isin(["per", "condition_number"])]
@@ -94,14 +94,14 @@ def _spectra(runs: Runs) -> dict[str, dict[str, float]]:
     last = means.groupby(["cell", "quantity", "metric"]).step.transform("max")
     labels = means.step.where(means.step < last, STEPS).astype(str)
     names = means.quantity + "/" + means.metric + "/" + means.component + "/" + labels
-    found: dict[str, dict[str, float]] = {name: {} for name in runs.cells}
+    spectra: dict[str, dict[str, float]] = {name: {} for name in runs.cells}
     for cell, name, value in zip(means.cell, names, means.value, strict=True):
-        found[cell][name] = value
-    return found
+        spectra[cell][name] = value
+    return spectra
 
 
 def _incomparable(runs: Runs, cell: Cell, size: str, quantity: str) -> str:
-    """Why a published number and ours measure different things; empty where they are comparable."""
+    """The reason why a published number and ours are not comparable; empty where they are."""
     same_layers = cell.size.d_model == WIDTHS[size] and cell.size.num_attention_heads == 12
     if quantity.startswith("weights/") and quantity.endswith("/0"):
         return "" if same_layers and cell.model.initialization == "pytorch" else "other shapes"

@@ -1,4 +1,4 @@
-"""The evidence of the audit: what one model left, and the readings that the audit's measures take from it."""
+"""The evidence of the audit: the tables of one model, and the readings that the measures take from them."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from .source import Trained, rank_ceiling
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one model left. ``row`` names its row in the audit: the cell, or the published size.
+    """The tables of one model. ``row`` names the model in the audit: the cell, or the published size.
 
-    ``log`` has losses over full rank's; ``labelled`` are readings as the paper labels them, ``regular`` those at the
-    regular checkpoints; ``pattern`` compares its adapters with the published ones (adapter_pattern).
+    ``log`` has losses minus full rank's loss on each batch. ``labelled`` holds the readings under the paper's labels,
+    and ``regular`` the readings at the regular checkpoints. ``pattern`` is the model's row of `adapter_pattern`.
     """
 
     row: str
@@ -32,7 +32,7 @@ class Evidence:
     pattern: pd.Series
 
     def curve(self, quantity: str, metric: str, component: str = "w2") -> pd.Series:
-        """A labelled reading by step, a mean over layers."""
+        """A reading under the paper's labels, by step, a mean over layers."""
         return _curve(self.labelled, quantity, metric, component)
 
     def regular_curve(self, quantity: str, metric: str, component: str = "w2") -> pd.Series:
@@ -46,7 +46,7 @@ def _curve(rows: pd.DataFrame, quantity: str, metric: str, component: str) -> pd
 
 
 def evidence_of_runs(runs: Runs) -> Iterator[Evidence]:
-    """The evidence of each cell whose adapters are reset. Every table is grouped once."""
+    """The evidence of each cell whose adapters are reset."""
     tables = (runs.log_over_full_rank(), runs.labelled(), runs.regular())
     log, labelled, regular = (dict(list(rows.groupby("cell"))) for rows in tables)
     patterns = adapter_pattern(runs).set_index("cell").reindex(list(runs.cells))
@@ -59,20 +59,20 @@ def evidence_of_runs(runs: Runs) -> Iterator[Evidence]:
 def evidence_of_published() -> dict[str, Evidence]:
     """The evidence of the published ReLoRA model of each size."""
     published = Published()
-    found = {}
+    evidence = {}
     for cell in published.cells.values():
         if cell.method.reset_period:
             log, labelled, regular = (
                 rows[rows.cell == cell.name]
                 for rows in (published.table("log.csv"), published.labelled(), published.regular())
             )
-            found[cell.size_name] = Evidence(cell.size_name, cell, log, labelled, regular, pd.Series(dtype=float))
-    return found
+            evidence[cell.size_name] = Evidence(cell.size_name, cell, log, labelled, regular, pd.Series(dtype=float))
+    return evidence
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A measure's value, and the number that its verdict judges it ``beside``."""
+    """The value of a measure, and the number ``beside`` it with which a verdict compares the value."""
 
     value: float
     beside: float = float("nan")
@@ -86,7 +86,7 @@ def first_gradient(evidence: Evidence) -> Reading:
 
 
 def flat_start(evidence: Evidence) -> Reading:
-    """How far PER of W2 moves in ReLoRA's first cycle, over how far it moves in the second."""
+    """The change of PER of W2 in ReLoRA's first cycle, over the change in the second."""
     per, period = evidence.curve("weights", "per"), evidence.cell.method.reset_period or 0
     first, second = (abs(per.get((cycle + 1) * period, np.nan) - per.get(cycle * period, np.nan)) for cycle in (0, 1))
     return Reading(first / second)
@@ -106,8 +106,8 @@ def merge_reading(metric: str) -> Callable[[Evidence], Reading]:
 def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
     """The mean jump of the loss ``first`` to ``last`` steps after resets, beside its standard error over resets.
 
-    The first loss after a reset is taken before any optimizer step: it shows the merge alone. Later ones also show
-    Adam's first steps, which are large where only a first moment survived the reset.
+    No optimizer step comes between a reset and the next loss, so that loss shows the merge alone. Later losses also
+    show Adam's first steps, which are large where a first moment survived the reset and its second moment did not.
     """
 
     def read(evidence: Evidence) -> Reading:
@@ -120,7 +120,7 @@ def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
 
 
 def after_over_before(metric: str) -> Callable[[Evidence], Reading]:
-    """Median over resets of a reading of W2's B A shortly after a reset, over its value at the checkpoint before it."""
+    """The median over resets of W2's B A read shortly after a reset, over the reading at the checkpoint before."""
 
     def median(evidence: Evidence) -> Reading:
         ratios = evidence.curve("updates", metric) / evidence.regular_curve("updates", metric)
@@ -130,7 +130,7 @@ def after_over_before(metric: str) -> Callable[[Evidence], Reading]:
 
 
 def pattern_reading(column: str) -> Callable[[Evidence], Reading]:
-    """A column of the adapters' pattern, beside the published adapters' where there is such a column."""
+    """A column of the adapters' pattern, beside the published column where there is one."""
 
     def read(evidence: Evidence) -> Reading:
         pattern = evidence.pattern
@@ -155,9 +155,9 @@ def round_off(evidence: Evidence) -> Reading:
 def first_update(evidence: Evidence) -> Reading:
     """The first update after resets over the mean of the ten before, each per unit of learning rate.
 
-    The reset keeps Adam's step count and a thousandth of each moment, drawn apart. So bias correction does not know
-    that the moments are new; and A, which has no gradient until B has moved, steps by its first moment over epsilon
-    where that survived and the second did not.
+    The reset keeps Adam's step count, so bias correction treats the new moments as old. The reset also keeps a
+    thousandth of the first and of the second moments, drawn independently. A has no gradient until B has moved: an
+    entry of A whose first moment alone survived moves by this moment over Adam's epsilon.
     """
     log = evidence.log.set_index("step")
     per_rate = (log.update_norm / log.learning_rate).where(log.learning_rate > 0)
@@ -166,16 +166,16 @@ def first_update(evidence: Evidence) -> Reading:
 
 
 def _next(values: pd.Series, at: int) -> float:
-    """The first of ``values`` that is not missing after step ``at``; NaN where there is none."""
+    """The first of ``values`` after step ``at`` that is not missing; NaN where there is none."""
     later = values.loc[at + 1 :].dropna()
     return float(later.iloc[0]) if len(later) else np.nan
 
 
 def published_jumps(evidence: Evidence) -> list[float]:
-    """At each reset: the largest published loss of the 20 steps after it, minus the mean of 50 steps before.
+    """For each reset, the largest published loss in the 20 steps after it, minus the mean of 50 steps before.
 
-    The step right after a reset would show the merge alone, but no released value is that early: the first is 5 steps
-    later. By then Adam has stepped, where only a first moment survived by that moment over epsilon.
+    The loss right after a reset would show the merge alone. The first published loss is 5 steps later, when Adam has
+    stepped, so a jump may come from the merge or from Adam.
     """
     loss = loss_of(evidence.row)
     return [loss.loc[at + 1 : at + 20].max() - loss.loc[at - BEFORE : at].mean() for at in reset_steps()]
@@ -194,7 +194,7 @@ def later_jump(evidence: Evidence) -> Reading:
 
 
 def growing_share(component: str, cycle: int) -> Callable[[Evidence], Reading]:
-    """PER of the adapters over its ceiling in a cycle (0, -1), beside last over first where the growth is steady."""
+    """PER of the adapters over its ceiling in a cycle (0 or -1), beside the growth: last over first, 0 if unsteady."""
 
     def read(evidence: Evidence) -> Reading:
         rows = published_shares()
@@ -205,7 +205,7 @@ def growing_share(component: str, cycle: int) -> Callable[[Evidence], Reading]:
     return read
 
 
-STEADY = 0.8  # Spearman's correlation of share and cycle above which growth is not the noise of a cycle
+STEADY = 0.8  # Spearman's correlation of share and cycle: below it, growth may be noise
 
 
 def last_share(evidence: Evidence) -> Reading:
@@ -214,18 +214,18 @@ def last_share(evidence: Evidence) -> Reading:
 
 
 def random_share(evidence: Evidence) -> Reading:
-    """PER over r / min(m, n) of a random product in bfloat16, beside the published one."""
+    """PER over r / min(m, n) of a random product in bfloat16, beside the published share."""
     return Reading(_random(evidence, "bfloat16")[1], last_share(evidence).value)
 
 
 def condition_number(evidence: Evidence) -> Reading:
-    """The last published condition number of W2's B A, beside the middle, in logarithms, of both formats' round-off."""
-    made = [_random(evidence, name)[0] for name in FORMATS]
-    return Reading(_last_condition_number(evidence), float(np.exp(np.mean(np.log(made)))))
+    """The last published condition number of W2's B A, beside the geometric mean of both formats' round-off."""
+    rounded = [_random(evidence, name)[0] for name in FORMATS]
+    return Reading(_last_condition_number(evidence), float(np.exp(np.mean(np.log(rounded)))))
 
 
 def random_condition_number(precision: str) -> Callable[[Evidence], Reading]:
-    """The condition number of a random product in ``precision``, beside how many times the published one is away."""
+    """The condition number of a random product in ``precision``, beside the factor between it and the published one."""
 
     def read(evidence: Evidence) -> Reading:
         value, published = _random(evidence, precision)[0], _last_condition_number(evidence)

@@ -1,31 +1,26 @@
-"""Intervals of confidence, in one place: Wilson's for shares, Student's for means over seeds, bootstraps elsewhere."""
+"""Intervals of means: bootstraps, and Student's over seeds; ``evaluate.proportions`` has the interval of a share."""
 
 import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap, ttest_1samp
-from statsmodels.stats.proportion import proportion_confint
 
-LEVEL = 0.05
+from ..evaluate.proportions import LEVEL
+
 RESAMPLES = 2000
-BAND_RESAMPLES = 400  # for the bands of figures, which nobody reads to three digits
-
-
-def wilson(right: pd.Series, count: int) -> tuple[pd.Series, pd.Series]:
-    """Wilson's 95 % interval of the share that ``right`` is of ``count`` (Wilson 1927)."""
-    low, high = proportion_confint(right, count, alpha=LEVEL, method="wilson")
-    return low, high
+BAND_RESAMPLES = 400  # for bands of figures: nobody reads a band to three digits
 
 
 def mean_interval(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile bootstrap interval of the mean of ``values`` [..., n] over the last axis, each of shape [...].
 
-    Percentiles stay within the values, as PER and condition numbers must. Every row draws the same resamples, from
-    seed 0 (Efron and Tibshirani 1993, chapter 13). One value alone, or equal values, are their own interval.
+    The percentile method (Efron and Tibshirani 1993, chapter 13) keeps the interval within the range of the values, as
+    PER and condition numbers need. All rows draw one set of resamples, from seed 0. The interval of a single value, or
+    of equal values, has no width.
     """
     low, high = values.min(axis=-1), values.max(axis=-1)
     if values.shape[-1] < 2 or (low == high).all():
         return low, high
-    found = bootstrap(
+    interval = bootstrap(
         (values,),
         np.mean,
         n_resamples=resamples,
@@ -34,7 +29,7 @@ def mean_interval(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.nd
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return np.asarray(found.low), np.asarray(found.high)
+    return np.asarray(interval.low), np.asarray(interval.high)
 
 
 def t_interval(values: np.ndarray) -> tuple[float, float]:
@@ -48,7 +43,8 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
 def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
     """95 % bootstrap interval, over the texts of each domain, of the macro average of token perplexity.
 
-    ``texts`` has domain, tokens and nats, a row a text, as evaluate.perplexity.score_texts writes it.
+    ``texts`` has the columns domain, tokens and nats, and one row for each text (evaluate.perplexity.score_texts).
+    A domain with one text enters the average without resampling.
     """
     domains = [domain for _, domain in texts[np.isfinite(texts.nats)].groupby("domain")]
     totals = [(domain.nats.to_numpy(), domain.tokens.to_numpy()) for domain in domains]
@@ -59,14 +55,14 @@ def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
         return alone, alone
 
     def macro_average(*rows: np.ndarray, axis: int) -> np.ndarray:
-        """The average over domains, each of whose resamples is an array of row numbers [resamples, texts]."""
+        """The average over domains; ``rows`` holds row numbers [resamples, texts] for each domain."""
         perplexities = [
             np.exp(nats[chosen].sum(axis) / tokens[chosen].sum(axis))
             for (nats, tokens), chosen in zip(drawn, rows, strict=True)
         ]
         return np.asarray((sum(perplexities) + sum(fixed)) / len(totals))
 
-    found = bootstrap(
+    interval = bootstrap(
         [np.arange(len(nats)) for nats, _ in drawn],
         macro_average,
         n_resamples=RESAMPLES,
@@ -74,4 +70,4 @@ def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
         method="percentile",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)

@@ -1,4 +1,4 @@
-"""The authors' values as a source: rows of this project's own long tables, read from resources/published."""
+"""The published values as a source: resources/published, read into the long tables of our runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ FOLDER = Path(__file__).parents[3] / "resources" / "published"
 PARADIGMS = FOLDER.parent / "blimp_paradigms.csv"
 COMPONENTS = {"swiglu_w2": "w2", "ov_circuit": "ov_authors", "attention_v": "v", "attention_o": "o"}
 BLIMP_PAIRS = 67_000
-# The authors count steps from 0 and log before the step: the loss and rate at their 0 are those of our step 1.
+# The authors count steps from 0 and log before the step: their step 0 is our step 1.
 COUNTED_FROM = 1
-BEFORE, AFTER = 50, 200  # steps around a reset that the published loss is read at
+BEFORE, AFTER = 50, 200  # steps before and after a reset at which the published loss is read
 
 
 @dataclass(frozen=True)
 class Published:
-    """The authors' models of ``sizes`` and the values that they report of them (analysis.source.Source)."""
+    """The published models of ``sizes`` and their values (analysis.source.Source)."""
 
     sizes: list[str] = field(default_factory=lambda: list(SIZES))
     suite: str = BLIMP
@@ -41,12 +41,12 @@ class Published:
 
     @property
     def cells(self) -> Mapping[str, PublishedCell]:
-        """The authors' models by name."""
+        """The published models by name."""
         return published_cells(self.sizes)
 
     @property
     def diverged(self) -> Mapping[str, int]:
-        """None of the authors' models."""
+        """Empty: no published model diverged."""
         return {}
 
     @property
@@ -60,20 +60,20 @@ class Published:
         return rows[rows["size"].isin(self.sizes)]
 
     def labelled(self) -> pd.DataFrame:
-        """The readings, which the authors label so."""
+        """All readings: the published labels are the paper's."""
         return self.table("dynamics.csv")
 
     def regular(self) -> pd.DataFrame:
-        """No rows: the authors read the methods at different steps."""
+        """No rows: the authors read full rank and ReLoRA at different steps."""
         return self.table("dynamics.csv").iloc[:0]
 
     def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
-        """A100 GPU-hours at ``steps``: the published hours to step 20,000, spread evenly."""
+        """A100 GPU-hours at ``steps``: the published hours to step 20,000, spread evenly over the steps."""
         key = next(name for name, label in LABELS.items() if label == method)
         return steps * (float(final_values().gpu_hours[size, key]) / STEPS)
 
     def around_resets(self) -> AroundResets:
-        """The loss minus its mean of fifty steps before. Steps are in bins of ten: resets have different ones."""
+        """The loss around resets, in bins of ten steps: the logged steps differ from reset to reset."""
         parts = [loss_around_resets(size).assign(size=size, method=LABELS["relora"]) for size in self.sizes]
         rows = pd.concat(parts, ignore_index=True)
         return AroundResets(rows.assign(step=rows.step // 10 * 10 + 5), before=BEFORE, over_full_rank=False)
@@ -81,7 +81,7 @@ class Published:
 
 @cache
 def published_table(file: str) -> pd.DataFrame:
-    """The authors' values as rows of ``file``, of both sizes."""
+    """The published values of both sizes as rows of ``file``."""
     rows = {"log.csv": _log, "evaluation.csv": _evaluation, "dynamics.csv": _dynamics}[file]()
     method = rows.method.map(LABELS)
     return rows.assign(method=method, cell=rows["size"] + "-" + method, seed=-1)
@@ -135,21 +135,21 @@ def final_values() -> pd.DataFrame:
 
 
 def loss_of(size: str) -> pd.Series:
-    """ReLoRA's training loss by step, nats a token."""
+    """The published training loss of ReLoRA by step, nats a token."""
     log = published_table("log.csv")
     return log[(log["size"] == size) & (log.method == LABELS["relora"])].groupby("step").loss.mean()
 
 
 def reset_steps() -> list[int]:
-    """The steps that a reset follows, in our count, up to the last that the published loss goes past."""
+    """The steps after which the authors reset, in our count; the published loss goes on after the last."""
     offset = METHODS["relora"].reset_offset
     return [at + offset for at in range(RESET_PERIOD, STEPS, RESET_PERIOD)]
 
 
 def loss_around_resets(size: str) -> pd.DataFrame:
-    """The published loss minus its mean of fifty steps before: columns step (after the reset), reset_step, loss.
+    """The published loss minus its mean over the fifty steps before: columns step (after the reset), reset_step, loss.
 
-    The first reset merges nothing that the adapters have learnt, and is left out, as in `around_resets`.
+    The first reset is left out, as in `around_resets`: the adapters had learnt nothing that it could merge.
     """
     loss, parts = loss_of(size), []
     for at in reset_steps()[1:]:
@@ -159,7 +159,7 @@ def loss_around_resets(size: str) -> pd.DataFrame:
 
 
 def published_values(size: str, method: str) -> pd.Series:
-    """The values that the paper reports of one model at step 20,000, and its first and last spectra, by name."""
+    """The published values of one model by name: its results at step 20,000, and its first and last spectra."""
     final = final_values().loc[(size, method)]
     rows = published_table("dynamics.csv")
     rows = rows[(rows["size"] == size) & (rows.method == LABELS[method])]

@@ -1,6 +1,6 @@
-"""The paper's models and recipe as numbers; without pandas, so that Snakemake can read captions quickly.
+"""The paper's models and recipe as numbers. Source: arXiv 2509.12960 and the authors' code (Yu-val-weiss/relora-pico).
 
-Source: arXiv 2509.12960 and the authors' code (Yu-val-weiss/relora-pico).
+No pandas here: Snakemake imports this module at each start.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SIZES = {
     name: Size.model_validate({"d_model": width, "intermediate_size": 4 * width, **SHAPE})
     for name, width in WIDTHS.items()
 }
-METHODS = {  # the schedules run to ten times the steps that the paper trains
+METHODS = {  # the schedules end at ten times the steps that the paper trains
     "full": Method(rank=0, schedule="linear", warmup_steps=2500, horizon_steps=200_000),
     "relora": Method(
         rank=RANK,
@@ -31,12 +31,15 @@ METHODS = {  # the schedules run to ten times the steps that the paper trains
         horizon_steps=200_000,
     ),
 }
-LABELS = {"full": "full, published", "relora": "ReLoRA, published"}  # no name of a study's method has a comma
+LABELS = {
+    "full": "full, published",
+    "relora": "ReLoRA, published",
+}  # a comma: so no method of a study can have such a name
 
 
 @dataclass(frozen=True)
 class PublishedCell:
-    """One of the authors' models, with the fields of a :class:`Cell` that the analysis reads. The seed is unknown."""
+    """A published model, with the fields of a :class:`Cell` that the analysis reads; seed -1 stands for unknown."""
 
     size_name: str
     method_name: str
@@ -51,13 +54,13 @@ class PublishedCell:
 
 
 def published_cells(sizes: Sequence[str] = tuple(SIZES)) -> dict[str, PublishedCell]:
-    """The authors' models of ``sizes``, by name."""
+    """The published models of ``sizes``, by name."""
     models = [PublishedCell(size, LABELS[method], SIZES[size], METHODS[method]) for size in sizes for method in METHODS]
     return {model.name: model for model in models}
 
 
 def has_papers_shape(cell: Cell) -> bool:
-    """Whether a cell's size is the paper's of the same name, at its context and vocabulary."""
+    """Whether ``cell`` has the shape, context length and vocabulary of the paper's size of equal name."""
     return cell.size == SIZES.get(cell.size_name) and (cell.model.context_length, cell.model.vocab_size) == (
         CONTEXT_LENGTH,
         VOCAB_SIZE,

@@ -1,4 +1,4 @@
-"""Our runs as a source: one reader for all that the cells measured, each file read once."""
+"""Our runs as a source: one reader for every table of the cells, which reads each file once."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,14 +20,14 @@ from .published_recipe import SIZES
 from .source import Overlay, Source
 from .training_time import device_unit, devices
 
-LAST_STEPS = 20  # of the training loss that are averaged: one batch is noisy
-TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # any word, "NA" and "null" too
-LATER_COLUMNS = {"log.csv": "update_norm"}  # what runs of an earlier version did not write
+LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
+TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
+LATER_COLUMNS = {"log.csv": "update_norm"}  # an earlier version did not write these
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The study's cells, in its order, and the folder where they lie (analysis.source.Source)."""
+    """The cells of a study, in the study's order, and the folder that holds them (analysis.source.Source)."""
 
     folder: Path
     cells: Mapping[str, Cell]
@@ -56,12 +56,12 @@ class Runs:
 
     @property
     def full_rank_method(self) -> str | None:
-        """The method without adapters that the others are compared with: the chosen one, else the first; if any."""
+        """The method of rank 0 that others are compared with: the baseline of the study, else the first, if any."""
         whole = (cell.method_name for cell in self.cells.values() if not cell.method.rank)
         return self.baseline or next(whole, None)
 
     def full_rank_of(self, cell: Cell) -> Cell | None:
-        """The full-rank cell of equal size and seed that ``cell``, which has adapters, is compared with, if any."""
+        """The full-rank cell of equal size and seed, where ``cell`` has adapters; None without such a cell."""
         if not cell.method.rank:
             return None
         wanted = (cell.size_name, self.full_rank_method, cell.seed)
@@ -69,12 +69,12 @@ class Runs:
 
     @property
     def diverged(self) -> Mapping[str, int]:
-        """The step at which the loss or a gradient was no longer finite, of the cells that diverged."""
+        """The cells that diverged, each with the step at which a loss or gradient was not finite."""
         steps = {name: self.manifest(cell).get("diverged_at") for name, cell in self.cells.items()}
         return {name: int(step) for name, step in steps.items() if step is not None}
 
     def peak_rates(self) -> str:
-        """The cells' peak learning rates, each once."""
+        """The peak learning rates of the cells, each once."""
         return " and ".join(f"{rate:g}" for rate in dict.fromkeys(c.train.learning_rate for c in self.cells.values()))
 
     def manifest(self, cell: Cell) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class Runs:
         return manifest
 
     def labelled(self) -> pd.DataFrame:
-        """Readings as the paper labels them; a ReLoRA reading ``checkpoint_offset`` steps later has the label."""
+        """Readings under the paper's labels: a ReLoRA reading is taken ``checkpoint_offset`` steps after its label."""
         rows = self.table("dynamics.csv")
         recipes = {name: (cell.method.reset_period, cell.train) for name, cell in self.cells.items()}
         every = rows.cell.map({name: period or train.checkpoint_every for name, (period, train) in recipes.items()})
@@ -107,14 +107,14 @@ class Runs:
         return device_unit([self.manifest(cell) for cell in self.cells.values()])
 
     def training_seconds(self, cell: Cell) -> float:
-        """How long ``cell`` trained, in all its jobs."""
+        """The training time of ``cell`` in seconds, over all its jobs."""
         if "seconds" not in self._read_already:
             times = self.table("timing.csv").groupby("cell").seconds
             self._read_already["seconds"] = {name: float(seconds.sum()) for name, seconds in times}
         return float(self._read_already["seconds"][cell.name])
 
     def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
-        """Hours times devices at ``steps``."""
+        """Device-hours of training at ``steps``, a mean over seeds."""
         if "hours" not in self._read_already:
             self._read_already["hours"] = self._hours()
         return steps.map(self._read_already["hours"][size, method])
@@ -130,11 +130,11 @@ class Runs:
         }
 
     def log_over_full_rank(self) -> pd.DataFrame:
-        """The log with losses over those of full rank on the same batches."""
+        """The log with losses minus full rank's loss on each batch."""
         return over_full_rank(self.table("log.csv"), self.full_rank_method)
 
     def around_resets(self) -> AroundResets:
-        """Loss and norms around all resets but the first; full rank, which has none, at the others' steps."""
+        """Loss and norms around all resets but the first; a method without resets is read where others have theirs."""
         parts = []
         for size, log in self.log_over_full_rank().groupby("size", sort=False):
             resets = sorted(log.step[log.reset == 1].unique())[1:]
@@ -171,7 +171,7 @@ class Runs:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """The table at ``path``. An empty number is missing; a word is never, whatever pandas takes for a missing value."""
+    """The table at ``path``. An empty number is missing. No word is, though pandas takes "NA" for a missing value."""
     columns = pd.read_csv(path, nrows=0).columns
     missing = {column: [""] for column in columns if column not in TEXT_COLUMNS}
     words = {column: str for column in columns if column in TEXT_COLUMNS}
@@ -179,9 +179,9 @@ def _read_csv(path: Path) -> pd.DataFrame:
 
 
 def open_runs(results: Path) -> Runs:
-    """The cells in the results folder that its settings select.
+    """The cells that the settings in the folder ``results`` select.
 
-    Raises :class:`UserError` where a settings file is missing or is not valid.
+    Raises :class:`UserError` where a settings file is missing or not valid.
     """
     settings, folder = results / "settings", results / "cells"
     chosen = read_section(Selection, settings / "study.yaml")
@@ -192,13 +192,13 @@ def open_runs(results: Path) -> Runs:
 
 
 def overlaid(runs: Runs, report: Report) -> Source:
-    """``runs``, with the published curves of equally named sizes beside them where ``report`` asks for it."""
+    """``runs``; where ``report`` asks for it, with the published curves of the sizes that have the paper's names."""
     if not shows_published(report, runs.cells):
         return runs
     return Overlay(runs, Published([size for size in runs.sizes if size in SIZES]))
 
 
 def last_losses(runs: Runs) -> SeriesGroupBy:
-    """The training losses of each cell's last steps, by cell; NaN where one is not finite."""
+    """The training losses of the last steps, grouped by cell; a loss that is not finite becomes NaN."""
     rows = runs.table("log.csv").groupby("cell").tail(LAST_STEPS)
     return rows.assign(loss=rows.loss.where(np.isfinite(rows.loss))).groupby("cell").loss

@@ -1,4 +1,4 @@
-"""What rounding alone makes of a product of low rank: its singular values beyond the rank are noise of the format."""
+"""Rounding of low-rank products: each singular value beyond the rank is noise of the number format."""
 
 from collections.abc import Callable
 from functools import cache
@@ -12,7 +12,7 @@ FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def to_bfloat16(matrix: np.ndarray) -> np.ndarray:
-    """``matrix`` rounded to bfloat16, to nearest and ties to even, as float32: the upper half of its bits."""
+    """``matrix`` rounded to bfloat16, the upper half of float32's bits (to nearest, ties to even); float32 again."""
     bits = matrix.astype(np.float32).view(np.uint32)
     odd = (bits >> 16) & 1
     return ((bits + 0x7FFF + odd) & 0xFFFF0000).astype(np.uint32).view(np.float32)
@@ -20,9 +20,9 @@ def to_bfloat16(matrix: np.ndarray) -> np.ndarray:
 
 @cache
 def random_product(width: int, columns: int, rank: int, precision: str) -> tuple[float, float]:
-    """Condition number of a Gaussian product [width, columns] of ``rank`` in ``precision``; its PER over rank / width.
+    """Condition number of a Gaussian product [width, columns] of ``rank`` in ``precision``, and PER over its ceiling.
 
-    Without rounding the first would be infinite and the second at most 1.
+    Without rounding, the condition number would be infinite and the share of the ceiling at most 1.
     """
     random = np.random.default_rng(0)
     exact = random.standard_normal((width, rank)) @ random.standard_normal((rank, columns))

@@ -1,23 +1,24 @@
-"""Is one method better than another on the same minimal pairs? The published test, and the tests for paired answers."""
+"""Whether one method answers minimal pairs better than another: the published test, and tests for paired answers."""
 
 import pandas as pd
-from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportions_ztest
 
-from .intervals import LEVEL, mean_interval
+from ..evaluate.proportions import LEVEL
+from .intervals import mean_interval
 from .published import BLIMP_PAIRS, published_paradigms
 from .published_recipe import STEPS
 
 
 def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
-    """How the accuracy of ``better`` differs from that of ``other``; both are judged pairs (UID, pairID, good, bad).
+    """The difference in accuracy of ``better`` and ``other``, two tables of judged pairs (UID, pairID, good, bad).
 
-    ``z``, ``p``: the published one-sided two-proportion z-test that ``better`` is better, which takes the answers for
-    independent. ``mcnemar_p``: the exact two-sided test for answers to the same questions (McNemar 1947).
+    ``z``, ``p``: the published one-sided two-proportion z-test that ``better`` is better. The test takes the answers
+    for independent. ``mcnemar_p``: the exact two-sided test for paired answers (McNemar 1947).
     ``difference_low``, ``difference_high``: 95 % bootstrap interval over paradigms (Efron and Tibshirani 1993).
-    ``paradigms_better``, ``paradigms_worse``: paradigms whose McNemar test passes 5 % after Holm's correction (1979).
+    ``paradigms_better``, ``paradigms_worse``: the number of paradigms that McNemar's test calls different at the 5 %
+    level after Holm's correction (1979), by the sign of the difference.
     """
     right = pd.DataFrame(
         {"UID": better.UID, "better": better.good > better.bad, "other": (other.good > other.bad).to_numpy()}
@@ -40,9 +41,9 @@ def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
 
 
 def published_test(size: str) -> dict[str, float]:
-    """The published test on the published accuracies of ``size`` at the last step, like :func:`compare`.
+    """The published test on the published accuracies of ``size`` at the last step; keys as in :func:`compare`.
 
-    The authors did not release which pairs were right, so there is no paired test.
+    A paired test is not possible: the authors did not release which pairs were right.
     """
     rows = published_paradigms()
     rows = rows[(rows["size"] == size) & (rows.step == STEPS)]
@@ -57,11 +58,6 @@ def _two_proportions(better: int, other: int, count: int) -> tuple[float, float]
     """z and one-sided p of the pooled two-proportion test that ``better`` of ``count`` is more than ``other``."""
     z, p = proportions_ztest([better, other], [count] * 2, alternative="larger")
     return float(z), float(p)
-
-
-def chance_p(right: int, count: int) -> float:
-    """The p-value of ``right`` or more of ``count`` right answers under chance, one-sided binomial."""
-    return float(binomtest(right, count, 0.5, alternative="greater").pvalue)
 
 
 def _mcnemar(right: pd.DataFrame) -> float:

@@ -1,4 +1,4 @@
-"""Where numbers come from: our runs, the authors' values, or both overlaid. Figures, tables and audit take a source."""
+"""A source of numbers: our runs, the published values, or both. Figures, tables and the audit read a source."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .around_resets import AroundResets
 
 
 class Trained(Protocol):
-    """A trained model as the analysis sees it: a cell of ours (config.Cell), or one of the authors' models."""
+    """A trained model as the analysis sees it: a cell of ours (config.Cell) or a published model."""
 
     @property
     def name(self) -> str:
@@ -28,7 +28,7 @@ class Trained(Protocol):
 
     @property
     def seed(self) -> int:
-        """The seed; -1 where the authors do not say."""
+        """The seed; -1 for a published model, whose seed the analysis does not use."""
 
     @property
     def size(self) -> Size:
@@ -36,7 +36,7 @@ class Trained(Protocol):
 
     @property
     def method(self) -> Method:
-        """The method's switches."""
+        """The settings of the method."""
 
 
 class Source(Protocol):
@@ -48,31 +48,31 @@ class Source(Protocol):
 
     @property
     def sizes(self) -> list[str]:
-        """Names of the sizes in order: a figure has a column for each."""
+        """Names of the sizes in order; a figure has one column for each."""
 
     @property
     def methods(self) -> list[str]:
-        """Names of the methods in order: a figure has a line for each."""
+        """Names of the methods in order; a figure has one line for each."""
 
     @property
     def suite(self) -> str:
-        """What the minimal pairs are called."""
+        """The name of the minimal pairs."""
 
     @property
     def hour_unit(self) -> str:
-        """What an hour of training is an hour of."""
+        """The unit of the training time, for example GPU-hours."""
 
     @property
     def diverged(self) -> Mapping[str, int]:
-        """The step at which a model diverged, of those that did."""
+        """The models that diverged, each with its step."""
 
     def table(self, file: str) -> pd.DataFrame:
         """All rows of log.csv, evaluation.csv or dynamics.csv."""
 
     def labelled(self) -> pd.DataFrame:
-        """Rows of dynamics.csv as the paper labels them: full rank at each multiple, ReLoRA shortly after it.
+        """Rows of dynamics.csv under the paper's labels, which are the multiples of the reset period.
 
-        ``step`` is the label. The paper's code reads ReLoRA 100 steps after the label.
+        Full rank is read at the label. ReLoRA is read later, in the paper's code 100 steps. ``step`` is the label.
         """
 
     def regular(self) -> pd.DataFrame:
@@ -87,24 +87,24 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Overlay:
-    """Our runs with the published curves beside them: what figures show where the settings ask for it."""
+    """Our runs with the published curves beside them, for figures."""
 
     runs: Source
     published: Source
 
     @cached_property
     def cells(self) -> Mapping[str, Trained]:
-        """Ours, then the authors'."""
+        """Our cells, then the published models."""
         return {**self.runs.cells, **self.published.cells}
 
     @property
     def sizes(self) -> list[str]:
-        """Ours alone: the published curves appear where a size has the paper's name."""
+        """Our sizes alone: a published curve appears where a size has the paper's name."""
         return self.runs.sizes
 
     @property
     def methods(self) -> list[str]:
-        """Ours, then the authors'."""
+        """Our methods, then the published methods."""
         return self.runs.methods + self.published.methods
 
     @property
@@ -114,33 +114,33 @@ class Overlay:
 
     @property
     def diverged(self) -> Mapping[str, int]:
-        """Ours."""
+        """Our cells that diverged: no published model did."""
         return self.runs.diverged
 
     @property
     def hour_unit(self) -> str:
-        """What an hour of our training is an hour of."""
+        """The unit of our training time."""
         return self.runs.hour_unit
 
     def table(self, file: str) -> pd.DataFrame:
-        """The rows of both."""
+        """The rows of both sources."""
         return pd.concat([self.runs.table(file), self.published.table(file)], ignore_index=True)
 
     def labelled(self) -> pd.DataFrame:
-        """The readings of both."""
+        """The readings of both sources."""
         return pd.concat([self.runs.labelled(), self.published.labelled()], ignore_index=True)
 
     def regular(self) -> pd.DataFrame:
-        """Our readings: the authors published none like for like."""
+        """Our readings alone: the authors published none like for like."""
         return self.runs.regular()
 
     def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
-        """Our hours, or the authors' A100 GPU-hours."""
+        """Our hours, or the published A100 GPU-hours."""
         source = self.runs if method in self.runs.methods else self.published
         return source.hours(size, method, steps)
 
     def around_resets(self) -> AroundResets:
-        """Our log: the published one has too few steps beside it."""
+        """Our log alone: the published log has too few steps."""
         return self.runs.around_resets()
 
 
@@ -161,12 +161,12 @@ def by_curve(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def full_rank(cell: Trained, component: str) -> int:
-    """min(m, n) of a component's matrix."""
+    """min(m, n) of the matrix of a component."""
     size = cell.size
     narrow = {"v": size.num_key_value_heads * size.head_dim, "w2": min(size.d_model, size.intermediate_size)}
     return narrow.get(component, size.d_model)
 
 
 def rank_ceiling(cell: Trained, component: str) -> float:
-    """r / min(m, n) of a component's adapters: what PER of their product cannot pass but by round-off."""
+    """r / min(m, n) of a component's adapters. PER of their product passes it by round-off alone."""
     return cell.method.rank / full_rank(cell, component)

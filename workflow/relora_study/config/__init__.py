@@ -1,6 +1,6 @@
-"""The configuration: one schema of all keys, how files and the command line make a study, and its cells.
+"""The configuration: a schema of all keys, the reading of files and the command line, and the cells of a study.
 
-`python -m relora_study.config` writes what is made from the schema: the JSON schema for editors,
+`python -m relora_study.config` writes three things from the schema: the JSON schema for editors,
 docs/configuration.md, and the comments in config.yaml.
 """
 

@@ -1,4 +1,4 @@
-"""`python -m relora_study.config`: write what is made from the schema (`make docs`)."""
+"""`python -m relora_study.config` (`make docs`): write the files that are made from the schema."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def made(project: Path) -> dict[Path, str]:
-    """The files that are made from the schema and from config.yaml, and what each must hold."""
+    """Return the text of each file that is made from the schema and config.yaml."""
     config = project / "config.yaml"
     defaults = read_yaml(config)
     return {

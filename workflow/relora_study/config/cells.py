@@ -1,4 +1,4 @@
-"""Cells: one size, one method, one seed, with all settings that decide the run."""
+"""Make the cells of a study: a size, a method and a seed each, with all settings of the training."""
 
 from .fields import Section
 from .study import Study, cell_name
@@ -6,7 +6,7 @@ from .training import Method, Model, Runtime, Size, Train
 
 
 class Cell(Section):
-    """All that decides one run: what `results/cells/<cell>/config.yaml` holds."""
+    """All settings of one training, the content of `results/cells/<cell>/config.yaml`."""
 
     name: str
     size_name: str
@@ -20,7 +20,7 @@ class Cell(Section):
 
 
 def cells(study: Study) -> dict[str, Cell]:
-    """The study's cells by name, sizes outermost."""
+    """Return the study's cells by name; sizes vary slowest, then methods, then seeds."""
     chosen = study.study
     made = (
         make_cell(study, size, method, seed)
@@ -47,7 +47,10 @@ def make_cell(study: Study, size: str, method: str, seed: int) -> Cell:
 
 
 def resolved_recipe(study: Study, size: str, method: str) -> Train:
-    """The recipe of a cell. A method's block for a size comes first, then the method, then the size, then `train`."""
-    own = study.methods[method]
-    overrides = study.sizes[size].overrides | own.overrides | own.at_size(size).overrides
+    """Return the recipe of a cell.
+
+    A key is taken from the method's block for the size, else from the method, else from the size, else from `train`.
+    """
+    chosen = study.methods[method]
+    overrides = study.sizes[size].overrides | chosen.overrides | chosen.at_size(size).overrides
     return study.train.model_copy(update=overrides)

@@ -1,4 +1,4 @@
-"""Sections about the corpus: where documents come from, what is held out, the tokenizer."""
+"""Sections about the corpus: its source, the held-out part, and the tokenizer."""
 
 from typing import Annotated, Literal, Self
 
@@ -18,7 +18,7 @@ from .fields import (
 
 
 class Files(Section):
-    """Where `source: files` reads its documents."""
+    """The user's files that `source: files` reads."""
 
     path: str | None
     """Folder of .txt, .jsonl or .parquet files; each sub-folder is a domain."""
@@ -27,7 +27,7 @@ class Files(Section):
 
 
 class HubPretokenized(Section):
-    """Which parquet shards of token ids `source: hub_pretokenized` reads, and from where."""
+    """The parquet shards of token ids that `source: hub_pretokenized` reads."""
 
     path: str | None
     """Folder that holds a copy of the repository; null: download the shards."""
@@ -39,9 +39,9 @@ class HubPretokenized(Section):
     revision: Revision
     """The repository's commit, 40 hexadecimal digits; a download needs it."""
     column: str
-    """Column of id lists, each of at least model.context_length + 1; more is cut."""
+    """Column of id lists, each of at least model.context_length + 1 ids; longer ones are cut."""
     shards_in_all: Annotated[int, Field(gt=0, le=99_999), Unit("shards")]
-    """Shards of the whole corpus, as the files' names say."""
+    """Number of shards of the whole corpus, as the files' names give it."""
     rows_per_shard: Annotated[PositiveInt, Unit("rows")]
     """Rows that each shard holds."""
     first_shard: NonNegativeInt
@@ -53,7 +53,7 @@ class HubPretokenized(Section):
 
     @property
     def training_shards(self) -> range:
-        """The numbers of the shards that train, in the order in which they are read."""
+        """Return the numbers of the shards that train, in reading order."""
         return range(self.first_shard, self.first_shard + self.shards)
 
     @model_validator(mode="after")
@@ -67,7 +67,7 @@ class HubPretokenized(Section):
 
 
 class Tokenizer(Section):
-    """Where the tokenizer comes from."""
+    """The source of the tokenizer."""
 
     source: Literal["train", "path", "hub"]
     """train (byte-level BPE on the training documents) | path | hub.
@@ -100,7 +100,7 @@ class Data(Section):
     validation_fraction: Annotated[BelowOne, at_default(0.0)] = 0.0
     """Share of the source's documents kept for choosing settings (`tuning`), chosen by hash."""
     held_out_tokens_per_domain: Tokens
-    """Tokens that perplexity reads of a domain at most."""
+    """Most tokens of a domain that perplexity reads."""
     token_dtype: Literal["auto", "uint16", "uint32"]
     """auto (the smaller that fits the vocabulary) | uint16 | uint32."""
     tokenizer: Tokenizer
@@ -119,7 +119,7 @@ class Data(Section):
         return self
 
     def dtype(self, vocab_size: int) -> Literal["uint16", "uint32"]:
-        """The integer type of the ids on disk: the configured one, or the smallest that holds ``vocab_size`` ids."""
+        """Return the integer type of ids on disk: the configured type, or the smallest for ``vocab_size`` ids."""
         if self.token_dtype != "auto":
             return self.token_dtype
         return "uint16" if vocab_size <= 2**16 else "uint32"

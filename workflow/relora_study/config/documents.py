@@ -1,4 +1,4 @@
-"""What is made from the schema: a JSON schema for editors, a page for readers, the comments in config.yaml."""
+"""Make three texts from the schema: a JSON schema for editors, a page for readers, and comments in config.yaml."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -42,16 +42,16 @@ HEADER = "| key | allowed | unit | default | meaning |\n|---|---|---|---|---|"
 
 
 class _Untitled(GenerateJsonSchema):
-    """pydantic's JSON schema without a title for each field, which would only repeat its key."""
+    """Makes pydantic's JSON schema without titles, which would only repeat the keys."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
 
 
 def json_schema(defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON schema of config.yaml and of overlays: no key is required, because an overlay holds a part.
+    """Return the JSON schema of config.yaml and of overlays; no key is required, because an overlay sets only some.
 
-    ``defaults`` is what config.yaml holds.
+    ``defaults`` is the content of config.yaml.
     """
     schema = Study.model_json_schema(schema_generator=_Untitled)
     for part in (schema, *schema["$defs"].values()):
@@ -68,7 +68,7 @@ def json_schema(defaults: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_values(kind: type[Section], values: Mapping[str, Any]) -> Iterator[tuple[type[Section], str, FieldInfo, Any]]:
-    """Each field below ``kind`` that has one place, and its value there; blocks that users name have several."""
+    """Yield each field below ``kind`` with its value, without fields in blocks that users name and can repeat."""
     for name, field in kind.model_fields.items():
         inner, named = section_of(field.annotation)
         if name not in values:
@@ -80,7 +80,7 @@ def _with_values(kind: type[Section], values: Mapping[str, Any]) -> Iterator[tup
 
 
 def section_of(annotation: Any) -> tuple[type[Section] | None, bool]:
-    """The section that a field of this type holds, if any, and whether it holds several by name."""
+    """Return the section that a field of this type holds, or None, and whether it holds several by name."""
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return annotation, False
     for part in get_args(annotation):
@@ -91,12 +91,12 @@ def section_of(annotation: Any) -> tuple[type[Section] | None, bool]:
 
 
 def schema_text(defaults: Mapping[str, Any]) -> str:
-    """The JSON schema as its file holds it."""
+    """Return the JSON schema as the text of its file."""
     return json.dumps(json_schema(defaults), indent=1, ensure_ascii=False) + "\n"
 
 
 def page(defaults: Mapping[str, Any]) -> str:
-    """The page of the configuration, in Markdown: a table for each section."""
+    """Return the page of the configuration in Markdown, with a table for each section."""
     schema = json_schema(defaults)
     top = [_row(EXTENDS, EXTENDS_SCHEMA, "–", schema)]
     parts = [INTRODUCTION, "## Top level\n", HEADER, *top, *_rows(Study, schema, ()), ""]
@@ -104,7 +104,7 @@ def page(defaults: Mapping[str, Any]) -> str:
 
 
 def _sections(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """A heading, a sentence and a table for each section below ``kind``."""
+    """Yield a heading, a sentence and a table for each section below ``kind``."""
     for name, field in kind.model_fields.items():
         inner, named = section_of(field.annotation)
         if inner:
@@ -116,7 +116,7 @@ def _sections(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]
 
 
 def _rows(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]) -> Iterator[str]:
-    """The rows of the keys of ``kind`` that are no sections; those that a block must have come first."""
+    """Yield the rows of the keys of ``kind`` that are not sections, required keys first."""
     properties = (schema if kind is Study else schema["$defs"][kind.__name__])["properties"]
     fields = [(name, field) for name, field in kind.model_fields.items() if not section_of(field.annotation)[0]]
     for name, field in sorted(fields, key=lambda pair: not pair[1].is_required()):
@@ -125,10 +125,10 @@ def _rows(kind: type[Section], schema: dict[str, Any], path: tuple[str, ...]) ->
         yield _row(name, properties[name], default, schema)
 
 
-def _row(name: str, found: Mapping[str, Any], default: str, schema: dict[str, Any]) -> str:
-    meaning = " ".join(found["description"].split()).replace("|", "\\|")
-    units = [part["x-unit"] for part in (found, *found.get("anyOf", ())) if "x-unit" in part]
-    return f"| `{name}` | {allowed(found, schema)} | {' '.join(units)} | {default} | {meaning} |"
+def _row(name: str, field_schema: Mapping[str, Any], default: str, schema: dict[str, Any]) -> str:
+    meaning = " ".join(field_schema["description"].split()).replace("|", "\\|")
+    units = [part["x-unit"] for part in (field_schema, *field_schema.get("anyOf", ())) if "x-unit" in part]
+    return f"| `{name}` | {allowed(field_schema, schema)} | {' '.join(units)} | {default} | {meaning} |"
 
 
 def _sentence(field: FieldInfo) -> str:
@@ -136,36 +136,36 @@ def _sentence(field: FieldInfo) -> str:
 
 
 def _code(value: Any) -> str:
-    """``value`` as YAML writes it, in a cell of a table."""
+    """Format ``value`` as YAML in a cell of a Markdown table."""
     text = yaml.safe_dump(value, default_flow_style=True, width=1000)
     return f"`{text.strip().removesuffix('...').strip()}`"
 
 
-def allowed(found: Mapping[str, Any], schema: dict[str, Any]) -> str:
-    """The values that a JSON schema allows, in words."""
-    if "$ref" in found:
-        return allowed(schema["$defs"][found["$ref"].rpartition("/")[2]], schema)
-    if "anyOf" in found:
-        return " or ".join(allowed(part, schema) for part in found["anyOf"])
-    if values := found.get("enum", [found["const"]] if "const" in found else []):
+def allowed(part: Mapping[str, Any], schema: dict[str, Any]) -> str:
+    """Say in words which values ``part`` of the JSON ``schema`` allows."""
+    if "$ref" in part:
+        return allowed(schema["$defs"][part["$ref"].rpartition("/")[2]], schema)
+    if "anyOf" in part:
+        return " or ".join(allowed(option, schema) for option in part["anyOf"])
+    if values := part.get("enum", [part["const"]] if "const" in part else []):
         return ", ".join(f"`{value}`" for value in values)
-    if "type" not in found:
+    if "type" not in part:
         return "value"
-    if found["type"] == "array":
-        length = f"{found['minItems']} of " if found.get("minItems") == found.get("maxItems", 0) else ""
-        return f"list of {length}{allowed(found['items'], schema)}"
-    if found.get("pattern", "").endswith("{40}$"):
+    if part["type"] == "array":
+        length = f"{part['minItems']} of " if part.get("minItems") == part.get("maxItems", 0) else ""
+        return f"list of {length}{allowed(part['items'], schema)}"
+    if part.get("pattern", "").endswith("{40}$"):
         return "40 hexadecimal digits"
-    kind = {"string": "text", "boolean": "`true`, `false`", "object": "mapping"}.get(found["type"], found["type"])
+    kind = {"string": "text", "boolean": "`true`, `false`", "object": "mapping"}.get(part["type"], part["type"])
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    bounds = [f"{sign} {found[key]:,}" for key, sign in signs.items() if key in found]
+    bounds = [f"{sign} {part[key]:,}" for key, sign in signs.items() if key in part]
     return " ".join([kind, " and ".join(bounds)]).strip()
 
 
 def commented(text: str) -> str:
-    """``text``, a config.yaml, with the first line of each key's description behind the key's first place.
+    """Return ``text``, a config.yaml, with a comment at the first place of each key: its description's first line.
 
-    A comment on a line of its own is about the study and stays.
+    Lines that hold only a comment are about the study, and stay.
     """
     lines = text.splitlines()
     seen: set[tuple[str, str]] = set()
@@ -178,7 +178,7 @@ def commented(text: str) -> str:
 
 
 def comment(field: FieldInfo) -> str:
-    """The first line of a field's description, without its full stop."""
+    """Return the first line of a field's description, without its full stop."""
     return (field.description or "").partition("\n")[0].removesuffix(".")
 
 
@@ -186,7 +186,7 @@ Place = tuple[int, tuple[type[Section], str, FieldInfo], int | None]
 
 
 def _places(node: Any, kind: type[Section]) -> Iterator[Place]:
-    """The line of each key of ``kind`` below ``node``, the field, and the column where a value on that line ends."""
+    """Yield for each key below ``node`` its line, its field, and the column where a value on this line ends."""
     for key, value in node.value:
         if (field := kind.model_fields.get(key.value)) is None:
             continue

@@ -1,4 +1,4 @@
-"""What the evaluated suite and texts are: known by their content or their place on the Hub, never by a file's name."""
+"""Recognise BLiMP and Paloma by their content or their place on the Hub, never by a file's name."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ from pathlib import Path
 from .measuring import MinimalPairs, Perplexity
 
 BLIMP, PALOMA = "BLiMP", "Paloma"
-BLIMP_DATASETS = ("nyu-mll/blimp",)  # on the Hub
+BLIMP_DATASETS = ("nyu-mll/blimp",)  # repositories on the Hub
 PALOMA_DATASETS = ("pico-lm/pretokenized-paloma-tinsy", "allenai/paloma")
 PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
 
 
 def is_blimp(pairs: MinimalPairs) -> bool:
-    """Whether the minimal pairs are BLiMP: its pinned file, its dataset, or files of exactly its 67 paradigms."""
+    """Tell whether the pairs are BLiMP: its pinned file, its dataset, or files of exactly its 67 paradigms."""
     if pairs.source in ("url", "templated"):
         return pairs.source == "url"
     if pairs.path is None:
@@ -27,26 +27,29 @@ def is_blimp(pairs: MinimalPairs) -> bool:
 
 
 def is_paloma(texts: Perplexity) -> bool:
-    """Whether the texts are Paloma's, by their dataset on the Hub."""
+    """Tell whether the texts are Paloma's, by their dataset on the Hub."""
     if texts.source != "hub" or texts.path is None:
         return texts.source == "hub"
     return texts.path in PALOMA_DATASETS and not Path(texts.path).is_dir()
 
 
-def own_name(path: str | None) -> str:
-    """What a suite or texts at ``path`` are called; a benchmark's name says that nothing but the name is known."""
+def plain_name(path: str | None) -> str:
+    """Name a suite or texts after ``path``; a benchmark's name gets "(by name)", because the content is not checked."""
     stem = Path(path or "").stem
     return f"{stem} (by name)" if stem.casefold() in (BLIMP.casefold(), PALOMA.casefold()) else stem
 
 
 def blimp_paradigms() -> set[str]:
-    """The names of BLiMP's 67 paradigms."""
+    """Return the names of BLiMP's 67 paradigms."""
     with PARADIGMS.open(encoding="utf-8", newline="") as stream:
         return {row["paradigm"] for row in csv.DictReader(line for line in stream if not line.startswith("#"))}
 
 
 def _paradigms(place: Path) -> Iterator[str]:
-    """The paradigm of each file in a .zip or a folder, by its first pair; in a dataset's copy each folder's name."""
+    """Yield the paradigms in ``place``.
+
+    In a .zip or folder of .jsonl files, the first pair of each file names one; in a dataset's copy, each folder does.
+    """
     try:
         if place.is_dir():
             yield from {file.parent.name for file in place.rglob("*.parquet")}
@@ -60,7 +63,7 @@ def _paradigms(place: Path) -> Iterator[str]:
                         with archive.open(name) as lines:
                             yield _paradigm(lines.readline())
     except (OSError, zipfile.BadZipFile):
-        return  # whoever reads the pairs says what is wrong with them
+        return  # the command that reads the pairs reports the error
 
 
 def _paradigm(line: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Kinds of values that keys hold: numbers with bounds and units, names, commits of the Hugging Face Hub."""
+"""Types of configuration values: numbers with bounds and units, names, and commits of the Hugging Face Hub."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
@@ -8,7 +8,7 @@ from pydantic_core import CoreSchema
 
 
 class Section(BaseModel):
-    """A mapping of the configuration: unknown keys and wrong types are errors.
+    """A mapping in the configuration, in which unknown keys and wrong types are errors.
 
     The string below a field is the field's description. Its first line is the key's comment in config.yaml.
     """
@@ -16,7 +16,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
     def without(self, *keys: str) -> Self:
-        """A copy in which the optional ``keys`` are null."""
+        """Return a copy in which the optional ``keys`` are null."""
         return self.model_copy(update=dict.fromkeys(keys))
 
 
@@ -30,12 +30,12 @@ class Unit:
     name: str
 
     def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        """The schema of the field, with the unit beside it."""
+        """Return the schema of the field, with the unit."""
         return {**handler(core_schema), "x-unit": self.name}
 
 
 def as_number(value: Any) -> Any:
-    """YAML 1.1 reads `3e-4` as text; take it for the number that its writer meant."""
+    """Read a text such as `3e-4`, which YAML 1.1 does not take for a number, as a number."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
@@ -52,12 +52,12 @@ def _seeds(value: Any) -> Any:
 
 
 def is_none(value: Any) -> bool:
-    """Whether an optional key is not set: such a key is left out of settings files, so that it changes no byte."""
+    """Tell whether an optional key is not set; settings files leave it out, so that new keys change no old file."""
     return value is None
 
 
 def at_default(default: Any) -> Any:
-    """For a key that came later: at its ``default`` it is left out of settings files, so that older ones stay valid."""
+    """Make a field that settings files leave out at its ``default``, so that a new key changes no old file."""
     return Field(exclude_if=lambda value: value == default)
 
 
@@ -68,7 +68,7 @@ PositiveSteps = Annotated[int, Field(gt=0), Unit("optimizer steps")]
 Tokens = Annotated[int, Field(gt=0), Unit("tokens")]
 Sequences = Annotated[int, Field(gt=0), Unit("sequences")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
-# The bounds come before the validator: behind it, pydantic's JSON schema does not have them.
+# The bounds come before the validator: after it, pydantic's JSON schema would lack them.
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(as_number)]
 NonNegativeNumber = Annotated[float, Field(ge=0, allow_inf_nan=False), BeforeValidator(as_number)]
 BelowOne = Annotated[float, Field(ge=0, lt=1), BeforeValidator(as_number)]

@@ -1,4 +1,4 @@
-"""Sections about what is measured and shown: evaluation, learning dynamics, the report."""
+"""Sections about measuring and showing: evaluation, learning dynamics, and the report."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,7 +8,7 @@ from .fields import PositiveInt, Revision, Section, Sequences, Tokens, Unit, is_
 
 
 class Perplexity(Section):
-    """Which texts are scored, and how."""
+    """The texts for perplexity."""
 
     source: Literal["held_out", "path", "hub"]
     """held_out (of the corpus, by domain) | path (a folder of texts) | hub.
@@ -30,7 +30,7 @@ class Perplexity(Section):
     Null: the dataset's configurations are the domains, or else its column `source` names them.
     """
     max_tokens: Annotated[int, Field(ge=2), Unit("tokens")]
-    """Tokens that are read of a text at most; the paper cuts at its context length."""
+    """Most tokens of a text that are read; the paper cuts at its context length."""
     stride: Tokens | None
     """Tokens from one window to the next in longer texts; null: the context length."""
 
@@ -42,7 +42,7 @@ class Perplexity(Section):
 
 
 class MinimalPairs(Section):
-    """Which pairs of sentences are judged, and how."""
+    """The minimal pairs."""
 
     source: Literal["templated", "path", "url", "hub"]
     """templated (the project's own small suite) | path | url (BLiMP) | hub."""
@@ -69,27 +69,27 @@ class MinimalPairs(Section):
 
 
 class Evaluation(Section):
-    """What each checkpoint is measured on."""
+    """The data on which each checkpoint is evaluated."""
 
     perplexity: Perplexity
     """Texts whose perplexity is measured."""
     minimal_pairs: MinimalPairs
-    """Pairs of sentences of which the good one should be likelier."""
+    """Pairs of a good and a bad sentence; the good one should be likelier."""
     batch_tokens: Tokens
     """Tokens in one forward pass; more helps a GPU, and leaves a CPU's cache."""
 
 
 class Dynamics(Section):
-    """How spectra are taken."""
+    """The settings of readings."""
 
     batch_sequences: Sequences
-    """Held-out sequences of the fixed batch of the held-out loss and the gradients."""
+    """Sequences of the fixed batch, for the held-out loss and the gradients."""
     subspace_dimensions: PositiveInt
     """Leading directions of successive updates whose overlap is read."""
 
 
 class Report(Section):
-    """How figures and the paper look."""
+    """The look of figures and the paper."""
 
     title: str
     """Title of the paper."""
@@ -99,12 +99,12 @@ class Report(Section):
     `overlay` draws them in any case; the sizes must be called as the paper's, tiny and small.
     """
     suite: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """What figures call the minimal pairs.
+    """Name of the minimal pairs in figures.
 
     Null: BLiMP where they are BLiMP's 67 paradigms, else the name of their file or dataset.
     """
     texts: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """What the report calls the texts of perplexity.
+    """Name of the texts for perplexity in the report.
 
     Null: Paloma for Paloma's datasets on the Hub, else the name of their folder or dataset.
     """

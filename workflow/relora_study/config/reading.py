@@ -1,4 +1,4 @@
-"""Reading a configuration: files, the files they extend, the command line; and what a mistake in them looks like."""
+"""Read a configuration from files, the files that they extend and the command line, and word mistakes in one line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +16,11 @@ from .study import Study
 EXTENDS = "extends"
 PROJECT = Path(__file__).parents[3]
 MISSING = object()
-Files = dict[str, Any]  # a file's name -> what it holds, weakest first
+Files = dict[str, Any]  # a file's name -> its content, weakest first
 
 
 def read_study(files: Sequence[str | Path], command_line: Mapping[str, Any] | None = None) -> Study:
-    """The study that ``files``, weakest first, make together with what they extend, and the ``command_line`` last."""
+    """Read a study from ``files``, weakest first, each over the files that it extends, and ``command_line`` last."""
     contents = _with_extended(files)
     return _validated(_merged([*contents.values(), dict(command_line or {})]), contents)
 
@@ -28,9 +28,9 @@ def read_study(files: Sequence[str | Path], command_line: Mapping[str, Any] | No
 def check(raw: dict[str, Any], files: Sequence[str | Path], command_line: Mapping[str, Any] | None = None) -> Study:
     """Validate the configuration ``raw`` that Snakemake merged from ``files``, weakest first, and ``command_line``.
 
-    Snakemake reads the files itself, and knows neither a key that is given twice nor `extends`: so they are read once
-    more, and merged once more where one extends another. The files also serve to name the place of a mistake.
-    Raises :class:`UserError`, one line, with the key, the value, what is allowed, and the file.
+    Snakemake reads the files itself, but accepts a key that is given twice, and does not know `extends`. So this
+    function reads them again, and merges them again if one extends another. It also needs them to name the place of a
+    mistake. Raises :class:`UserError` with the key, the value, the allowed values and the file.
     """
     contents = _with_extended(files)
     if EXTENDS in raw:
@@ -39,7 +39,7 @@ def check(raw: dict[str, Any], files: Sequence[str | Path], command_line: Mappin
 
 
 def _with_extended(files: Sequence[str | Path]) -> Files:
-    """The content of ``files``, each after what it extends; a file that comes twice counts where it comes last."""
+    """Return the content of ``files``, each after the files that it extends; a repeated file keeps its last place."""
     contents: Files = {}
     for file in files:
         for path, content in _lineage(Path(file), ()):
@@ -49,22 +49,22 @@ def _with_extended(files: Sequence[str | Path]) -> Files:
 
 
 def _lineage(file: Path, extending: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
-    """``file`` without its key `extends`, after all that it extends, weakest first."""
+    """Return the content of ``file``, without its key `extends`, after the files that it extends, weakest first."""
     place = file.resolve()
     if place in extending:
         circle = " extends ".join(str(path) for path in (*extending[extending.index(place) :], place))
-        raise UserError(f"extends: {circle}, which has no end; take one of them out")
+        raise UserError(f"extends: {circle}, which is a circle; remove one of these keys")
     content = read_yaml(file)
     if not isinstance(content, dict | None):
         raise UserError(f"{file} must hold keys and values, such as `train: {{steps: 600}}`")
     content = dict(content or {})
     if (extended := content.pop(EXTENDS, None)) is None:
         return [(str(file), content)]
-    return [*_lineage(_found(extended, file), (*extending, place)), (str(file), content)]
+    return [*_lineage(_extended_file(extended, file), (*extending, place)), (str(file), content)]
 
 
-def _found(extended: Any, file: Path) -> Path:
-    """The file that `extends` names: seen from the folder of ``file``, or else from the project's."""
+def _extended_file(extended: Any, file: Path) -> Path:
+    """Return the file that `extends` names, in the folder of ``file``, this folder or the project's folder."""
     places = [folder / str(extended) for folder in (file.parent, Path(), PROJECT)]
     for place in places if isinstance(extended, str) else ():
         if place.is_file():
@@ -73,7 +73,7 @@ def _found(extended: Any, file: Path) -> Path:
 
 
 def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """``parts`` over each other, the last on top, as Snakemake does it: mappings merge, all else replaces."""
+    """Merge ``parts`` as Snakemake does: mappings merge, and any other value replaces the earlier one."""
     whole: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
@@ -92,7 +92,7 @@ def _validated(raw: dict[str, Any], contents: Files) -> Study:
 
 
 def _with_suite(study: Study) -> Study:
-    """``study``, which records that the user's own files are BLiMP: a report may be made where they are not."""
+    """Record in ``study`` that the user's files are BLiMP, because a report may be made where the files are missing."""
     pairs = study.evaluation.minimal_pairs
     if study.report.suite or pairs.path is None or not is_blimp(pairs):
         return study
@@ -100,7 +100,7 @@ def _with_suite(study: Study) -> Study:
 
 
 def _typed(value: Any, path: list[str], known: list[Any]) -> Any:
-    """``value`` with the types of YAML: Snakemake hands what is nested in `--config` over as text throughout."""
+    """Give ``value`` the types of YAML, because Snakemake passes every nested value of `--config` as text."""
     if isinstance(value, dict):
         return {key: _typed(inner, [*path, str(key)], known) for key, inner in value.items()}
     if isinstance(value, list):
@@ -118,27 +118,27 @@ def _describe(problem: dict[str, Any], raw: dict[str, Any], files: Files) -> str
     path = [str(part) for part in problem["loc"]]
     key, message = ".".join(path), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
-        message = "unknown key; see docs/configuration.md for the keys there are"
+        message = "unknown key; see docs/configuration.md for all keys"
     elif problem["type"] == "missing":
         return f"{key}: required key is missing ({_origin(raw, path[:-1], files)})"
     value = "" if isinstance(problem["input"], dict | BaseModel) else f" = {problem['input']!r}"
-    named = path or message.split()[0].rstrip(":").split(".")  # what concerns several sections begins with a key
+    named = path or message.split()[0].rstrip(":").split(".")  # a message about several sections begins with a key
     place = _origin(raw, path if _at(raw, named) is MISSING else named, files)
     return f"{key}{value}: {message} ({place})" if key else f"{message} ({place})"
 
 
 def _origin(raw: dict[str, Any], path: list[str], files: Files) -> str:
-    """The strongest file that sets what ``path`` holds, or the command line where none does."""
+    """Return the strongest file that sets the value at ``path``, or `--config` if no file does."""
     value = _at(raw, path)
     for file, content in reversed(files.items()):
-        found = _at(content, path)
-        if found is not MISSING and (found == value or isinstance(value, dict)):
+        in_file = _at(content, path)
+        if in_file is not MISSING and (in_file == value or isinstance(value, dict)):
             return file
     return "--config"
 
 
 def _at(content: Any, path: Sequence[str]) -> Any:
-    """What ``content`` holds at ``path``, or MISSING."""
+    """Return the value of ``content`` at ``path``, or MISSING."""
     for part in path:
         if isinstance(content, list) and part.isdigit() and int(part) < len(content):
             content = content[int(part)]
@@ -150,7 +150,10 @@ def _at(content: Any, path: Sequence[str]) -> Any:
 
 
 def read_section(kind: type[SectionT], path: Path) -> SectionT:
-    """Read a resolved section that the workflow wrote, such as a cell's config.yaml, as ``kind``."""
+    """Read a settings file that the workflow wrote, such as a cell's config.yaml, as ``kind``.
+
+    Raises :class:`UserError` if the file is missing or does not hold a ``kind``.
+    """
     try:
         return kind.model_validate(read_yaml(path))
     except ValidationError as error:

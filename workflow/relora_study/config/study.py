@@ -1,4 +1,4 @@
-"""The whole study: its sections, and which of their combinations make sense."""
+"""The whole study: its sections, and checks that their values go together."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -11,31 +11,31 @@ from .fields import Name, Section, Seeds, is_none
 from .measuring import Dynamics, Evaluation, Report
 from .training import Method, Model, Runtime, Size, Train
 
-VALIDATION_SEQUENCES = 256  # that texts give to validation.bin at most: candidates of a search are compared on them
-HELD_OUT_SEQUENCES = 64  # that texts give to held_out.bin at most: the fixed batch of loss and gradients is its start
-PAPERS_SIZES = ("tiny", "small")  # the published curves are of these
+VALIDATION_SEQUENCES = 256  # most sequences in validation.bin, on which a search compares its candidates
+HELD_OUT_SEQUENCES = 64  # most sequences in held_out.bin from texts: the fixed batch is at its beginning
+PAPERS_SIZES = ("tiny", "small")  # the sizes with published curves
 
 
 class Selection(Section):
-    """The cells of the study: every size x method x seed."""
+    """The cells of the study: every size with every method and every seed."""
 
     sizes: Annotated[list[str], Field(min_length=1)]
     """Names of blocks under `sizes`."""
     methods: Annotated[list[str], Field(min_length=1)]
     """Names of blocks under `methods`."""
     seeds: Seeds
-    """A list, or how many from 42 on: 5 means 42 to 46."""
+    """A list, or a number of seeds from 42 on: 5 means 42 to 46."""
     baseline: Annotated[str | None, Field(exclude_if=is_none)] = None
     """Method of rank 0 that the others are compared with; null: the first in methods."""
 
     @property
     def cell_names(self) -> list[str]:
-        """The cells' names, sizes outermost."""
+        """Return the cells' names; sizes vary slowest, then methods, then seeds."""
         return [cell_name(size, method, seed) for size in self.sizes for method in self.methods for seed in self.seeds]
 
 
 def cell_name(size: str, method: str, seed: int) -> str:
-    """What a cell and its folder are called."""
+    """Return the name of a cell and of its folder."""
     return f"{size}-{method}-s{seed}"
 
 
@@ -45,11 +45,11 @@ class Study(Section):
     schema_version: Literal[1]
     """Version of this schema and of the results' layout."""
     study: Selection
-    """The cells: every size x method x seed."""
+    """The cells: every size with every method and every seed."""
     data: Data
     """From a corpus to token ids."""
     model: Model
-    """What all sizes share."""
+    """Settings of the model that all sizes share."""
     sizes: dict[Name, Size]
     """Shapes by name, in the terms of `transformers.LlamaConfig`."""
     methods: dict[Name, Method]
@@ -57,13 +57,13 @@ class Study(Section):
     train: Train
     """The recipe that all methods and sizes share where they set nothing apart."""
     evaluation: Evaluation
-    """What each checkpoint is measured on."""
+    """The data on which each checkpoint is evaluated."""
     dynamics: Dynamics
-    """How spectra are taken."""
+    """The settings of readings."""
     report: Report
-    """How figures and the paper look."""
+    """The look of figures and the paper."""
     runtime: Runtime
-    """Where and in which precision the jobs run."""
+    """The machines and the precision of the jobs."""
     sweeps: Annotated[dict[Name, Sweep] | None, Field(exclude_if=is_none)] = None
     """Experiments by name: cells beside the study's own, with keys varied (docs/experiments.md)."""
     tuning: Annotated[Tuning | None, Field(exclude_if=is_none)] = None
@@ -71,7 +71,7 @@ class Study(Section):
 
     @property
     def cycle_steps(self) -> int:
-        """The longest reset period of the study's methods: the window over which all of them are compared."""
+        """Return the longest reset period of the study's methods, over which all methods are compared."""
         periods = [self.methods[name].reset_period for name in self.study.methods]
         return max((period for period in periods if period), default=self.train.checkpoint_every)
 
@@ -86,7 +86,7 @@ class Study(Section):
                     raise ValueError(f"study.{kind}: {name!r} is not one of {', '.join(known)}")
         for values in (self.study.sizes, self.study.methods, self.study.seeds):
             if len(set(values)) < len(values):
-                raise ValueError(f"study: {values} names one of its entries twice")
+                raise ValueError(f"study: {values} names an entry twice; keep one")
         return self
 
     @model_validator(mode="after")
@@ -124,7 +124,7 @@ class Study(Section):
 
 
 def _misnamed(study: Study) -> Iterator[str]:
-    """What figures and the paper say of a name must be true of its block."""
+    """Yield a problem for each method or size whose settings contradict its name in figures and the paper."""
     claims: dict[str, dict[str, Any]] = {
         "relora_released": {"adapter_initialization": "zero", "merge": "unscaled"},
         "relora_zero2": {"adapter_initialization": "zero", "merge": "unscaled", "restart": "undone"},
@@ -136,9 +136,9 @@ def _misnamed(study: Study) -> Iterator[str]:
         if name in ("relora", *claims) and not rank:
             yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
         for key, value in claims.get(name, {}).items():
-            if (found := getattr(study.methods[name], key)) != value:
+            if (chosen := getattr(study.methods[name], key)) != value:
                 yield (
-                    f"methods.{name}.{key} {found}: figures say of `{name}` that it runs the released code's rules"
+                    f"methods.{name}.{key} {chosen}: figures say of `{name}` that it runs the released code's rules"
                     f" ({key}: {value}); give another method another name"
                 )
     unpublished = [name for name in study.study.sizes if name not in PAPERS_SIZES]
@@ -150,7 +150,7 @@ def _misnamed(study: Study) -> Iterator[str]:
 
 
 def _without_texts(study: Study) -> Iterator[str]:
-    """Ids alone leave no texts to score or to make pairs from."""
+    """Yield a problem for each evaluation that needs the texts of a corpus of token ids."""
     if study.data.source != "hub_pretokenized":
         return
     if study.evaluation.perplexity.source == "held_out":
@@ -163,7 +163,7 @@ def _without_texts(study: Study) -> Iterator[str]:
 
 
 def _too_little_data(study: Study) -> Iterator[str]:
-    """What the configuration alone tells of rows that train and rows that are held out."""
+    """Yield a problem if the configuration alone shows that the corpus has too few rows."""
     shards, needed, fixed = study.data.hub_pretokenized, study.train.steps * study.train.batch_size, study.dynamics
     if study.data.source == "hub_pretokenized":
         if (rows := shards.shards * shards.rows_per_shard) < needed:
@@ -182,7 +182,7 @@ def _too_little_data(study: Study) -> Iterator[str]:
 
 
 def _of_method(study: Study, name: str) -> Iterator[str]:
-    """What a method of the study does not go together with."""
+    """Yield a problem for each setting that the method ``name`` does not go together with."""
     method = study.methods[name]
     for size in method.sizes or {}:
         if size not in study.sizes:

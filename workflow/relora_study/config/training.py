@@ -1,4 +1,4 @@
-"""Sections about models and how they train: shapes, methods, the recipe, the machine."""
+"""Sections about models and training: shapes, methods, the recipe, and the machine."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -25,10 +25,10 @@ from .fields import (
 
 
 class Model(Section):
-    """What all sizes share."""
+    """Settings of the model that all sizes share."""
 
     vocab_size: Annotated[int, Field(ge=257), Unit("tokens")]
-    """Tokens that the model knows; a tokenizer that is trained has as many."""
+    """Entries of the vocabulary; a tokenizer that the study trains has at most as many."""
     context_length: Annotated[int, Field(ge=2), Unit("tokens")]
     """Tokens of a sequence."""
     rms_norm_eps: PositiveNumber
@@ -40,7 +40,7 @@ class Model(Section):
 
 
 class Recipe(Section):
-    """What a size, a method, or a method at one size may set apart from `train`; null leaves it as it is."""
+    """Keys of `train` that a size, a method, or a method at one size can override; null overrides nothing."""
 
     learning_rate: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
     """Peak learning rate, in place of the one in `train`."""
@@ -53,12 +53,12 @@ class Recipe(Section):
 
     @property
     def overrides(self) -> dict[str, Any]:
-        """The keys of `train` that are set here, with their values."""
+        """Return the keys of `train` that are set here, with their values."""
         return {key: getattr(self, key) for key in Recipe.model_fields if getattr(self, key) is not None}
 
 
 class SizeRecipe(Recipe):
-    """What a method sets apart at one size: the recipe, and its schedule's numbers."""
+    """Keys that a method can override at one size: the recipe, and the schedule's numbers."""
 
     warmup_steps: Annotated[Steps | None, Field(exclude_if=is_none)] = None
     """Optimizer steps over which the rate first climbs, at this size."""
@@ -71,7 +71,7 @@ class SizeRecipe(Recipe):
 
     @property
     def schedule_overrides(self) -> dict[str, Any]:
-        """The schedule's numbers that are set here, with their values."""
+        """Return the schedule's numbers that are set here, with their values."""
         keys = SizeRecipe.model_fields.keys() - Recipe.model_fields.keys()
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
@@ -92,17 +92,17 @@ class Size(Recipe):
 
     @property
     def head_dim(self) -> int:
-        """Width of one attention head."""
+        """Return the width of an attention head."""
         return self.d_model // self.num_attention_heads
 
     @property
     def smallest_dimension(self) -> int:
-        """The smallest dimension of any adapted matrix: no rank can exceed it."""
+        """Return the smallest dimension of any adapted matrix, which no rank can exceed."""
         return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
 
     @property
     def shape(self) -> "Size":
-        """The size without a recipe of its own."""
+        """Return the size without its recipe."""
         return self.without(*Recipe.model_fields)
 
     @model_validator(mode="after")
@@ -119,7 +119,7 @@ Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 
 
 class Method(Recipe):
-    """How a cell trains: named switches, so that a variant is a block of YAML and no code."""
+    """A way to train, as named switches, so that a new method is a block of YAML and no code."""
 
     rank: NonNegativeInt
     """Rank of the adapters; 0 trains the whole weights, without adapters."""
@@ -141,7 +141,7 @@ class Method(Recipe):
     full_rank_steps: Steps = 0
     """Optimizer steps that the whole weights train before the adapters take over."""
     full_rank_from: Annotated[PositiveSteps | None, at_default(None)] = None
-    """Optimizer steps after which the adapters are folded in and the whole weights train to the end; null: never."""
+    """Optimizer steps after which adapters are folded in and all weights train; null: never."""
     merge: Literal["scaled", "unscaled", "none"] = "scaled"
     """scaled (W + alpha / rank * B A) | unscaled (W + B A) | none (a restart drops the adapter)."""
     restart: Literal["redraw", "orthogonal", "none", "undone"] = "redraw"
@@ -180,28 +180,28 @@ class Method(Recipe):
     horizon_steps: PositiveSteps
     """Number of optimizer steps at which the schedule ends; training may stop before."""
     sizes: Annotated[dict[Name, SizeRecipe] | None, Field(exclude_if=is_none)] = None
-    """What the method sets apart at one size: a block of recipe and schedule numbers for each.
+    """Keys that the method overrides at one size: recipe and schedule numbers for each size.
 
     For example `sizes: {small: {learning_rate: 3.0e-4, warmup_steps: 2000}}`.
     """
 
     @property
     def scale(self) -> float:
-        """The factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
+        """Return the factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
         return self.alpha / self.rank
 
     def at_size(self, size: str) -> SizeRecipe:
-        """What the method sets apart at ``size``."""
+        """Return the keys that the method overrides at ``size``."""
         return (self.sizes or {}).get(size, SizeRecipe())
 
     def switches_at(self, size: str) -> "Method":
-        """The method's switches and its schedule at ``size``, without a recipe.
+        """Return the method's switches and its schedule at ``size``, without a recipe.
 
-        Raises :class:`ValueError` where the schedule's numbers at that size do not go together.
+        Raises :class:`ValueError` if the schedule's numbers at this size do not go together.
         """
-        own = self.without("sizes", *Recipe.model_fields).model_dump()
+        switches = self.without("sizes", *Recipe.model_fields).model_dump()
         try:
-            return Method.model_validate(own | self.at_size(size).schedule_overrides)
+            return Method.model_validate(switches | self.at_size(size).schedule_overrides)
         except ValidationError as error:
             raise ValueError(f"sizes.{size}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
@@ -249,9 +249,9 @@ class Train(Section):
     checkpoint_every: PositiveSteps
     """Optimizer steps between evaluated checkpoints; step 0 and the last are always kept."""
     checkpoint_offset: Steps
-    """Optimizer steps after each multiple of a reset period at which one more is kept.
+    """Optimizer steps from each multiple of a reset period to one more checkpoint.
 
-    It serves the readings after a restart.
+    Readings of adapters after a restart need it.
     """
     state_every: PositiveSteps
     """Optimizer steps between the full states that a stopped run continues from."""
@@ -276,7 +276,7 @@ class Train(Section):
 
 
 class Runtime(Section):
-    """Where and in which precision the jobs run."""
+    """The machines and the precision of the jobs."""
 
     device: Literal["auto", "cpu", "cuda"]
     """auto (a GPU where there is one) | cpu | cuda."""
@@ -294,12 +294,12 @@ class Runtime(Section):
     release_memory: bool
     """Give freed memory back at once (Linux, CPU).
 
-    A tenth to a sixth less memory at the paper's small shape, for up to a seventh of the speed.
+    It saves a tenth to a sixth of the memory at the paper's small shape, and costs up to a seventh of the speed.
     """
 
     @property
     def processes_per_node(self) -> int:
-        """How many of a training's processes run on each node."""
+        """Return how many of a training's processes run on each node."""
         return self.processes // self.nodes
 
     @model_validator(mode="after")

@@ -1,5 +1,9 @@
+"""From a corpus to token ids: read documents, train a tokenizer and encode, or convert shards of token ids."""
+
 import os
 from importlib.util import find_spec
 
-if find_spec("torch") is None:  # as in its conda environment: transformers' tokenizers need none, and would warn
+if (
+    find_spec("torch") is None
+):  # as in this stage's conda environment; transformers would warn, though tokenizers need no torch
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

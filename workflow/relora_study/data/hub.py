@@ -1,4 +1,4 @@
-"""Commits of the Hub: what is fetched from a repository is always of one that the configuration names."""
+"""Pin downloads from the Hugging Face Hub: each is made at a commit that the configuration names."""
 
 from typing import Literal
 
@@ -7,14 +7,19 @@ from huggingface_hub.errors import EntryNotFoundError, HTTPError  # type: ignore
 
 from ..errors import UserError
 
-HUB_ERRORS = (OSError, HTTPError, EntryNotFoundError, ValueError)  # what huggingface_hub raises, network and names
-LONGEST_REASON = 300  # characters of a library's message, which may quote a whole file
+HUB_ERRORS = (
+    OSError,
+    HTTPError,
+    EntryNotFoundError,
+    ValueError,
+)  # huggingface_hub raises these for a failing network or a wrong name
+LONGEST_REASON = 300  # characters: a library's message can quote a whole file
 
 
 def commit(repository: str, revision: str | None, key: str, kind: Literal["dataset", "model"]) -> str:
-    """``revision``, which ``key`` of the configuration holds, where it is one.
+    """Return ``revision``, the value of ``key`` in config.yaml, unless it is null.
 
-    Raises :class:`UserError` where it is null: with the newest commit, or with why the Hub does not tell it.
+    Raises :class:`UserError` for null, with the newest commit of ``repository``, or the reason why the Hub gave none.
     """
     if revision:
         return revision
@@ -29,6 +34,6 @@ def commit(repository: str, revision: str | None, key: str, kind: Literal["datas
 
 
 def first_line(error: Exception) -> str:
-    """What ``error`` says first, or its kind."""
+    """Return the first line of the message of ``error``, or its type if the message is empty."""
     line = str(error).strip().partition("\n")[0] or type(error).__name__
     return line if len(line) <= LONGEST_REASON else f"{line[:LONGEST_REASON]}..."

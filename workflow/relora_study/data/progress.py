@@ -1,4 +1,4 @@
-"""Progress of long work, a line every 20 seconds on stderr, which a job's log shows, too."""
+"""Print the progress of long work, a line every 20 seconds on stderr, readable in a job's log, too."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -9,7 +9,7 @@ SECONDS_BETWEEN_LINES = 20
 
 
 def progress(items: Iterable[Any] | None, total: int | None, description: str, unit: str, **options: Any) -> tqdm:
-    """``items`` as they are, with a line of progress now and then; None for work that calls ``update`` itself."""
+    """Yield ``items`` and print progress now and then; ``items`` None is for work that calls ``update``."""
     return tqdm(
         items,
         total=total,

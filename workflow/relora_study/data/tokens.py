@@ -1,4 +1,4 @@
-"""Token ids on disk: flat, memory-mapped, of the smallest fitting type, with a manifest that vouches for them."""
+"""Write and read token ids: flat memory-mapped files of a small integer type, with a manifest of their hashes."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -18,15 +18,15 @@ from ..errors import UserError
 from ..files import sha256, write_whole
 from .documents import batches
 
-BATCH_CHARACTERS = 2**21  # of text encoded at a time
-PIECE_CHARACTERS = 2**16  # of a long text: enough pieces in a batch for all threads
+BATCH_CHARACTERS = 2**21  # characters of text encoded at a time
+PIECE_CHARACTERS = 2**16  # characters of a piece of a long text: a batch has enough pieces for all threads
 CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 
-Ids = np.ndarray[Any, np.dtype[Any]]
+IdArray = np.ndarray[Any, np.dtype[Any]]
 
 
 class Split(Contract):
-    """What a file of ids holds; ``bytes`` are of the texts, in UTF-8. Shards of ids do not tell documents and bytes."""
+    """The content of a token file. ``bytes`` counts the texts in UTF-8; for shards, documents and bytes are unknown."""
 
     documents: int | None = None
     tokens: int
@@ -35,17 +35,17 @@ class Split(Contract):
 
 
 class Files(Contract):
-    """How many of the user's files were read, and how many of them were not."""
+    """How many of the user's files were read, and how many were passed over."""
 
     read: int
     passed_over: int
 
 
 class Manifest(Contract):
-    """What the token files hold and what made them.
+    """The manifest of the token files: their content and origin.
 
-    ``revision`` is the commit of shards from the Hub. ``files`` counts the files of ``data.source: files``.
-    ``validation`` is None where documents are split in two.
+    ``revision`` is the commit of shards from the Hub. ``files`` exists only with ``data.source: files``, ``validation``
+    only with a ``data.validation_fraction``.
     """
 
     source: str
@@ -60,10 +60,10 @@ class Manifest(Contract):
     files: Annotated[Files | None, Field(exclude_if=lambda files: files is None)] = None
 
 
-def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[Ids]:
-    """All texts' ids in order, an end-of-text id after each, in parts of shape [some tokens].
+def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[IdArray]:
+    """Yield the ids of all texts in order, with an end-of-text id after each text, in arrays of several tokens.
 
-    The tokenizer's own threads encode a batch at a time; what is held does not grow with the corpus.
+    The tokenizer's threads encode a batch at a time, so memory does not grow with the corpus.
     """
     backend, cuts = bare(tokenizer), cuts_at_spaces(tokenizer)
     pieces = ((piece, last) for text in texts for piece, last in pieces_of(text, cuts))
@@ -75,7 +75,7 @@ def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str)
 
 
 def bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The tokenizer's backend, which neither cuts nor pads, whatever its file says."""
+    """Return the tokenizer's backend without truncation and padding, which its file may ask for."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
     backend.no_padding()
@@ -84,10 +84,10 @@ def bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether a text cut before a single space or line break has the ids of the whole: with GPT-2's words, it has.
+    """Tell whether a text may be cut before a single space or line break without changing its ids.
 
-    Such a word begins with a space, if it has one at all (Radford et al. 2019, section 2.2). Other tokenizers, and
-    added tokens that reach over spaces, need the whole text.
+    GPT-2's words allow it: a space belongs to the word after it (Radford et al. 2019, section 2.2). Other tokenizers,
+    and added tokens with spaces, need the whole text.
     """
     backend = tokenizer.backend_tokenizer
     words = isinstance(backend.pre_tokenizer, ByteLevel) and backend.pre_tokenizer.use_regex
@@ -97,21 +97,23 @@ def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 
 def pieces_of(text: str, cuts: bool) -> Iterator[tuple[str, bool]]:
-    """``text`` in pieces of about ``PIECE_CHARACTERS``, and whether each is the last; one piece unless it ``cuts``.
+    """Yield pieces of ``text``, and whether each is the last: about ``PIECE_CHARACTERS`` long, or all if not ``cuts``.
 
-    Long texts would take some seventy times their size while they are encoded.
+    Encoding a long text as a whole would take some seventy times its size in memory.
     """
     begin = 0
-    while cuts and len(text) - begin > PIECE_CHARACTERS and (found := CUT.search(text, begin + PIECE_CHARACTERS)):
-        yield text[begin : found.end()], False
-        begin = found.end()
+    while cuts and len(text) - begin > PIECE_CHARACTERS and (cut := CUT.search(text, begin + PIECE_CHARACTERS)):
+        yield text[begin : cut.end()], False
+        begin = cut.end()
     yield text[begin:], True
 
 
-def write_split(path: Path, ids: Iterable[Ids], size: tuple[int, int], context_length: int, most: int | None) -> Split:
-    """Write ``ids`` little-endian to ``path`` as they come, ``most`` at most; ``size``: the documents and their bytes.
+def write_split(
+    path: Path, ids: Iterable[IdArray], size: tuple[int, int], context_length: int, most: int | None
+) -> Split:
+    """Write ``ids`` little-endian to ``path``, at most ``most`` of them; ``size`` counts the documents and their bytes.
 
-    Raises :class:`UserError` where they do not fill one sequence.
+    Raises :class:`UserError` if the ids do not fill one sequence.
     """
     tokens = 0
 
@@ -132,21 +134,21 @@ def write_split(path: Path, ids: Iterable[Ids], size: tuple[int, int], context_l
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest beside the files, last, so that its presence says that they are whole."""
+    """Write the manifest beside the token files. It comes last: a folder with a manifest is complete."""
     write_contract(folder / "manifest.json", manifest)
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest in ``folder``. Raises :class:`UserError` where it is missing or malformed."""
+    """Read the manifest in ``folder``. Raises :class:`UserError` if it is missing or malformed."""
     path = folder / "manifest.json"
     return read_contract(Manifest, path, f"{path} cannot be read; delete {folder} and run again")
 
 
-def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:
-    """The ids of ``split`` (train, held_out or validation), memory-mapped, shape [tokens].
+def open_tokens(folder: Path, split: str, check_hash: bool = True) -> IdArray:
+    """Open the ids of ``split`` (train, held_out or validation), memory-mapped: [tokens].
 
-    Raises :class:`UserError` where the file is not the one of its manifest, by its length or its hash (about a second
-    a gigabyte; of a job's processes one checks it).
+    Raises :class:`UserError` if the file differs from its manifest in length or, with ``check_hash``, in its hash. The
+    hash takes about a second a gigabyte, so only one process of a job checks it.
     """
     manifest = read_manifest(folder)
     path, expected = folder / f"{split}.bin", getattr(manifest, split)
@@ -158,19 +160,19 @@ def open_tokens(folder: Path, split: str, check_hash: bool = True) -> Ids:
             f"{path} does not hold the {expected.tokens} tokens of its manifest; delete {folder} and run again"
         )
     if check_hash and sha256(path) != expected.sha256:
-        raise UserError(f"{path} is damaged: its hash is not its manifest's; delete {folder} and run again")
+        raise UserError(f"{path} is damaged: its hash differs from its manifest; delete {folder} and run again")
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-def row_count(ids: Ids, context_length: int) -> int:
-    """How many rows of ``context_length + 1`` ids there are."""
+def row_count(ids: IdArray, context_length: int) -> int:
+    """Count the rows of ``context_length + 1`` ids."""
     return len(ids) // (context_length + 1)
 
 
-def held_out_batch(tokens: Path, sequences: int, context_length: int) -> Ids:
-    """The first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
+def held_out_batch(tokens: Path, sequences: int, context_length: int) -> IdArray:
+    """Return the fixed batch: the first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
 
-    The same for every checkpoint and method. Raises :class:`UserError` where the held-out text is too short.
+    Every checkpoint of every method is read on it. Raises :class:`UserError` if the held-out text is too short.
     """
     ids = open_tokens(tokens, "held_out")
     available = row_count(ids, context_length)
@@ -182,7 +184,7 @@ def held_out_batch(tokens: Path, sequences: int, context_length: int) -> Ids:
     return np.stack([row(ids, index, context_length) for index in range(sequences)])
 
 
-def row(ids: Ids, index: int, context_length: int) -> Ids:
-    """Row ``index``, int64 [context_length + 1], as the paper's shards hold 2,049: the first ids predict the last."""
+def row(ids: IdArray, index: int, context_length: int) -> IdArray:
+    """Return row ``index``, int64 [context_length + 1], in which each id but the last predicts the next."""
     start = index * (context_length + 1)
     return np.asarray(ids[start : start + context_length + 1], dtype=np.int64)

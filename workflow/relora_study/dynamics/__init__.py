@@ -1,9 +1,9 @@
 """Learning dynamics: spectra of weights, gradients and updates at every checkpoint of a cell.
 
-What a notebook needs for a matrix of its own is importable from here:
+A notebook can apply the measures to any matrix:
 
-    from relora_study.dynamics import measure, spectrum
-    metrics = measure(spectrum(matrix), matrix.shape)  # per, effective_rank, condition_number, ...
+    from relora_study.dynamics import spectral_metrics, spectrum
+    metrics = spectral_metrics(spectrum(matrix), matrix.shape)  # per, effective_rank, condition_number, ...
 """
 
 from .low_rank import low_rank_spectrum
@@ -13,9 +13,9 @@ from .spectrum import (
     condition_number,
     effective_rank,
     frobenius_norm,
-    measure,
     numerical_rank,
     proportional_effective_rank,
+    spectral_metrics,
     spectrum,
 )
 from .subspaces import leading_subspaces, overlap
@@ -30,9 +30,9 @@ __all__ = [
     "linear_cka",
     "low_rank_spectrum",
     "mean_cosine",
-    "measure",
     "numerical_rank",
     "overlap",
     "proportional_effective_rank",
+    "spectral_metrics",
     "spectrum",
 ]

@@ -1,4 +1,4 @@
-"""A whole cell's readings: each checkpoint by itself, against those before it, and against the last."""
+"""Take all readings of a cell: each checkpoint alone, against earlier checkpoints, and against the last one."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from ..cell_manifest import diverged_at
 from ..config import Cell, read_section
-from ..files import once, write_csv
+from ..files import make_once, write_csv
 from ..imports import code_version
 from ..model.checkpoints import list_checkpoints, load_model, read_metadata
 from ..schedule import due_steps
@@ -21,15 +21,16 @@ from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
 from .representations import hidden_states, linear_cka
 
-COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
+READING_COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A cell's checkpoints by step, the first of step 0, and what all of them are read with.
+    """A cell with its checkpoints' folders by step, and the settings of its readings.
 
-    ``batch`` is int64 [sequences, context_length + 1], on the device that does the work. ``cycle_steps`` is the
-    study's longest reset period, the same for every method. ``adapter_gradient_norms`` is by step, from the training.
+    ``batch`` is the fixed batch, int64 [sequences, context_length + 1], on the device that does the work.
+    ``dimensions`` counts the leading directions whose overlap is read. ``cycle_steps`` is the study's longest reset
+    period, one number for all methods. ``adapter_gradient_norms`` comes from the training log, by step.
     """
 
     cell: Cell
@@ -41,31 +42,34 @@ class Subject:
 
     @cached_property
     def hashes(self) -> dict[int, str]:
-        """The SHA-256 of every checkpoint's files, together, by step."""
+        """Return the hashes of all files of each checkpoint, as one text, by step."""
         return {step: str(sorted(read_metadata(folder).sha256.items())) for step, folder in self.folders.items()}
 
     def stored(self, step: int) -> Matrices:
-        """The effective weights of the checkpoint at ``step``."""
+        """Read the effective weights of the checkpoint at ``step``."""
         return stored_matrices(self.folders[step], self.batch.device)
 
     @property
     def windows(self) -> dict[int, list[str]]:
-        """The quantities that are read over a window, by its length: from one checkpoint to the next, and a cycle."""
+        """Return the names of the updates that are read over a window, by the window's length in steps.
+
+        A net update spans the interval between checkpoints, and a cycle update spans a cycle.
+        """
         lengths: dict[int, list[str]] = {self.cell.train.checkpoint_every: ["net_update"]}
         lengths.setdefault(self.cycle_steps, []).append("cycle_update")
         return lengths
 
     def begins(self, step: int, length: int) -> list[int]:
-        """Where the window of ``length`` steps that ends at ``step`` begins, and the one before it.
+        """List the first steps of the window of ``length`` steps that ends at ``step``, and of the window before it.
 
-        None off the grid, or where no checkpoint was taken. Windows end at multiples of their length, so that all
-        methods are read over the same steps.
+        Windows end at multiples of their length, so that every method is read over equal steps. At other steps, the
+        list is empty. It ends before the first step without a checkpoint.
         """
-        found = [] if step % length else [step - length, step - 2 * length]
-        return list(takewhile(self.folders.__contains__, found))
+        begins = [] if step % length else [step - length, step - 2 * length]
+        return list(takewhile(self.folders.__contains__, begins))
 
     def key(self, step: int) -> Iterator[str]:
-        """Hashes of all that the readings of ``step`` come from, code included."""
+        """Yield hashes of everything that decides the readings of ``step``: code, settings and checkpoints."""
         yield code_version("dynamics.cell")
         yield repr((self.cell.method, self.dimensions, self.windows, self.batch.tolist()))
         compared = [at for length in self.windows for at in self.begins(step, length)]
@@ -73,7 +77,7 @@ class Subject:
 
 
 def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: int) -> Subject:
-    """The cell in ``cell_dir``. Raises :class:`UserError` where one of its checkpoints is missing or damaged."""
+    """Open the cell in ``cell_dir``. Raises :class:`UserError` if one of its checkpoints is missing or damaged."""
     cell = read_section(Cell, cell_dir / "config.yaml")
     folders = list_checkpoints(cell_dir, due_steps(cell, diverged_at(cell_dir)))
     norms = pd.read_csv(cell_dir / "log.csv", index_col="step").adapter_gradient_norm
@@ -81,7 +85,7 @@ def open_subject(cell_dir: Path, batch: Tensor, dimensions: int, cycle_steps: in
 
 
 def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:
-    """Every reading of the checkpoint at ``step`` but those that need a later one."""
+    """Take every reading of the checkpoint at ``step`` that needs no later checkpoint."""
     checkpoint = Checkpoint.read(subject.folders[step], subject.batch, subject.cell.method)
     yield from readings(checkpoint)
     effective = checkpoint.effective
@@ -90,7 +94,7 @@ def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:
 
 
 def movements(subject: Subject, step: int, now: Matrices) -> Iterator[AnyReading]:
-    """How the effective weights ``now`` moved: from step 0, and over each window that ends here."""
+    """Read how the effective weights ``now`` have moved: since step 0, and over each window that ends at ``step``."""
     if step:
         yield from dense("cumulative_update", difference(now, subject.stored(0)))
     for length, quantities in subject.windows.items():
@@ -99,7 +103,7 @@ def movements(subject: Subject, step: int, now: Matrices) -> Iterator[AnyReading
 
 
 def window(subject: Subject, now: Matrices, begins: list[int]) -> Iterator[AnyReading]:
-    """The update since the first of ``begins``, and its overlap with the update from the second to the first."""
+    """Read the update since the first of ``begins``, and its overlap with the update from the second to the first."""
     if begins:
         moved = difference(now, subject.stored(begins[0]))
         yield from dense("", moved)
@@ -109,7 +113,7 @@ def window(subject: Subject, now: Matrices, begins: list[int]) -> Iterator[AnyRe
 
 
 def gradients_of_cycles(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
-    """The norm of the adapters' gradient in each whole cycle, mean and largest over its steps: zero means dead."""
+    """Read the mean and largest norm of the adapters' gradient over each whole cycle; zero means dead adapters."""
     norms, length = subject.adapter_gradient_norms, subject.cycle_steps
     for end in range(length, max(subject.folders) + 1, length) if subject.cell.method.rank else ():
         cycle = norms.loc[end - length + 1 : end]
@@ -118,7 +122,7 @@ def gradients_of_cycles(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
 
 
 def similarities(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
-    """Linear CKA of every checkpoint's hidden states with the last one's, by step."""
+    """Read the linear CKA of the hidden states of each checkpoint and of the last checkpoint, by step."""
     tokens = few_tokens(subject.batch)
 
     def states(step: int) -> Tensor:
@@ -129,15 +133,18 @@ def similarities(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
         yield step, Values("hidden_states", "layer_output", "cka_with_last", linear_cka(states(step), last))
 
 
-def tabulate(found: Iterable[tuple[int, AnyReading]]) -> pd.DataFrame:
-    """Readings by step as one table."""
-    return pd.DataFrame([line for step, reading in found for line in reading.rows(step)], columns=COLUMNS)
+def tabulate(readings_by_step: Iterable[tuple[int, AnyReading]]) -> pd.DataFrame:
+    """Return readings, each with its step, as one long table."""
+    return pd.DataFrame(
+        [row for step, reading in readings_by_step for row in reading.rows(step)], columns=READING_COLUMNS
+    )
 
 
 def cell_table(subject: Subject, kept: Path) -> pd.DataFrame:
-    """The cell's dynamics.csv: one row a step, component, layer, quantity and metric.
+    """Return the table of the cell's dynamics.csv, one row for each step, component, layer, quantity and metric.
 
-    Each checkpoint's own table is kept in ``kept``, so that an interrupted or longer run costs only what is new.
+    The folder ``kept`` keeps a table for each checkpoint, so that an interrupted or longer run takes only new readings.
+    Snakemake would rerun the whole job.
     """
     tables = []
     for step in tqdm(subject.folders, desc=f"reading {subject.cell.name}", disable=None):
@@ -145,7 +152,7 @@ def cell_table(subject: Subject, kept: Path) -> pd.DataFrame:
         def make(place: Path, step: int = step) -> None:
             write_csv(place, tabulate((step, reading) for reading in read_step(subject, step)))
 
-        place = once(kept, subject.folders[step].name, subject.key(step), make)
+        place = make_once(kept, subject.folders[step].name, subject.key(step), make)
         tables.append(pd.read_csv(place, keep_default_na=False, na_values={"value": [""]}))
     tables.append(tabulate([*similarities(subject), *gradients_of_cycles(subject)]))
     return pd.concat(tables).sort_values("step", kind="stable", ignore_index=True)

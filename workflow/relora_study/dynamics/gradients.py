@@ -1,4 +1,4 @@
-"""Gradients with respect to the effective weights, on one fixed batch of held-out text."""
+"""Compute gradients with respect to the effective weights on the fixed batch, for every method alike."""
 
 import torch
 from torch import Tensor
@@ -11,12 +11,12 @@ MICRO_BATCH_TOKENS = 1024
 
 
 def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = None) -> Matrices:
-    """Gradients of the batch's mean cross-entropy (nats a token) by component, [layers, out, in] each.
+    """Return the gradient of the mean cross-entropy (nats a token) on ``batch`` by component, [layers, out, in] each.
 
-    ``batch`` is int64 [sequences, context_length + 1], inputs and next-token labels in one. It is passed
-    ``micro_batch`` sequences at a time, each weighted by its tokens, so that the sum is the whole batch's gradient.
-    Layers are computed again in the backward pass, so that memory stays near the model's own. ``model`` is left in
-    training mode, with these weights, and no others, requiring gradients.
+    ``batch`` is int64 [sequences, context_length + 1]: each id predicts the next. It runs ``micro_batch`` sequences at
+    a time, each part weighted by its tokens, so that the sum is the gradient of the whole batch. The backward pass
+    computes layers again, so that memory stays near the size of the model. Afterwards, ``model`` is in training mode,
+    and only the weights of the components require gradients.
     """
     model.train()
     model.activation_checkpointing_enable()
@@ -36,6 +36,6 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
 
 
 def next_token_loss(model: LlamaForCausalLM, part: Tensor) -> Tensor:
-    """Mean cross-entropy (nats a token) on ``part``, int64 [sequences, context_length + 1]."""
+    """Compute the mean cross-entropy (nats a token) of ``part``, int64 [sequences, context_length + 1]."""
     hidden = model.model(input_ids=part[:, :-1], use_cache=False).last_hidden_state
     return head_cross_entropy(hidden, model.lm_head.weight, part[:, 1:])

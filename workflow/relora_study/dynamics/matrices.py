@@ -1,4 +1,4 @@
-"""The matrices that are read, taken from a model or from its adapters and stacked over layers."""
+"""Take the matrices for readings from a model or its adapters, stacked over layers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,19 +17,22 @@ Factors = tuple[Tensor, Tensor]
 
 
 def parameters(model: LlamaForCausalLM, component: str) -> list[Parameter]:
-    """The weight of ``component`` in every layer, first to last, each [out, in]."""
+    """List the weight [out, in] of ``component`` in every layer, first to last."""
     return [layer.get_submodule(MODULES[component]).weight for layer in model.model.layers]
 
 
 def weight_matrices(model: LlamaForCausalLM) -> Matrices:
-    """Copies of the model's weights by component, [layers, out, in] each."""
+    """Copy the model's weights by component, [layers, out, in] each."""
     return {
         component: torch.stack([weight.detach() for weight in parameters(model, component)]) for component in MODULES
     }
 
 
 def stored_matrices(checkpoint: Path, device: torch.device) -> Matrices:
-    """The same matrices of the checkpoint in ``checkpoint``, read without the rest of its model."""
+    """Read the effective weights of the checkpoint in the folder ``checkpoint`` by component, and no other weights.
+
+    Each is [layers, out, in], as from :func:`weight_matrices`.
+    """
     with safe_open(checkpoint / "model.safetensors", framework="pt", device=str(device)) as stored:
         layers = sum(1 for name in stored.keys() if name.endswith(f"{MODULES['w2']}.weight"))  # noqa: SIM118
         return {
@@ -39,9 +42,9 @@ def stored_matrices(checkpoint: Path, device: torch.device) -> Matrices:
 
 
 def adapter_factors(adapters: Mapping[str, Factors], layers: int) -> dict[str, Factors]:
-    """Adapters by component, A [layers, r, in] and B [layers, out, r]; components without adapters are left out.
+    """Stack adapters by component, A [layers, r, in] and B [layers, out, r], without components that have none.
 
-    ``adapters`` is what `model.checkpoints.load_adapters` returns, keyed by the module's full name.
+    ``adapters`` comes from `model.checkpoints.load_adapters`, by the full name of the module.
     """
     names = {component: [f"model.layers.{i}.{module}" for i in range(layers)] for component, module in MODULES.items()}
     return {
@@ -55,7 +58,7 @@ def adapter_factors(adapters: Mapping[str, Factors], layers: int) -> dict[str, F
 
 
 def frozen_base(effective: Matrices, factors: Mapping[str, Factors], scale: float | None) -> Matrices:
-    """W of W + scale * B A, in float64: the effective weights themselves where a component has no adapter."""
+    """Return W in float64, from the effective weights W + scale * B A; without an adapter, both are equal."""
     base = {component: matrix.double() for component, matrix in effective.items()}
     for component, (down, up) in factors.items():
         base[component] -= (scale or 0.0) * (up.double() @ down.double())

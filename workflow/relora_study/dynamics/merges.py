@@ -1,4 +1,4 @@
-"""What a merge does to the function: nothing, if it carries the scale; otherwise it loses part of each update."""
+"""Measure the effect of a merge on the loss. A scaled merge has none; an unscaled merge loses part of the update."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from .matrices import Factors
 
 @torch.inference_mode()
 def mean_loss(model: LlamaForCausalLM, batch: Tensor) -> float:
-    """Mean cross-entropy (nats a token) on ``batch``, int64 [sequences, context_length + 1]."""
+    """Compute the mean cross-entropy (nats a token) of ``batch``, int64 [sequences, context_length + 1]."""
     total = 0.0
     for part in torch.split(batch, max(1, MICRO_BATCH_TOKENS // batch.shape[1])):
         total += next_token_loss(model, part).item() * part[:, 1:].numel()
@@ -21,7 +21,7 @@ def mean_loss(model: LlamaForCausalLM, batch: Tensor) -> float:
 
 
 def _merged_scale(method: Method) -> float:
-    """What B A is times in the weights after a reset, where it was times ``method.scale`` before."""
+    """Return the factor of B A in the effective weights after a reset; before it, the factor is ``method.scale``."""
     stays = method.merge == "scaled" or (method.merge == "none" and method.restart == "none")
     return method.scale if stays else 1.0 if method.merge == "unscaled" else 0.0
 
@@ -30,12 +30,11 @@ def _merged_scale(method: Method) -> float:
 def merge_effects(
     model: LlamaForCausalLM, adapters: Mapping[str, Factors], method: Method, batch: Tensor
 ) -> dict[str, float]:
-    """What merging and restarting at this checkpoint does: loss before and after, their difference, and the share lost.
+    """Measure the effect of a merge and restart at this checkpoint: loss_before, loss_after, loss_jump, update_lost.
 
-    ``model`` holds the effective weights W + s B A, and is left with the merged ones: W + s B A, or, for an unscaled
-    merge, W + B A, which loses (s - 1) / s of the update, or, without a merge, W, which loses all of it.
-    ``update_lost`` is measured: the Frobenius norm of what the merge drops, over that of s B A, all adapted weights
-    together.
+    ``model`` starts with the effective weights W + s B A, and ends with the merged weights. A scaled merge keeps
+    W + s B A. An unscaled merge gives W + B A, and loses (s - 1) / s of the update. No merge gives W, and loses all.
+    ``update_lost`` is the Frobenius norm of the lost part over the norm of s B A, over all adapted weights together.
     """
     before, dropped, whole = mean_loss(model, batch), 0.0, 0.0
     for name, (down, up) in adapters.items():

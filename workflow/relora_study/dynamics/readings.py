@@ -1,4 +1,4 @@
-"""What is read at a checkpoint, and between checkpoints, as rows of a long table."""
+"""Take readings of one checkpoint, or of the difference between two, as rows of a long table."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_ma
 from .merges import merge_effects
 from .representations import hidden_states, mean_cosine
 from .sparsity import gini, hoyer
-from .spectrum import measure, reason, spectrum
+from .spectrum import reason, spectral_metrics, spectrum
 from .subspaces import leading_subspaces, overlap
 
 STATES_TOKENS = 1024
@@ -25,7 +25,10 @@ STATES_TOKENS = 1024
 
 @dataclass(frozen=True)
 class Reading:
-    """Spectra of one component in every layer: [layers, k], or [layers, heads, k] to be averaged over heads."""
+    """The spectra of one component: ``values`` [layers, k], or [layers, heads, k] to average over heads.
+
+    ``shape`` is the shape (m, n) of each matrix. ``factored`` says that the spectra come from factors of rank k.
+    """
 
     quantity: str
     component: str
@@ -34,18 +37,18 @@ class Reading:
     factored: bool = False
 
     def rows(self, step: int) -> Iterator[tuple[Any, ...]]:
-        """One row a layer and metric; a layer whose metrics are NaN says why."""
-        metrics = measure(self.values, self.shape, self.factored)
+        """Yield a row for each layer and metric; the last entry says why a metric is NaN."""
+        metrics = spectral_metrics(self.values, self.shape, self.factored)
         for layer, values in enumerate(self.values):
-            reasons = (reason(one) for one in values.reshape(-1, values.shape[-1]))
+            reasons = (reason(spectrum_of_head) for spectrum_of_head in values.reshape(-1, values.shape[-1]))
             why = next(filter(None, reasons), "")
-            for metric, found in metrics.items():
-                yield step, self.component, layer, self.quantity, metric, found[layer].mean().item(), why
+            for metric, by_layer in metrics.items():
+                yield step, self.component, layer, self.quantity, metric, by_layer[layer].mean().item(), why
 
 
 @dataclass(frozen=True)
 class Values:
-    """One metric of one component, [layers], that is no spectrum's; a single number where it is of the whole model."""
+    """A metric that comes from no spectrum: ``values`` [layers] of a component, or one number for the whole model."""
 
     quantity: str
     component: str
@@ -53,7 +56,7 @@ class Values:
     values: Tensor
 
     def rows(self, step: int) -> Iterator[tuple[Any, ...]]:
-        """One row a layer; layer -1 stands for the whole model."""
+        """Yield a row for each layer; layer -1 stands for the whole model."""
         for layer, value in enumerate(self.values) if self.values.ndim else [(-1, self.values)]:
             why = "" if torch.isfinite(value) else "nothing to compare"
             yield step, self.component, layer, self.quantity, self.metric, value.item(), why
@@ -64,23 +67,26 @@ AnyReading = Reading | Values
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One checkpoint's matrices by component, [layers, m, n] each; ``base`` is W and ``effective`` W + s B A."""
+    """The matrices of one checkpoint by component, [layers, m, n] each: ``base`` is W, ``effective`` is W + s B A.
+
+    ``states`` are hidden states on a few tokens. ``merge`` holds the effects of a merge, by metric.
+    """
 
     step: int
     head_dim: int
     effective: Matrices
     base: Matrices
     gradients: Matrices
-    adapted: bool = False  # has adapters, though perhaps of none of the components that are read
+    adapted: bool = False  # the model has adapters, perhaps on other components
     factors: dict[str, Factors] = field(default_factory=dict)
     states: Tensor = field(default_factory=lambda: torch.empty(0))
     merge: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, batch: Tensor, method: Method) -> Self:
-        """Read the checkpoint, and what its model does with ``batch``, int64 [sequences, context_length + 1].
+        """Read the checkpoint in ``path``, and run its model on ``batch``, int64 [sequences, context_length + 1].
 
-        All is done on the device of ``batch``.
+        All work is done on the device of ``batch``.
         """
         metadata, device = read_metadata(path), batch.device
         model, adapters = load_model(path, device), load_adapters(path, device)
@@ -101,14 +107,14 @@ class Checkpoint:
 
 
 def dense(quantity: str, matrices: Matrices, precision: torch.dtype = torch.float64) -> Iterator[Reading]:
-    """Readings of whole matrices, one a component."""
+    """Read the spectra of whole matrices, by component."""
     for component, matrix in matrices.items():
         rows, columns = matrix.shape[-2:]
         yield Reading(quantity, component, spectrum(matrix, precision), (rows, columns))
 
 
 def weights(quantity: str, matrices: Matrices, head_dim: int) -> Iterator[Reading]:
-    """Readings of weights: SwiGLU's second matrix, and both meanings of an OV circuit."""
+    """Read the spectra of weights: the second matrix of SwiGLU, and the OV circuit in both meanings."""
     value, output, width = matrices["v"].double(), matrices["o"].double(), matrices["o"].shape[-2]
     yield from dense(quantity, {"w2": matrices["w2"], "ov_authors": authors_ov(value, output, head_dim)})
     circuits = low_rank_spectrum(*ov_circuit_factors(value, output, head_dim))
@@ -116,10 +122,10 @@ def weights(quantity: str, matrices: Matrices, head_dim: int) -> Iterator[Readin
 
 
 def updates(checkpoint: Checkpoint) -> Iterator[Reading]:
-    """Readings of updates as published, in float32: B A of the live adapters, or without adapters the gradients.
+    """Read updates as the paper defines them: B A of the present adapters, or the gradients without adapters.
 
-    In float32 the smallest singular values of B A are round-off, and so is the published condition number.
-    `updates_exact` reads the same adapters from their factors, in float64.
+    The paper took them in float32, where the smallest singular values of B A are round-off, and so is the published
+    condition number. `updates_exact` reads B A from its factors in float64, free of round-off.
     """
     if not checkpoint.adapted:
         yield from dense("updates", checkpoint.gradients, torch.float32)
@@ -130,19 +136,19 @@ def updates(checkpoint: Checkpoint) -> Iterator[Reading]:
 
 
 def difference(now: Matrices, then: Matrices) -> Matrices:
-    """What changed from ``then`` to ``now``, in float64."""
+    """Return ``now`` minus ``then`` by component, in float64."""
     return {component: now[component].double() - then[component].double() for component in now}
 
 
 def sparsity(matrices: Matrices) -> Iterator[Values]:
-    """Gini and Hoyer of the entries of the effective weights."""
+    """Read the sparsity of the effective weights, by Gini coefficient and Hoyer's measure."""
     for component, matrix in matrices.items():
         for metric, measured in (("gini", gini), ("hoyer", hoyer)):
             yield Values("effective_weights", component, metric, measured(matrix.flatten(1)))
 
 
 def overlaps(quantity: str, now: Matrices, before: Matrices, dimensions: int) -> Iterator[Values]:
-    """How far the leading directions of one window's update are those of the window before it."""
+    """Read the overlap of the leading directions of two updates, of a window and of the window before it."""
     for component in now:
         subspaces = zip(
             ("overlap_left", "overlap_right"),
@@ -150,12 +156,12 @@ def overlaps(quantity: str, now: Matrices, before: Matrices, dimensions: int) ->
             leading_subspaces(before[component], dimensions),
             strict=True,
         )
-        for metric, one, other in subspaces:
-            yield Values(quantity, component, metric, overlap(one, other))
+        for metric, subspace, subspace_before in subspaces:
+            yield Values(quantity, component, metric, overlap(subspace, subspace_before))
 
 
 def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:
-    """All readings that one checkpoint gives by itself."""
+    """Take all readings that need no other checkpoint."""
     yield from sparsity(checkpoint.effective)
     yield Values("hidden_states", "layer_output", "mean_cosine", mean_cosine(checkpoint.states))
     for metric, value in checkpoint.merge.items():
@@ -167,5 +173,5 @@ def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:
 
 
 def few_tokens(batch: Tensor) -> Tensor:
-    """The first sequences of ``batch`` [sequences, context_length + 1], about 1,024 tokens, for activations."""
+    """Return the first sequences of ``batch`` [sequences, context_length + 1], about 1,024 tokens."""
     return batch[: max(1, STATES_TOKENS // (batch.shape[1] - 1))]

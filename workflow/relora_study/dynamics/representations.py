@@ -1,4 +1,4 @@
-"""What the layers compute: how alike two checkpoints' activations are, and how one-sided a checkpoint's are."""
+"""Compare hidden states: the similarity of two checkpoints, and the anisotropy of one."""
 
 import torch
 from torch import Tensor
@@ -7,34 +7,35 @@ from transformers import LlamaForCausalLM
 
 @torch.inference_mode()
 def hidden_states(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
-    """What each decoder layer gives on ``batch`` [sequences, context_length + 1]: [layers, tokens, d_model].
+    """Return the output of each decoder layer on ``batch`` [sequences, context_length + 1]: [layers, tokens, d_model].
 
-    Taken from the layers themselves: the last of transformers' ``hidden_states`` has been through the final norm,
-    which weighs each dimension anew and so changes its similarities.
+    Hooks take it from the layers, because transformers' last ``hidden_states`` has gone through the final norm, which
+    rescales each dimension and so changes similarities.
     """
-    given: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda *call: given.append(call[-1])) for layer in model.model.layers]
+    outputs: list[Tensor] = []
+    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in model.model.layers]
     try:
         model.model(input_ids=batch[:, :-1], use_cache=False)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack([state.flatten(0, 1) for state in given])
+    return torch.stack([state.flatten(0, 1) for state in outputs])
 
 
-def linear_cka(one: Tensor, other: Tensor) -> Tensor:
-    """Linear centred kernel alignment of activations [..., tokens, d] to [...] (Kornblith et al. 2019, equation 3).
+def linear_cka(x: Tensor, y: Tensor) -> Tensor:
+    """Compute the linear centred kernel alignment of hidden states [..., tokens, d] to [...].
 
-    1 where they agree up to rotation, shift and scale. NaN where either does not vary over tokens.
+    Kornblith et al. 2019, equation 3. The result is 1 if ``x`` and ``y`` agree up to rotation, shift and scale, and NaN
+    if one of them does not vary over tokens.
     """
-    one, other = (x.double() - x.double().mean(-2, keepdim=True) for x in (one, other))
-    between = (one.mT @ other).square().sum((-2, -1))
-    within = [(x.mT @ x).square().sum((-2, -1)).sqrt() for x in (one, other)]
+    x, y = (states.double() - states.double().mean(-2, keepdim=True) for states in (x, y))
+    between = (x.mT @ y).square().sum((-2, -1))
+    within = [(states.mT @ states).square().sum((-2, -1)).sqrt() for states in (x, y)]
     return between / (within[0] * within[1])
 
 
 def mean_cosine(states: Tensor) -> Tensor:
-    """Mean cosine of all pairs of different tokens, [..., tokens, d] to [...] (anisotropy, Ethayarajh 2019)."""
+    """Compute the mean cosine of all pairs of different tokens, [..., tokens, d] to [...] (Ethayarajh 2019)."""
     units = torch.nn.functional.normalize(states.double(), dim=-1)
     tokens = units.shape[-2]
     return (units.sum(-2).square().sum(-1) - tokens) / (tokens * (tokens - 1))

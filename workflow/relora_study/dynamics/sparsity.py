@@ -1,4 +1,4 @@
-"""How unevenly a matrix's entries are spread, whatever their signs."""
+"""Measure how unevenly the magnitudes of a matrix's entries are spread."""
 
 import math
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 def gini(entries: Tensor) -> Tensor:
-    """Gini coefficient of magnitudes, ``entries`` [..., n] to [...]: 0 all equal, 1 - 1/n a single one.
+    """Compute the Gini coefficient of the magnitudes of ``entries`` [..., n] to [...] (Hurley and Rickard 2009).
 
-    With magnitudes in ascending order x_1..x_n: 2 sum(i x_i) / (n sum(x_i)) - (n + 1) / n (Hurley and Rickard 2009).
-    NaN where all are zero.
+    With magnitudes in ascending order x_1..x_n, it is 2 sum(i x_i) / (n sum(x_i)) - (n + 1) / n: 0 if all are equal,
+    1 - 1/n if only one is not zero, NaN if all are zero.
     """
     ordered = entries.abs().double().sort(-1).values
     count = ordered.shape[-1]
@@ -19,9 +19,9 @@ def gini(entries: Tensor) -> Tensor:
 
 
 def hoyer(entries: Tensor) -> Tensor:
-    """Hoyer's sparsity (2004), ``entries`` [..., n] to [...]: (sqrt n - |x|_1 / |x|_2) / (sqrt n - 1).
+    """Compute Hoyer's sparsity (2004) of ``entries`` [..., n] to [...]: (sqrt n - |x|_1 / |x|_2) / (sqrt n - 1).
 
-    0 where all magnitudes are equal, 1 for a single one, NaN where all are zero.
+    It is 0 if all magnitudes are equal, 1 if only one is not zero, NaN if all are zero.
     """
     magnitudes = entries.abs().double()
     root = math.sqrt(magnitudes.shape[-1])

@@ -1,4 +1,4 @@
-"""Singular values, and what is read from them: one decomposition a matrix serves every metric."""
+"""Compute singular values, and metrics from them: one decomposition of a matrix serves every metric."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +10,11 @@ GRAM_CONDITION_LIMIT = 1e4
 
 
 def spectrum(matrix: Tensor | npt.NDArray[np.floating], precision: torch.dtype = torch.float64) -> Tensor:
-    """Singular values of each matrix of a batch, largest first.
+    """Compute the singular values of each matrix of a batch, largest first.
 
-    ``matrix`` is [..., m, n]; the result is [..., min(m, n)], without unit beyond the matrix's own.
-    ``precision`` is that of the decomposition; the published readings took float32.
-    A matrix with an infinity or a NaN gives NaN throughout, and leaves the others of its batch alone.
+    ``matrix`` is [..., m, n], and the result [..., min(m, n)], in the matrix's unit. ``precision`` is the type of the
+    decomposition; the published readings used float32. A matrix with an infinity or a NaN gives NaN for all its values,
+    and does not affect the other matrices of its batch.
     """
     entries = torch.as_tensor(matrix).detach().to(precision)
     finite = torch.isfinite(entries).all(-1, keepdim=True).all(-2, keepdim=True)
@@ -23,10 +23,11 @@ def spectrum(matrix: Tensor | npt.NDArray[np.floating], precision: torch.dtype =
 
 
 def _singular_values(entries: Tensor) -> Tensor:
-    """Singular values of finite matrices; in float64 from their Gram matrices, where that is as good and faster.
+    """Compute the singular values of finite matrices; in float64, from Gram matrices where these are accurate.
 
-    Eigenvalues of the Gram matrix carry an error of about eps times the largest, so the smallest singular value
-    has a relative error of about eps * CN^2 / 2: 1e-8 at the limit. Matrices beyond it are decomposed themselves.
+    That is faster. Eigenvalues of the Gram matrix have an error of about eps times the largest. So the smallest
+    singular value has a relative error of about eps * CN^2 / 2, which is 1e-8 at the limit. Matrices with a higher CN
+    get a full decomposition.
     """
     if entries.dtype != torch.float64 or entries.ndim < 2:
         plain: Tensor = torch.linalg.svdvals(entries)
@@ -40,7 +41,7 @@ def _singular_values(entries: Tensor) -> Tensor:
 
 
 def effective_rank(values: Tensor) -> Tensor:
-    """exp of the entropy (nats) of the singular values normalised to sum 1 (Roy and Vetterli 2007).
+    """Compute exp of the entropy (nats) of the singular values normalised to sum 1 (Roy and Vetterli 2007).
 
     ``values`` is [..., k], the result [...]: from 1 (rank one) to k (all equal). NaN for a zero matrix.
     """
@@ -50,27 +51,27 @@ def effective_rank(values: Tensor) -> Tensor:
 
 
 def proportional_effective_rank(values: Tensor, size: int | None = None) -> Tensor:
-    """The effective rank as a share of ``size``, the number of singular values unless said otherwise.
+    """Compute the effective rank over ``size``, by default the number k of ``values`` [..., k] to [...].
 
-    ``values`` is [..., k], the result [...]. Where ``values`` leave out zeros, as a factored matrix's do,
-    ``size`` is min(m, n); a matrix of rank r then cannot exceed r / min(m, n).
+    For a factored matrix, ``values`` leave out the zeros, so ``size`` must be min(m, n). A matrix of rank r then has
+    at most r / min(m, n).
     """
     return effective_rank(values) / (size or values.shape[-1])
 
 
 def condition_number(values: Tensor) -> Tensor:
-    """Largest over smallest singular value: ``values`` [..., k] to [...], at least 1; infinity where singular.
+    """Compute the largest over the smallest singular value, ``values`` [..., k] to [...].
 
-    NaN for a zero matrix.
+    It is at least 1, infinite for a singular matrix, and NaN for a zero matrix.
     """
     return values.amax(-1) / values.amin(-1)
 
 
 def numerical_rank(values: Tensor, shape: tuple[int, int], precision: float = STORED_PRECISION) -> Tensor:
-    """How many singular values of an m x n matrix stand above round-off, max(m, n) * precision * largest.
+    """Count the singular values of an m x n matrix that exceed round-off, max(m, n) * precision * largest.
 
-    That is the rule of `numpy.linalg.matrix_rank`; ``precision`` is that of the numbers as they were stored.
-    ``values`` is [..., k], the result [...], whole numbers as floats. NaN for a zero matrix.
+    `numpy.linalg.matrix_rank` has this rule. ``precision`` is the relative precision of the stored entries.
+    ``values`` is [..., k], and the result [...] holds whole numbers as floats, NaN for a zero matrix.
     """
     largest = values.amax(-1, keepdim=True)
     count = (values > max(shape) * precision * largest).sum(-1).to(values.dtype)
@@ -78,16 +79,16 @@ def numerical_rank(values: Tensor, shape: tuple[int, int], precision: float = ST
 
 
 def frobenius_norm(values: Tensor) -> Tensor:
-    """Root of the sum of squares: ``values`` [..., k] to [...]. NaN for a zero matrix, as with every metric."""
+    """Compute the root of the sum of squares, ``values`` [..., k] to [...]; NaN for a zero matrix, as every metric."""
     norm = torch.linalg.vector_norm(values, dim=-1)
     return torch.where(norm > 0, norm, torch.nan)
 
 
-def measure(values: Tensor, shape: tuple[int, int], factored: bool = False) -> dict[str, Tensor]:
-    """Every metric of m x n matrices, by name, from their singular values: [..., k] to [...] each.
+def spectral_metrics(values: Tensor, shape: tuple[int, int], factored: bool = False) -> dict[str, Tensor]:
+    """Compute every metric of m x n matrices by name, from their singular values, [..., k] to [...] each.
 
-    ``factored`` says that ``values`` are only those that the factors allow: `per` then still counts
-    the zeros of the product, and `per_of_rank` compares with k, the rank that the factors allow.
+    With ``factored``, ``values`` leave out the zeros beyond the rank k that the factors allow. The metric ``per`` still
+    divides by min(m, n), and ``per_of_rank`` divides by k.
     """
     values = values.double()
     metrics = {
@@ -101,7 +102,7 @@ def measure(values: Tensor, shape: tuple[int, int], factored: bool = False) -> d
 
 
 def reason(values: Tensor) -> str:
-    """Why the metrics of one matrix, from its singular values [k], are NaN; empty where they are numbers."""
+    """Say why the metrics of a matrix with singular values [k] are NaN, or return an empty text if they are numbers."""
     if not torch.isfinite(values).all():
         return "non-finite values"
     return "" if values.amax() > 0 else "zero matrix"

@@ -1,4 +1,4 @@
-"""Do two updates move the same directions? Principal angles between their leading subspaces."""
+"""Measure by principal angles whether two updates move in common directions."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,10 @@ from .spectrum import numerical_rank
 
 
 def leading_subspaces(matrix: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal bases of the leading ``dimensions`` left and right singular directions of ``matrix`` [..., m, n].
+    """Return orthonormal bases of the leading left and right singular directions of ``matrix`` [..., m, n].
 
-    Returned are [..., m, k] and [..., n, k], in float64; k is at most min(m, n). Beyond the matrix's numerical rank the
-    columns are zero: round-off has no direction. NaN where a matrix is not finite.
+    The bases are [..., m, k] and [..., n, k] in float64, for k = min(``dimensions``, m, n). Columns beyond the
+    numerical rank are zero, because round-off has no direction. A matrix that is not finite gives NaN.
     """
     finite = torch.isfinite(matrix).all(-1, keepdim=True).all(-2, keepdim=True)
     left, values, right = torch.linalg.svd(torch.where(finite, matrix.double(), 0.0), full_matrices=False)
@@ -21,11 +21,11 @@ def leading_subspaces(matrix: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
     return tuple(torch.where(finite, basis, torch.nan) for basis in bases)  # type: ignore[return-value]
 
 
-def overlap(one: Tensor, other: Tensor) -> Tensor:
-    """Mean squared cosine of the principal angles between the spans of bases [..., m, k] (Bjorck and Golub 1973).
+def overlap(first: Tensor, second: Tensor) -> Tensor:
+    """Compute the mean squared cosine of the principal angles between two bases [..., m, k] to [...].
 
-    The result is [...]: 1 where the smaller lies in the other, 0 for orthogonal ones, k / m on average for random ones
-    of k dimensions. Zero columns of a basis do not count; NaN where a basis has no other.
+    Bjorck and Golub 1973. The result is 1 if the smaller space lies in the larger, 0 if they are orthogonal, and k / m
+    on average for random spaces of k dimensions. Zero columns do not count. A basis of zero columns alone gives NaN.
     """
-    dimensions = torch.minimum(*(basis.square().sum((-2, -1)).round() for basis in (one, other)))
-    return (one.mT @ other).square().sum((-2, -1)) / dimensions
+    dimensions = torch.minimum(*(basis.square().sum((-2, -1)).round() for basis in (first, second)))
+    return (first.mT @ second).square().sum((-2, -1)) / dimensions

@@ -1,4 +1,4 @@
-"""`python -m relora_study.evaluate`: what every checkpoint is measured on, and the measuring."""
+"""`python -m relora_study.evaluate`: collect the evaluation data, and evaluate every checkpoint of a cell on them."""
 
 import json
 import sys
@@ -23,7 +23,7 @@ from ..model.checkpoints import list_checkpoints, load_model
 from ..model.device import chosen_device
 from ..schedule import due_steps, is_evaluated
 from ..settings import MeasurementSettings
-from .bench import Bench, measure_once
+from .checkpoint import EvaluationData, evaluate_once
 from .domains import collect_texts
 from .minimal_pairs import encode_pairs
 from .perplexity import take_texts
@@ -41,7 +41,7 @@ Count = Annotated[int, typer.Option(min=1)]
 
 @app.command()
 def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
-    """Collect the suite of minimal pairs, one .jsonl a paradigm."""
+    """Collect the suite of minimal pairs, with one .jsonl file for each paradigm."""
     chosen = read_section(Evaluation, settings).minimal_pairs
     if chosen.source == "templated":
         suite = templated_suite(Stored(documents / "train.parquet").texts())
@@ -60,76 +60,86 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
 
 @app.command()
 def texts(settings: Place, documents: Place, tokenizer: Place, output: Place) -> None:
-    """Collect the texts whose perplexity is measured, as a table of domain and text, or ids of the TOKENIZER's."""
+    """Collect the texts for perplexity in a table of domain and text; a text is a string or ids of TOKENIZER."""
     known = frozenset(open_tokenizer(tokenizer).get_vocab().values())
     collected = collect_texts(read_section(Evaluation, settings).perplexity, documents / "held_out.parquet", known)
     write_whole(output, collected.to_parquet)
 
 
-@app.command()
-def cell(settings: Place, cell: Place, data: Place, pairs: Place, texts: Place, threads: Count, output: Place) -> None:
-    """Measure every evaluated checkpoint of CELL that is not measured yet, and write all to OUTPUT."""
+@app.command("cell")
+def evaluate_cell(
+    settings: Place,
+    cell_dir: Annotated[Path, typer.Option("--cell")],
+    data: Place,
+    pairs: Place,
+    texts: Place,
+    threads: Count,
+    output: Place,
+) -> None:
+    """Evaluate the checkpoints of CELL that are due and not evaluated yet, and write all scores to OUTPUT."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # pages that each layer takes again cost a seventh of the time
-    evaluation, trained = read_section(MeasurementSettings, settings), read_section(Cell, cell / "config.yaml")
-    batch = held_out_batch(data / "tokens", evaluation.batch_sequences, trained.model.context_length).tolist()
-    most = evaluation.held_out_tokens_per_domain if evaluation.perplexity.source == "held_out" else sys.maxsize
-    tokenizer = _tokenizer_of(trained, data / "tokenizer")
-    bench = open_bench(evaluation, trained, tokenizer, read_suite(pairs), pd.read_parquet(texts), most, batch)
-    found = list_checkpoints(cell, due_steps(trained, diverged_at(cell)))
-    due = {step: path for step, path in found.items() if is_evaluated(trained.train, step)}
-    progress = tqdm(due.items(), desc=f"evaluating {cell.name}", disable=None)
-    tables = [measure_once(bench, path, cell / "evaluation").assign(step=step) for step, path in progress]
+    keep_freed_memory()  # taking the pages again in every layer costs a seventh of the time
+    evaluation, cell = read_section(MeasurementSettings, settings), read_section(Cell, cell_dir / "config.yaml")
+    tokenizer = _tokenizer_of(cell, data / "tokenizer")
+    batch = held_out_batch(data / "tokens", evaluation.batch_sequences, cell.model.context_length).tolist()
+    on = open_evaluation_data(evaluation, cell, tokenizer, read_suite(pairs), pd.read_parquet(texts), batch)
+    checkpoints = list_checkpoints(cell_dir, due_steps(cell, diverged_at(cell_dir)))
+    due = {step: path for step, path in checkpoints.items() if is_evaluated(cell.train, step)}
+    progress = tqdm(due.items(), desc=f"evaluating {cell_dir.name}", disable=None)
+    tables = [evaluate_once(on, path, cell_dir / "evaluation").assign(step=step) for step, path in progress]
     write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
 
 
-@app.command()
-def score(cell: Place, data: Place, threads: Count, output: Place) -> None:
+@app.command("score")
+def score_cell(cell_dir: Annotated[Path, typer.Option("--cell")], data: Place, threads: Count, output: Place) -> None:
     """Write the loss of CELL's last checkpoint on all held-out ids, in nats a token; none where it diverged."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    trained, diverged = read_section(Cell, cell / "config.yaml"), diverged_at(cell)
-    step, checkpoint = max(list_checkpoints(cell, due_steps(trained, diverged)).items())
-    length, device = trained.model.context_length, chosen_device(trained.runtime.device)
+    cell, diverged = read_section(Cell, cell_dir / "config.yaml"), diverged_at(cell_dir)
+    step, checkpoint = max(list_checkpoints(cell_dir, due_steps(cell, diverged)).items())
+    length, device = cell.model.context_length, chosen_device(cell.runtime.device)
     rows = held_out_batch(data / "tokens", row_count(open_tokens(data / "tokens", "held_out"), length), length)
     losses = negative_log_likelihoods(load_model(checkpoint, device), rows.tolist(), SCORED_TOKENS)
     loss = float("nan") if diverged else torch.cat(losses).mean().item()
     write_csv(output, pd.DataFrame({"step": [step], "loss": [loss], "diverged_at": [diverged]}))
 
 
-def open_bench(
-    evaluation: Evaluation,
-    trained: Cell,
+def open_evaluation_data(
+    evaluation: MeasurementSettings,
+    cell: Cell,
     tokenizer: PreTrainedTokenizerBase,
     suite: pd.DataFrame,
     texts: pd.DataFrame,
-    domain_tokens: int,
     batch: list[list[int]],
-) -> Bench:
-    """What the checkpoints of ``trained`` are measured on, as ids: ``domain_tokens`` at most of each domain."""
+) -> EvaluationData:
+    """Encode ``suite`` and ``texts`` for the model of ``cell``.
+
+    Held-out texts are cut to the configured tokens of each domain; texts from elsewhere are read whole.
+    """
     policy, chosen = evaluation.minimal_pairs, evaluation.perplexity
+    domain_tokens = evaluation.held_out_tokens_per_domain if chosen.source == "held_out" else sys.maxsize
     by_domain = texts.groupby("domain")
-    return Bench(
+    return EvaluationData(
         domains={
             str(name): take_texts(group.text, tokenizer, chosen.max_tokens, domain_tokens) for name, group in by_domain
         },
-        stride=chosen.stride or trained.model.context_length,
+        stride=chosen.stride or cell.model.context_length,
         suite=suite,
         encoded=encode_pairs(suite, tokenizer, policy.start_token, policy.leading_space),
         batch=batch,
         batch_tokens=evaluation.batch_tokens,
         start_token=policy.start_token,
         leading_space=policy.leading_space,
-        device=chosen_device(trained.runtime.device),
+        device=chosen_device(cell.runtime.device),
     )
 
 
-def _tokenizer_of(trained: Cell, place: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``place``. Raises :class:`UserError` where it may give ids that the cell's model has not."""
-    tokenizer, known = open_tokenizer(place), trained.model.vocab_size
+def _tokenizer_of(cell: Cell, place: Path) -> PreTrainedTokenizerBase:
+    """Open the tokenizer in ``place``. Raises :class:`UserError` if it has ids that the cell's model lacks."""
+    tokenizer, known = open_tokenizer(place), cell.model.vocab_size
     if (size := id_count(tokenizer)) > known:
         raise UserError(
-            f"{place} has {size} entries, more than the {known} of {trained.name}'s model, up to its largest id;"
+            f"the tokenizer in {place} has ids up to {size - 1}, and the model of {cell.name} has {known} entries;"
             " take the tokenizer that the cell was trained with, or raise model.vocab_size and train it again"
         )
     return tokenizer

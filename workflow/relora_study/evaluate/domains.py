@@ -1,4 +1,4 @@
-"""The texts whose perplexity is measured, by domain: held out of the corpus, a folder, or Paloma."""
+"""Collect the texts for perplexity, by domain: held-out documents, a folder of texts, or a dataset such as Paloma."""
 
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -8,22 +8,25 @@ import pandas as pd
 
 from ..config import Perplexity
 from ..data.folder import list_documents
-from ..data.reader import Row, read_documents, require_unicode
+from ..data.reader import RawDocument, read_documents, require_unicode
 from ..errors import UserError
 from .hub import load_configurations, require_columns
 
 SECTION = "evaluation.perplexity"
 PALOMA = "pico-lm/pretokenized-paloma-tinsy"  # the sample of Paloma that the paper's training code evaluates on
 SPLIT = "val"
-SOURCE = "source"  # Paloma's column that names a text's domain
-OVERALL, MACRO_AVERAGE = "overall", "macro_average"  # the tables' names for all texts, and for the mean over domains
+SOURCE = "source"  # the column of Paloma that names a text's domain
+OVERALL, MACRO_AVERAGE = (
+    "overall",
+    "macro_average",
+)  # the rows of evaluation.csv for all texts, and for the mean over domains
 
 
 def collect_texts(settings: Perplexity, held_out: Path, known: Collection[int]) -> pd.DataFrame:
-    """Columns domain and text, in order; text is a string, or a list of ids, which are all among ``known``.
+    """Return a table of domain and text in order; all texts are strings, or all are lists of the ids ``known``.
 
-    Raises :class:`UserError` where the folder or dataset cannot be read or lacks the columns that are named, or where
-    a text or a domain's name is none.
+    ``held_out`` is the table of held-out documents. Raises :class:`UserError` if the folder or dataset cannot be read
+    or lacks a configured column, or if a value is neither a text nor ids, or if a text has no domain.
     """
     if settings.source == "held_out":
         return _checked(_read_held_out(held_out), known)
@@ -34,13 +37,17 @@ def collect_texts(settings: Perplexity, held_out: Path, known: Collection[int]) 
     return _checked(read_documents(listing, settings.text_column, SECTION), known)
 
 
-def _read_held_out(place: Path) -> Iterator[Row]:
+def _read_held_out(place: Path) -> Iterator[RawDocument]:
     for document in pd.read_parquet(place).itertuples():
-        yield Row(document.id, document.domain, document.text)
+        yield RawDocument(document.id, document.domain, document.text)
 
 
-def _read_hub(settings: Perplexity) -> Iterator[Row]:
-    """The dataset's texts; without ``domain_column``, a domain is a configuration, or else what Paloma calls source."""
+def _read_hub(settings: Perplexity) -> Iterator[RawDocument]:
+    """Yield the texts of a dataset.
+
+    Without ``domain_column``, each configuration of the dataset is a domain. If it has only one, its column ``source``
+    names the domains, as in Paloma.
+    """
     name = settings.path or PALOMA
     parts = load_configurations(name, settings.revision, SPLIT, SECTION)
     for configuration, table in parts.items():
@@ -49,40 +56,44 @@ def _read_hub(settings: Perplexity) -> Iterator[Row]:
         require_columns(table, {settings.text_column, column or settings.text_column}, place)
         domains = table[column].to_pylist() if column else [configuration] * len(table)
         for number, (domain, text) in enumerate(zip(domains, table[settings.text_column].to_pylist(), strict=True)):
-            yield Row(f"{place}, row {number}", domain, text)
+            yield RawDocument(f"{place}, row {number}", domain, text)
 
 
-def _checked(rows: Iterable[Row], known: Collection[int]) -> pd.DataFrame:
-    """The rows as a table, when each is a text or ids, all are one of both, and each domain has a name of its own."""
-    found: list[tuple[str, Any]] = []
+def _checked(documents: Iterable[RawDocument], known: Collection[int]) -> pd.DataFrame:
+    """Return ``documents`` as a table, or raise :class:`UserError` for a wrong value or a mix of texts and ids."""
+    rows: list[tuple[str, Any]] = []
     kinds: dict[type, str] = {}
-    for row in rows:
-        _require_text_or_ids(row, known)
-        kinds.setdefault(type(row.value), row.id)
-        found.append((_domain(row), row.value))
+    for document in documents:
+        _require_text_or_ids(document, known)
+        kinds.setdefault(type(document.value), document.id)
+        rows.append((_domain(document), document.value))
     if str in kinds and list in kinds:
-        raise UserError(f"{SECTION}.text_column: {kinds[str]} holds a text, and {kinds[list]} ids; give one of both")
-    if not any(text for _, text in found):
-        raise UserError(f"{SECTION}: there is no text to score, only {len(found)} empty rows; add texts")
-    return pd.DataFrame(found, columns=["domain", "text"])
+        raise UserError(
+            f"{SECTION}.text_column: {kinds[str]} holds a text, and {kinds[list]} holds ids; give texts or ids"
+        )
+    if not any(text for _, text in rows):
+        raise UserError(f"{SECTION}: there is no text to score, only {len(rows)} empty rows; add texts")
+    return pd.DataFrame(rows, columns=["domain", "text"])
 
 
-def _domain(row: Row) -> str:
-    if row.domain is None or not (name := str(row.domain).strip()):
-        raise UserError(f"{SECTION}: {row.id} names no domain")
+def _domain(document: RawDocument) -> str:
+    if document.domain is None or not (name := str(document.domain).strip()):
+        raise UserError(f"{SECTION}: {document.id} names no domain; fill the domain column")
     if name in (OVERALL, MACRO_AVERAGE):
-        raise UserError(f"{SECTION}: {row.id} is of a domain called {name!r}, as an average is; rename the domain")
-    return str(row.domain)
+        raise UserError(
+            f"{SECTION}: {document.id} has the domain {name!r}, which is the name of an average; rename the domain"
+        )
+    return str(document.domain)
 
 
-def _require_text_or_ids(row: Row, known: Collection[int]) -> None:
-    """Raise :class:`UserError`, with the row, for anything but a text, a list of ids, or nothing (a text to skip)."""
-    place = f"{SECTION}.text_column: {row.id}"
-    if isinstance(row.value, list):
-        for position, one in enumerate(row.value):
-            if type(one) is not int or one not in known:
-                raise UserError(f"{place} holds {one!r:.40} at position {position}, which is no id of the tokenizer")
-    elif isinstance(row.value, str):
-        require_unicode(row.value, place)
-    elif row.value is not None:
-        raise UserError(f"{place} holds {row.value!r:.40}, which is neither a text nor a list of ids")
+def _require_text_or_ids(document: RawDocument, known: Collection[int]) -> None:
+    """Raise :class:`UserError` for a value that is not a text, not a list of ids, and not missing."""
+    place, value = f"{SECTION}.text_column: {document.id}", document.value
+    if isinstance(value, list):
+        for position, number in enumerate(value):
+            if type(number) is not int or number not in known:
+                raise UserError(f"{place} holds {number!r:.40} at position {position}, which is no id of the tokenizer")
+    elif isinstance(value, str):
+        require_unicode(value, place)
+    elif value is not None:
+        raise UserError(f"{place} holds {value!r:.40}, which is neither a text nor a list of ids")

@@ -1,4 +1,4 @@
-"""Datasets in the Hub's layouts: on the Hub, or in a local copy of the repository."""
+"""Load datasets in the Hub's layouts, from the Hub or from a local copy of a repository."""
 
 from pathlib import Path
 
@@ -11,12 +11,11 @@ from ..errors import UserError
 
 
 def load_configurations(name: str, revision: str | None, split: str, section: str) -> dict[str, pa.Table]:
-    """A dataset's ``split`` by configuration; ``name`` is a repository, or a folder that holds a copy of one.
+    """Load ``split`` of a dataset by configuration; ``name`` is a repository, or the folder of a copy.
 
-    The library runs no Python of a dataset's own, and refuses one that needs it.
-
-    A repository is read at the commit ``revision``. ``section`` of the configuration gave both, for the
-    :class:`UserError` where the dataset cannot be read or no commit is named.
+    A repository is read at the commit ``revision``. A dataset that needs Python code is refused. ``section`` is the
+    section of config.yaml that gave ``name`` and ``revision``. Raises :class:`UserError` that names this section if the
+    dataset cannot be read, or if ``revision`` is missing.
     """
     pinned = {} if Path(name).is_dir() else {"revision": commit(name, revision, f"{section}.revision", "dataset")}
     try:
@@ -31,6 +30,7 @@ def load_configurations(name: str, revision: str | None, split: str, section: st
 
 
 def require_columns(table: pa.Table, columns: set[str], name: str) -> None:
-    """Raise :class:`UserError` where ``table``, of the dataset ``name``, lacks one of ``columns``."""
+    """Raise :class:`UserError` if ``table``, from the dataset ``name``, lacks one of ``columns``."""
     if lacking := sorted(columns - set(table.column_names)):
-        raise UserError(f"{name} has no column {', '.join(lacking)}; it has {', '.join(table.column_names)}")
+        names = ", ".join(table.column_names)
+        raise UserError(f"{name} has no column {', '.join(lacking)}; it has {names}; name one of these")

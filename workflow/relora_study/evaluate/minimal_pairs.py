@@ -1,22 +1,21 @@
-"""Minimal pairs: is the good sentence likelier than the bad one? (Warstadt et al. 2020, BLiMP, section 4)."""
+"""Judge minimal pairs: is the good sentence likelier than the bad sentence? (BLiMP: Warstadt et al. 2020, section 4)"""
 
 from collections.abc import Sequence
 
 import pandas as pd
-from scipy.stats import binomtest
-from statsmodels.stats.proportion import proportion_confint
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from .prefix_tree import log_probabilities
+from .proportions import chance_p, wilson
 
 
 def encode_pairs(
     pairs: pd.DataFrame, tokenizer: PreTrainedTokenizerBase, start_token: bool, leading_space: bool = False
 ) -> list[list[int]]:
-    """The ids of all good sentences, then of all bad ones.
+    """Encode all good sentences, then all bad sentences, as lists of ids.
 
-    Each may begin with the end-of-text token, so that its first word is scored too, and with a space, as inside a text;
-    lm_eval's BLiMP does both.
+    ``start_token`` puts the end-of-text token before each sentence, so that the first word is scored, too.
+    ``leading_space`` puts a space there, as inside a text. The harness lm_eval does both for BLiMP.
     """
     sentences = [" " * leading_space + sentence for sentence in (*pairs.sentence_good, *pairs.sentence_bad)]
     start = [tokenizer.eos_token_id] if start_token else []
@@ -27,9 +26,10 @@ def encode_pairs(
 def judge(
     model: LlamaForCausalLM, pairs: pd.DataFrame, encoded: Sequence[Sequence[int]], batch_tokens: int
 ) -> pd.DataFrame:
-    """A row a pair: UID, pairID, linguistics_term, and each sentence's summed log-probability (nats) and scored tokens.
+    """Score ``pairs``, whose ids ``encoded`` come from :func:`encode_pairs`.
 
-    ``encoded`` is what :func:`encode_pairs` returns for ``pairs``.
+    The table has a row for each pair: UID, pairID, linguistics_term, the summed log-probability (nats) of each
+    sentence (good, bad), and its scored tokens (good_tokens, bad_tokens).
     """
     sums, tokens = log_probabilities(model, list(map(tuple, encoded)), batch_tokens), [len(ids) - 1 for ids in encoded]
     half = len(pairs)
@@ -38,27 +38,28 @@ def judge(
 
 
 def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
-    """Columns item, metric, value for each paradigm, each phenomenon and ``overall``; intervals are Wilson's, 95 %.
+    """Return a table of item, metric and value for each paradigm, each phenomenon and ``overall``.
 
-    ``accuracy`` compares sums, the benchmark's rule; ``accuracy_per_token`` means over tokens. A tie is wrong.
-    ``chance_p`` is the one-sided binomial test against one half.
+    ``accuracy`` compares summed log-probabilities, as BLiMP does, and has Wilson's 95 % interval.
+    ``accuracy_per_token`` compares means over tokens. A tie counts as wrong. ``chance_p`` is the p-value of a
+    one-sided binomial test against one half.
     """
     per_token = judged.good / judged.good_tokens > judged.bad / judged.bad_tokens
     judged = judged.assign(right=judged.good > judged.bad, tie=judged.good == judged.bad, per_token=per_token)
     groups = [("overall", judged)]
     groups += [(f"phenomenon/{name}", group) for name, group in judged.groupby("linguistics_term")]
     groups += [(f"paradigm/{name}", group) for name, group in judged.groupby("UID")]
-    return pd.concat([_measure(item, group) for item, group in groups], ignore_index=True)
+    return pd.concat([_accuracy_metrics(item, group) for item, group in groups], ignore_index=True)
 
 
-def _measure(item: str, group: pd.DataFrame) -> pd.DataFrame:
+def _accuracy_metrics(item: str, group: pd.DataFrame) -> pd.DataFrame:
     right, count = int(group.right.sum()), len(group)
-    low, high = proportion_confint(right, count, method="wilson")
+    low, high = wilson(right, count)
     values = {
         "accuracy": right / count,
         "accuracy_low": low,
         "accuracy_high": high,
-        "chance_p": binomtest(right, count, 0.5, alternative="greater").pvalue,
+        "chance_p": chance_p(right, count),
         "accuracy_per_token": group.per_token.mean(),
         "ties": group.tie.sum(),
         "pairs": count,

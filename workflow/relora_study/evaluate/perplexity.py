@@ -1,4 +1,7 @@
-"""Perplexity of texts by domain: by token, as the paper publishes it, and by byte."""
+"""Measure perplexity by domain: per token and per text, as the paper publishes it, and bits per byte.
+
+Bits per byte compare models with different tokenizers.
+"""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -17,16 +20,17 @@ AVERAGED = ["token_perplexity", "mean_text_perplexity", "loss", "bits_per_byte"]
 
 @dataclass(frozen=True)
 class Texts:
-    """A domain's texts as ids, cut to the most tokens, and the bytes that the scored ids (all but the first) spell."""
+    """The texts of a domain as ids, and the bytes that the scored ids of each text (all but the first) spell."""
 
     ids: list[list[int]]
     scored_bytes: list[int]
 
 
 def take_texts(texts: pd.Series, tokenizer: PreTrainedTokenizerBase, max_tokens: int, domain_tokens: int) -> Texts:
-    """Texts in order until ``domain_tokens`` tokens, each cut to ``max_tokens``; no start token, as published.
+    """Encode the texts of a domain in order, each cut to ``max_tokens``, until they have ``domain_tokens`` tokens.
 
-    A text is a string, or ids already. Texts of fewer than two tokens predict nothing, and are kept to be counted.
+    A text is a string or a list of ids. As in the authors' code, no start token is added. Texts of fewer than two
+    tokens have nothing to score; they stay, so that they are counted as skipped.
     """
     ids: list[list[int]] = []
     taken = 0
@@ -35,21 +39,22 @@ def take_texts(texts: pd.Series, tokenizer: PreTrainedTokenizerBase, max_tokens:
             break
         ids.append(_ids_of(text, tokenizer)[:max_tokens])
         taken += len(ids[-1])
-    return Texts(ids, [spelled_bytes(one[1:], tokenizer) for one in ids])
+    return Texts(ids, [spelled_bytes(text_ids[1:], tokenizer) for text_ids in ids])
 
 
 def _ids_of(text: object, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids of a text, or of ids already; none of a missing one, which is kept to be counted."""
+    """Return the ids of a text or of a list of ids; a missing text has none."""
     if isinstance(text, str):
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-    return [int(one) for one in text] if isinstance(text, Iterable) else []
+    return [int(number) for number in text] if isinstance(text, Iterable) else []
 
 
 def spelled_bytes(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
-    """How many bytes of UTF-8 ``ids`` spell.
+    """Count the bytes of UTF-8 that ``ids`` spell.
 
-    A byte-level token has a character for each of its bytes. Decoding would count a replacement character for the
-    part of a character that a cut leaves; tokenizers of other kinds, which do not split characters, are decoded.
+    A byte-level token has one character for each of its bytes, so its length counts them. Decoding could not: a cut can
+    split a character, and decoding turns its part into a replacement character. Other tokenizers do not split
+    characters, so their ids are decoded.
     """
     if isinstance(getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None), ByteLevel):
         return sum(len(token) for token in tokenizer.convert_ids_to_tokens(ids))
@@ -57,10 +62,10 @@ def spelled_bytes(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def windows(ids: list[int], length: int, stride: int) -> Iterator[tuple[list[int], int]]:
-    """``ids`` in windows of ``length`` predictions, each ``stride`` after the one before: (window, new predictions).
+    """Cut ``ids`` into windows of ``length`` predictions that begin ``stride`` apart: (window, new predictions).
 
-    Every id but the first is new in exactly one window; the first window's are all new, and later ones see
-    ``length`` - ``stride`` ids or more before their first. A text that fits is one window.
+    The last ``new predictions`` ids of a window are scored, so every id but the first is scored exactly once. From the
+    second window on, at least ``length`` - ``stride`` ids come before the first scored id. A short text is one window.
     """
     done, begin = 0, 0
     while done < len(ids) - 1:
@@ -70,9 +75,10 @@ def windows(ids: list[int], length: int, stride: int) -> Iterator[tuple[list[int
 
 
 def score_texts(model: LlamaForCausalLM, domains: dict[str, Texts], stride: int, batch_tokens: int) -> pd.DataFrame:
-    """A row a text: domain, its number there, the tokens scored, the bytes they spell, their nats (NaN without any).
+    """Score the texts of ``domains``; texts longer than the model's context are read in :func:`windows`.
 
-    Texts longer than the model's context are read in :func:`windows` of it.
+    The table has a row for each text: domain, text (its number in the domain), the scored tokens, the bytes that these
+    spell, and their summed loss in nats, which is NaN for a text without scored tokens.
     """
     length = model.config.max_position_embeddings
     cut = {name: [list(windows(ids, length, stride)) for ids in texts.ids] for name, texts in domains.items()}
@@ -87,20 +93,24 @@ def score_texts(model: LlamaForCausalLM, domains: dict[str, Texts], stride: int,
 
 
 def perplexities(scored: pd.DataFrame) -> pd.DataFrame:
-    """Columns item, metric, value: each domain, ``overall`` (all texts) and ``macro_average`` (mean over domains).
+    """Summarise the table of :func:`score_texts` in a table of item, metric and value.
 
-    ``scored`` is what :func:`score_texts` returns. ``skipped`` counts texts without a token to score, ``non_finite``
-    those with an infinite or undefined loss; neither enters the other figures.
+    Items are each domain, ``overall`` (all texts) and ``macro_average`` (the mean over domains). The metric ``skipped``
+    counts texts without a token to score, and ``non_finite`` texts with an infinite or undefined loss. Such texts enter
+    no other metric.
     """
-    measured = {str(name): _measure(group) for name, group in scored.groupby("domain", sort=False)}
-    averages = pd.DataFrame(measured).T[AVERAGED].mean()
-    measured |= {OVERALL: _measure(scored), MACRO_AVERAGE: averages.to_dict()}
-    rows = [(item, metric, value) for item, values in measured.items() for metric, value in values.items()]
+    metrics = {str(name): _perplexity_metrics(group) for name, group in scored.groupby("domain", sort=False)}
+    averages = pd.DataFrame(metrics).T[AVERAGED].mean()
+    metrics |= {OVERALL: _perplexity_metrics(scored), MACRO_AVERAGE: averages.to_dict()}
+    rows = [(item, metric, value) for item, values in metrics.items() for metric, value in values.items()]
     return pd.DataFrame(rows, columns=["item", "metric", "value"])
 
 
-def _measure(texts: pd.DataFrame) -> dict[str, float]:
-    """The published figure is the mean over texts of each text's perplexity (pico-train's Paloma evaluation)."""
+def _perplexity_metrics(texts: pd.DataFrame) -> dict[str, float]:
+    """Return the metrics of ``texts`` by name.
+
+    The paper publishes ``mean_text_perplexity``, as pico-train's Paloma evaluation computes it.
+    """
     finite = texts[np.isfinite(texts.nats)]
     nats, tokens, size = finite.nats.sum(), finite.tokens.sum(), finite.bytes.sum()
     loss = nats / tokens if tokens else math.nan

@@ -1,4 +1,4 @@
-"""Negative log-likelihoods of many token sequences, in batches without waste: sorted by length, bounded by tokens."""
+"""Score many token sequences in batches: sorted by length, so that little is padding, and bounded by tokens."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 from ..errors import UserError
 from ..model.kernels.cross_entropy import head_log_probabilities
 
-Ids = tuple[int, ...]
+IdTuple = tuple[int, ...]
 T = TypeVar("T")
 
 
@@ -19,28 +19,30 @@ T = TypeVar("T")
 def negative_log_likelihoods(
     model: LlamaForCausalLM, sequences: Sequence[Sequence[int]], batch_tokens: int
 ) -> list[Tensor]:
-    """For each sequence of n ids, the float32 [n - 1] negative log-likelihoods, in nats, of all ids but the first.
+    """Return for each sequence of n ids the negative log-likelihoods (nats) of all but the first, float32 [n - 1].
 
     Each distinct sequence runs once. Padding is on the right, where causal attention cannot see it.
-    Raises :class:`UserError` where an id is not in the model's vocabulary.
+    Raises :class:`UserError` if an id is not in the model's vocabulary.
     """
     distinct = list(dict.fromkeys(tuple(ids) for ids in sequences))
     check_vocabulary(model, distinct)
-    scores: dict[Ids, Tensor] = {}
+    scores: dict[IdTuple, Tensor] = {}
     for batch in batches(distinct, len, batch_tokens):
         scores |= zip(batch, _score(model, batch), strict=True)
     return [scores[tuple(ids)] for ids in sequences]
 
 
 def check_vocabulary(model: LlamaForCausalLM, sequences: Iterable[Sequence[int]]) -> None:
-    """Raise :class:`UserError` where an id of ``sequences`` is not in the model's vocabulary."""
+    """Raise :class:`UserError` if an id of ``sequences`` is not in the model's vocabulary."""
     largest = max((max(ids, default=0) for ids in sequences), default=0)
     if largest >= model.config.vocab_size:
-        raise UserError(f"token id {largest} is outside the model's {model.config.vocab_size}; check data.tokenizer")
+        raise UserError(
+            f"token id {largest} is outside the model's vocabulary of {model.config.vocab_size}; check data.tokenizer"
+        )
 
 
 def batches(items: Iterable[T], length: Callable[[T], int], batch_tokens: int) -> Iterator[list[T]]:
-    """``items`` by length, so that little is padding: at most ``batch_tokens`` at a time, or one longer item."""
+    """Yield batches of ``items`` by length, each of at most ``batch_tokens`` with padding, or of one longer item."""
     batch: list[T] = []
     for item in sorted(items, key=length):
         if batch and (len(batch) + 1) * length(item) > batch_tokens:
@@ -52,14 +54,14 @@ def batches(items: Iterable[T], length: Callable[[T], int], batch_tokens: int) -
 
 
 def padded(rows: Sequence[Sequence[int]], filling: int, device: torch.device) -> Tensor:
-    """``rows`` as int64 [rows, longest], filled up on the right."""
+    """Return ``rows`` as int64 [rows, longest], with ``filling`` on the right of shorter rows."""
     filled = np.full((len(rows), max(map(len, rows))), filling, dtype=np.int64)
     for place, row in zip(filled, rows, strict=True):
         place[: len(row)] = row
     return torch.from_numpy(filled).to(device)
 
 
-def _score(model: LlamaForCausalLM, batch: list[Ids]) -> list[Tensor]:
+def _score(model: LlamaForCausalLM, batch: list[IdTuple]) -> list[Tensor]:
     device = model.lm_head.weight.device
     inputs = padded(batch, 0, device)
     lengths = torch.tensor([len(ids) for ids in batch], device=device)

@@ -1,4 +1,4 @@
-"""Suites of minimal pairs in BLiMP's JSONL schema: fetched, checked, read."""
+"""Fetch, read and check suites of minimal pairs in BLiMP's JSONL schema."""
 
 import re
 import urllib.request
@@ -16,25 +16,27 @@ from ..errors import UserError
 from ..files import sha256, write_whole
 from .hub import load_configurations, require_columns
 
-# The file that the benchmark's authors publish (CC-BY 4.0), by its content.
+# The file of BLiMP's authors (CC-BY 4.0), pinned by its hash.
 BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
 BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
 BLIMP_PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
-PAIRS_A_PARADIGM = 1000  # of BLiMP
+PAIRS_A_PARADIGM = 1000  # in BLiMP
 SENTENCES = ["sentence_good", "sentence_bad"]
 FIELDS = [*SENTENCES, "linguistics_term", "UID", "pairID"]
 SECTION = "evaluation.minimal_pairs"
 
 
 def download_blimp(output: Path) -> Path:
-    """BLiMP's public file, in ``output``. Raises :class:`UserError` without network or where the hash differs."""
+    """Download BLiMP's public file into ``output``. Raises :class:`UserError` without network or with another hash."""
     path = output / "blimp.zip"
 
     def fetch(partial: Path) -> None:
         urllib.request.urlretrieve(BLIMP_URL, partial)
-        if (found := sha256(partial)) != BLIMP_SHA256:
+        if (digest := sha256(partial)) != BLIMP_SHA256:
             partial.unlink()
-            raise UserError(f"{BLIMP_URL} has sha256 {found}, not the pinned {BLIMP_SHA256}")
+            raise UserError(
+                f"{BLIMP_URL} has sha256 {digest}, not the pinned {BLIMP_SHA256}; run again, or fetch it by hand"
+            )
 
     try:
         write_whole(path, fetch)
@@ -44,9 +46,9 @@ def download_blimp(output: Path) -> Path:
 
 
 def read_hub(name: str, revision: str | None = None) -> pd.DataFrame:
-    """All pairs of a dataset on the Hub, at the commit ``revision``, or of a local copy of one.
+    """Read all pairs of a dataset on the Hub at the commit ``revision``, or of a local copy.
 
-    Its configurations are paradigms, as BLiMP's.
+    Each configuration of the dataset is a paradigm, as in BLiMP. Raises :class:`UserError` as :func:`read_suite` does.
     """
     parts = load_configurations(name, revision, "train", SECTION)
     pairs = []
@@ -59,35 +61,35 @@ def read_hub(name: str, revision: str | None = None) -> pd.DataFrame:
 
 
 def read_suite(path: Path) -> pd.DataFrame:
-    """All pairs of a .zip or a folder of .jsonl files; nothing is unpacked to disk.
+    """Read all pairs of the .jsonl files in a folder or a .zip, without unpacking to disk.
 
     Raises :class:`UserError` that names the file and line of a pair that is not JSON or lacks a field, or the paradigm
-    of one that repeats or whose name could lead out of a folder.
+    of a repeated pair, or a paradigm whose name cannot name a file.
     """
     pairs = pd.DataFrame([_pair(row, f"{name}, line {number}") for name, number, row in _rows(path)], columns=FIELDS)
     if pairs.empty:
-        raise UserError(f"{path} holds no .jsonl file with minimal pairs")
+        raise UserError(f"{path} holds no .jsonl file with minimal pairs; check evaluation.minimal_pairs.path")
     return _checked(pairs, str(path))
 
 
 def _checked(pairs: pd.DataFrame, place: str) -> pd.DataFrame:
-    """``pairs``, whose paradigms can name files and whose ids are unique in them."""
+    """Return ``pairs`` after checking that each paradigm can name a file, and that no paradigm has a pairID twice."""
     for name in pairs.UID.unique():
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(
-                f"{place}: paradigm {name!r} must be named by letters, digits, _ . - alone: it names a file"
+                f"{place}: paradigm {name!r} must have only letters, digits, _ . - in its name, because it names a file"
             )
     repeated = pairs[pairs.duplicated(["UID", "pairID"])]
     if not repeated.empty:
         first = repeated.iloc[0]
-        raise UserError(f"{place}: paradigm {first.UID} has pairID {first.pairID} twice")
+        raise UserError(f"{place}: paradigm {first.UID} has pairID {first.pairID} twice; remove one pair")
     return pairs
 
 
 def missing_of_blimp(pairs: pd.DataFrame) -> str:
-    """What ``pairs`` lack of BLiMP's 67 paradigms of 1,000 pairs, in words; empty where they lack nothing.
+    """Say which of BLiMP's 67 paradigms of 1,000 pairs are missing or short in ``pairs``; empty if none are.
 
-    A suite with none of BLiMP's paradigms is another suite, and lacks nothing.
+    A suite without any of BLiMP's paradigms is another suite, so nothing is missing.
     """
     expected = pd.read_csv(BLIMP_PARADIGMS, comment="#").paradigm
     counts = pairs.UID.value_counts().reindex(expected, fill_value=0)
@@ -99,7 +101,7 @@ def missing_of_blimp(pairs: pd.DataFrame) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    """The objects of the suite's files: each with its file's name and its line."""
+    """Yield the objects in the files of a suite, each with the file's name and the line's number."""
     try:
         if path.is_dir():
             listing = list_documents(path, SECTION, (".jsonl",))
@@ -118,7 +120,7 @@ def _rows(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 
 def _pair(row: dict[str, Any], place: str) -> dict[str, str]:
-    """The fields of a pair: two sentences, and names, which may be numbers."""
+    """Return the fields of a pair as texts: two sentences, and names, which may be integers in the file."""
     for name in FIELDS:
         value = row.get(name)
         if value is None:

@@ -1,6 +1,7 @@
-"""The project's own small suite of minimal pairs: ten paradigms from templates over frequent words of the corpus.
+"""Make a small suite of minimal pairs: ten paradigms, from templates over frequent words of the corpus.
 
-It needs no network. It is not BLiMP, whose numbers it must not be set against; it shares BLiMP's JSONL schema.
+The suite needs no network, and has BLiMP's JSONL schema. It is not BLiMP, so its numbers must not be compared with
+BLiMP's.
 """
 
 import random
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import product
 
 PAIRS_A_PARADIGM = 200
-RAREST = 20  # occurrences in the training documents below which a word is not used
+RAREST = 20  # a word must occur this often in the training documents
 
 NOUNS = """minister president leader officer report government country company court member party group student teacher
 worker lawyer player team game city school law plan deal vote month week problem question family friend doctor attack
@@ -100,7 +101,7 @@ PARADIGMS: dict[str, tuple[str, Callable[[list[str]], Iterable[Pair]]]] = {
 
 
 def templated_suite(texts: Iterable[str]) -> dict[str, list[dict[str, str]]]:
-    """The suite by paradigm, over the nouns that ``texts`` use often enough; the same texts give the same pairs."""
+    """Return the suite by paradigm, over nouns that are frequent in ``texts``, on which alone the pairs depend."""
     wanted = {*NOUNS, *map(_plural, NOUNS)}
     counts = Counter(word for text in texts for word in re.findall(r"[a-z]+", text.lower()) if word in wanted)
     nouns = [noun for noun in NOUNS if counts[noun] >= RAREST and counts[_plural(noun)] >= RAREST] or NOUNS

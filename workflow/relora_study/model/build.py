@@ -1,4 +1,4 @@
-"""The base model: transformers' Llama, with the shape and the initialization that the configuration asks for."""
+"""Build the base model: transformers' Llama with the configured shape and initialization, run by our kernels."""
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from .relora import add_adapters
 
 
 def llama_config(size: Size, model: Model) -> LlamaConfig:
-    """The shape of a model as transformers describes it: untied embeddings, no biases, grouped-query attention."""
+    """Describe the model to transformers: untied embeddings, no biases, grouped-query attention."""
     return LlamaConfig(
         vocab_size=model.vocab_size,
         hidden_size=size.d_model,
@@ -33,10 +33,10 @@ def llama_config(size: Size, model: Model) -> LlamaConfig:
 
 
 def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
-    """A fresh model whose weights depend on ``seed`` alone: transformers' Llama, computed by this project's kernels.
+    """Build a new model whose weights depend on ``seed`` alone, with this project's kernels.
 
-    ``initialization: pytorch`` is what the paper's code does (Embedding N(0, 1), Linear kaiming-uniform with
-    a = sqrt 5: PyTorch's ``reset_parameters``); ``normal`` is transformers' own N(0, 0.02).
+    ``initialization: pytorch`` follows the authors' code: PyTorch's ``reset_parameters`` draws embeddings from N(0, 1)
+    and linear layers kaiming-uniform with a = sqrt 5. ``normal`` is the default of transformers, N(0, 0.02).
     """
     torch.manual_seed(seed)
     llama = LlamaForCausalLM(llama_config(size, model))
@@ -48,7 +48,7 @@ def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
 
 
 def count_parameters(cell: Cell) -> tuple[int, int]:
-    """Parameters in all, and those that train; nothing is allocated."""
+    """Count all parameters of the cell's model, and those that train, without allocating any."""
     with torch.device("meta"):
         model = build_model(cell.size, cell.model, 0)
         if cell.method.rank:
@@ -58,17 +58,20 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 
 
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
-    """Give ``llama`` this project's attention, products, norms and SwiGLU, in place; weights and function stay."""
+    """Replace attention, linear layers, norms and SwiGLU of ``llama`` by this project's kernels, in place.
+
+    The weights and the function of the model stay.
+    """
     llama.set_attn_implementation(attention.NAME)
     for name, linear in linears(llama).items():
         llama.set_submodule(name, Linear(linear.weight))
     for layer in llama.model.layers:
         layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            setattr(layer, name, _own_norm(getattr(layer, name)))
-    llama.model.norm = _own_norm(llama.model.norm)
+            setattr(layer, name, _kernel_norm(getattr(layer, name)))
+    llama.model.norm = _kernel_norm(llama.model.norm)
     return llama
 
 
-def _own_norm(norm: LlamaRMSNorm) -> RMSNorm:
+def _kernel_norm(norm: LlamaRMSNorm) -> RMSNorm:
     return RMSNorm(norm.weight, norm.variance_epsilon)

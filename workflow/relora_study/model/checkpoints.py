@@ -1,4 +1,7 @@
-"""The checkpoints that are evaluated: plain transformers folders, with ReLoRA's factors beside the weights."""
+"""Save, check and load checkpoints: plain transformers folders, with ReLoRA's factors in a file beside the weights.
+
+Evaluation and dynamics read them, and so can anyone who has transformers.
+"""
 
 import errno
 import os
@@ -23,9 +26,10 @@ from .relora import ReLoRALinear, adapters, effective_state
 
 
 class CheckpointMetadata(Contract):
-    """What a checkpoint says of itself; ``scale`` is the adapters' alpha / rank, None where there are none.
+    """The content of checkpoint.json.
 
-    ``sha256`` holds the hash of each of its other files, by name.
+    ``scale`` is alpha / rank of the adapters, or None without adapters. ``sha256`` holds the hash of every other file
+    of the checkpoint, by name.
     """
 
     step: int
@@ -36,7 +40,7 @@ class CheckpointMetadata(Contract):
 
 
 def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path) -> None:
-    """Write ``folder/step-NNNNNN``: the effective weights, as transformers saves them, and the live factors."""
+    """Write ``folder/step-NNNNNN``: the effective weights, as transformers saves them, and the present A and B."""
 
     def fill(place: Path) -> None:
         save_tensors(effective_state(model), place / "model.safetensors")
@@ -54,12 +58,12 @@ def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path
 
 
 def checkpoint_place(folder: Path, step: int) -> Path:
-    """Where the checkpoint, or the state, of ``step`` lies in ``folder``."""
+    """Return the place in ``folder`` of the checkpoint or state of ``step``."""
     return folder / f"step-{step:06d}"
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write ``tensors`` as safetensors. Raises :class:`OSError`, as every other writer does, where the disk refuses."""
+    """Write ``tensors`` as safetensors. Raises :class:`OSError` if the disk refuses, as every other writer does."""
     try:
         save_file(tensors, file, metadata={"format": "pt"})
     except SafetensorError as error:
@@ -69,31 +73,37 @@ def save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 def _factors(layers: dict[str, ReLoRALinear], scale: float) -> dict[str, Tensor]:
-    """A and B by name; B takes up what a trained scale differs from alpha / rank, so that W + ``scale`` B A holds."""
+    """Return A and B by name.
+
+    A trained scale can differ from ``scale`` = alpha / rank. B is multiplied by their ratio, so that a reader computes
+    the effective weights as W + ``scale`` B A in every case.
+    """
     ups = {f"{name}.B": layer.B.detach() * (layer.scale / scale) for name, layer in layers.items()}
     return {f"{name}.A": layer.A.detach() for name, layer in layers.items()} | ups
 
 
 def list_checkpoints(cell_dir: Path, due: Iterable[int] = ()) -> dict[int, Path]:
-    """A cell's checkpoints by step, in order, each checked against its hashes.
+    """List a cell's checkpoints by step, in order, after checking their hashes.
 
-    Raises :class:`UserError` where there are none, or one is damaged, or one of the steps ``due`` is missing.
+    Raises :class:`UserError` if there are none, if one is damaged, or if one of the steps ``due`` has none.
     """
-    found = {int(path.name.removeprefix("step-")): path for path in sorted((cell_dir / "checkpoints").glob("step-*"))}
-    if not found:
-        raise UserError(f"{cell_dir}/checkpoints holds no checkpoints; train the cell first")
-    expected = found | {step: checkpoint_place(cell_dir / "checkpoints", step) for step in due}
+    checkpoints = {
+        int(path.name.removeprefix("step-")): path for path in sorted((cell_dir / "checkpoints").glob("step-*"))
+    }
+    if not checkpoints:
+        raise UserError(f"{cell_dir}/checkpoints has no checkpoints; train the cell first")
+    expected = checkpoints | {step: checkpoint_place(cell_dir / "checkpoints", step) for step in due}
     for step, path in sorted(expected.items()):
         if not is_whole(path):
             raise UserError(
                 f"the checkpoint {path} is missing or damaged; delete {cell_dir / 'manifest.json'} and run again:"
                 f" the cell trains from the last good state before step {step}"
             )
-    return found
+    return checkpoints
 
 
 def is_whole(path: Path) -> bool:
-    """Whether the checkpoint in ``path`` has its files, and each its hash (a second for some gigabytes)."""
+    """Tell whether every file of the checkpoint in ``path`` matches its hash (about a second for some gigabytes)."""
     try:
         hashes = read_metadata(path).sha256
         return bool(hashes) and all(sha256(path / name) == expected for name, expected in hashes.items())
@@ -102,7 +112,7 @@ def is_whole(path: Path) -> bool:
 
 
 def load_model(path: Path, device: torch.device = CPU) -> LlamaForCausalLM:
-    """The model of a checkpoint on ``device``, effective weights, float32, with our kernels, in evaluation mode."""
+    """Load a checkpoint's effective weights, in float32 on ``device``, as a model with our kernels, in eval mode."""
     transformers.utils.logging.disable_progress_bar()
     try:
         model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(
@@ -114,7 +124,7 @@ def load_model(path: Path, device: torch.device = CPU) -> LlamaForCausalLM:
 
 
 def load_adapters(path: Path, device: torch.device = CPU) -> dict[str, tuple[Tensor, Tensor]]:
-    """The live factors (A [rank, in], B [out, rank]) of each adapted layer by name; empty for full rank."""
+    """Load A [rank, in] and B [out, rank] of each adapted layer, by the layer's name; empty without adapters."""
     if read_metadata(path).scale is None:
         return {}
     try:
@@ -126,7 +136,7 @@ def load_adapters(path: Path, device: torch.device = CPU) -> dict[str, tuple[Ten
 
 
 def read_metadata(path: Path) -> CheckpointMetadata:
-    """What the checkpoint in ``path`` says of itself."""
+    """Read checkpoint.json of the checkpoint in ``path``. Raises :class:`UserError` if it is missing or malformed."""
     refusal = _not_whole(path, "checkpoint.json is missing or malformed")
     return read_contract(CheckpointMetadata, path / "checkpoint.json", str(refusal))
 

@@ -1,4 +1,4 @@
-"""The device that a process computes on."""
+"""Choose the device on which a process computes."""
 
 import os
 
@@ -10,16 +10,16 @@ CPU = torch.device("cpu")
 
 
 def chosen_device(name: str) -> torch.device:
-    """The device of this process that ``runtime.device`` names: auto takes a GPU where there is one.
+    """Return this process's device for ``name``, a value of ``runtime.device``; auto takes a GPU if there is one.
 
-    Raises :class:`UserError` where there is no GPU for this process.
+    Process n of a node takes GPU n. Raises :class:`UserError` if the machine has no such GPU.
     """
-    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-    if name == "cpu" or (name == "auto" and not there):
+    number, visible = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if name == "cpu" or (name == "auto" and not visible):
         return CPU
-    if number >= there:
+    if number >= visible:
         raise UserError(
-            f"runtime.device {name}: GPU {number} is wanted, and torch {torch.__version__} sees {there} here;"
+            f"runtime.device {name} needs GPU {number}, and torch {torch.__version__} sees {visible} GPU(s) here;"
             " set runtime.device cpu, lower runtime.processes, or install a CUDA build of torch"
         )
     return torch.device("cuda", number)

@@ -1,9 +1,12 @@
-"""ReLoRA: a frozen weight with a low-rank adapter, merged into the weight and started again, cycle after cycle.
+"""ReLoRA: each layer trains a low-rank adapter beside a frozen weight, merges it into the weight, and starts anew.
 
 Lialin et al. 2023 (arXiv 2307.05695), section 3. The adapter is LoRA's (Hu et al. 2021, arXiv 2106.09685): a layer with
-weight W computes ``W x + s B A x``, where A [rank, in] and B [out, rank] train and W does not. One cycle moves W by
-``s B A``, of rank ``rank`` at most. After k cycles, each merged before the next begins, W has moved by a sum of k such
-products, whose rank can reach ``k rank``. Between the cycles, `train.resets` forgets the optimizer's moments.
+weight W computes ``W x + s B A x``, where A [rank, in] and B [out, rank] train and W is frozen. One cycle ends with a
+merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k such
+products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
+
+This module has the layer. `relora_study.schedule` says when a cycle ends, and `relora_study.train.resets` does what
+happens then: it merges, restarts, and clears the optimizer's moments.
 """
 
 import math
@@ -16,24 +19,25 @@ from .kernels.adapted_linear import adapted_linear
 from .kernels.linear import Linear, linears
 from .kernels.swiglu import Gated
 
+# Endings of the state-dict keys that a plain model does not have.
 ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B", ".unused_A")
 
 
 class ReLoRALinear(nn.Module):
-    """The layer ``W x + s B A dropout(x)``; W [out, in] is frozen, A [rank, in] and B [out, rank] train.
+    """The layer ``W x + s B A dropout(x)``, with W [out, in] frozen, and A [rank, in] and B [out, rank] training.
 
-    ``weight`` keeps the name it had in the layer that this one replaces, so a base model's state fits.
+    W is called ``weight``, as in the plain layer that this one replaces, so a base model's state loads into it.
     """
 
-    takes_gated = True
-    master_A: Tensor  # only with `train.resets.MasterCopies`
+    takes_gated = True  # `forward` accepts a `Gated` pair
+    master_A: Tensor  # a buffer that only `train.resets.MasterCopies` adds
     master_B: Tensor
-    unused_A: Tensor  # only with `restart: orthogonal`
+    unused_A: Tensor  # a buffer that only `restart: orthogonal` adds
 
     def __init__(self, weight: Tensor, method: Method) -> None:
-        """Take ``weight`` [out, in] over, frozen, and give it an adapter as ``method`` says.
+        """Freeze ``weight`` [out, in], and add an adapter with the rank, scale and initialization of ``method``.
 
-        Without ``kaiming``, A and B both stay zero, as in the released code.
+        ``adapter_initialization: zero`` leaves both A and B zero, as the released code does.
         """
         super().__init__()
         out_features, in_features = weight.shape
@@ -47,25 +51,26 @@ class ReLoRALinear(nn.Module):
             self.restart()
 
     def forward(self, x: Tensor | Gated) -> Tensor:
-        """Map ``x`` [..., in], a tensor or a SwiGLU's two activations, to [..., out]."""
+        """Map ``x`` [..., in], a tensor or the two activations of a SwiGLU, to [..., out]."""
         dropout = self.dropout if self.training else 0.0
         return adapted_linear(x, self.weight, self.A, self.B, self.scale, dropout)
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
-        """The weight [out, in] that the forward pass applies without dropout, W + s B A."""
+        """Return the effective weight W + s B A [out, in], which the forward pass applies without dropout."""
         return torch.addmm(self.weight, self.B * self.scale, self.A)
 
     @torch.no_grad()
     def merge(self) -> None:
-        """End a cycle: W becomes W + s B A, or W + B A without ``scaled_merge``, as in the released trainer."""
+        """End a cycle: add s B A to W. Without ``scaled_merge``, add B A, as the released trainer does."""
         self.weight.copy_(self.effective_weight() if self.scaled_merge else torch.addmm(self.weight, self.B, self.A))
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin a cycle: A kaiming-uniform with a = sqrt 5, and B zero, so that B A is zero and can learn.
+        """Begin a cycle: draw A kaiming-uniform with a = sqrt 5, and set B to zero.
 
-        A is drawn on the CPU: what a GPU draws depends on its number of processors.
+        The product B A is then zero, so the layer computes W x until B has moved. A is drawn on the CPU, because a
+        GPU's draws depend on its number of processors.
         """
         drawn = torch.empty_like(self.A, device="cpu")
         self.A.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5)))
@@ -73,9 +78,9 @@ class ReLoRALinear(nn.Module):
 
 
 def add_adapters(model: nn.Module, method: Method) -> None:
-    """Replace every linear layer that ``method.targets`` names; all else (embeddings, norms, head) trains whole.
+    """Replace every linear layer that ``method.targets`` names by a :class:`ReLoRALinear`, in place.
 
-    With ``method.adapters_only``, all else is frozen.
+    The other parameters (embeddings, norms, head) train as before, or are frozen with ``method.adapters_only``.
     """
     if method.adapters_only:
         model.requires_grad_(False)
@@ -85,18 +90,18 @@ def add_adapters(model: nn.Module, method: Method) -> None:
 
 
 def adapters(model: nn.Module) -> dict[str, ReLoRALinear]:
-    """The adapted layers by name, in the model's order; empty for a full-rank model."""
+    """Return the adapted layers by name, in the model's order; empty for a full-rank model."""
     return {name: module for name, module in model.named_modules() if isinstance(module, ReLoRALinear)}
 
 
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
-    """The state of the plain model that computes what ``model`` computes in evaluation: adapters folded in."""
+    """Return the state dict of a plain model with the effective weights, which computes the function of ``model``."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(ADAPTER_KEYS)}
     return state | {f"{name}.weight": layer.effective_weight() for name, layer in adapters(model).items()}
 
 
 def remove_adapters(model: nn.Module) -> None:
-    """Replace every adapted layer by a plain one with its effective weight; all of the model trains from here on."""
+    """Replace every adapted layer by a plain layer with the effective weight, and let all parameters train."""
     for name, layer in adapters(model).items():
         model.set_submodule(name, Linear(nn.Parameter(layer.effective_weight())))
     model.requires_grad_(True)

@@ -1,6 +1,7 @@
-"""The report; it draws with matplotlib's defaults and `style.py`, whatever the user's backend and matplotlibrc are.
+"""The report: tables, figures, the web report's first page and the paper.
 
-matplotlib reads both while it is imported, and an unknown backend (a notebook's, in another environment) ends it.
+matplotlib reads MPLBACKEND and a matplotlibrc at its import, and an unknown backend, such as a notebook's, ends it.
+The report draws with matplotlib's defaults and `style.py`, so both are cleared here, before any import of matplotlib.
 """
 
 import os

@@ -1,7 +1,7 @@
 """`python -m relora_study.report`: figures, tables, the web report's first page and the paper.
 
-Every command reads a results folder; with `--published` it takes the authors' values alone and no run. A command
-imports only what it needs: a figure is drawn in a few seconds, of which imports are most.
+Every command reads a results folder. With `--published` it reads the published values instead, and needs no run.
+Each command imports its modules itself: imports take most of the few seconds that a figure needs.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from ..config import Report, read_section
 from ..errors import UserError, command_line
 
 Place = Annotated[Path, typer.Option()]
-Alone = Annotated[bool, typer.Option("--published", help="From the authors' values alone.")]
+Alone = Annotated[bool, typer.Option("--published", help="Read the published values instead of runs.")]
 T = TypeVar("T")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,8 +41,8 @@ def table(name: str, output: Place, results: Place = Path("results"), published:
     from .tables import PUBLISHED_TABLES, TABLES, mark, write_table
 
     source = _source(results, published)
-    made = _known(TABLES, name)(source) if isinstance(source, Runs) else _known(PUBLISHED_TABLES, name)(source)
-    write_table(mark(made, source.diverged), output)
+    rows = _known(TABLES, name)(source) if isinstance(source, Runs) else _known(PUBLISHED_TABLES, name)(source)
+    write_table(mark(rows, source.diverged), output)
 
 
 @app.command()
@@ -84,8 +84,8 @@ def paper(source: Place, output: Place, results: Place = Path("results"), publis
     """Typeset SOURCE with the figures and tables in RESULTS."""
     from .paper import published_values, typeset, values
 
-    found = published_values(Published()) if published else values(open_runs(results), _settings(results))
-    typeset(source, found, results / "published" if published else results, output)
+    contents = published_values(Published()) if published else values(open_runs(results), _settings(results))
+    typeset(source, contents, results / "published" if published else results, output)
 
 
 def _source(results: Path, published: bool) -> Runs | Published:

@@ -1,4 +1,4 @@
-"""Captions: one text for the web report and the paper, with the words that depend on what was run filled in."""
+"""Captions for the web report and the paper, with the words filled in that depend on the study."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -16,9 +16,9 @@ Captions = dict[str, dict[str, str]]
 
 
 def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
-    """Kind ("figures", "tables", "paper") -> name -> caption of what is made from our runs.
+    """The captions of our runs: kind ("figures", "tables", "paper") -> name -> caption.
 
-    ``overlay`` says whether the published curves are drawn, too; ``suite`` is what the minimal pairs are called.
+    ``overlay`` says whether the figures also draw the published curves. ``suite`` is the name of the minimal pairs.
     """
     seeds = len({cell.seed for cell in cells.values()})
     words = {
@@ -32,7 +32,7 @@ def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
 
 
 def published_captions() -> Captions:
-    """The captions of what is made from the authors' values alone."""
+    """The captions of the figures and tables of the published values."""
     return _filled(_texts()["published"], {"pairs": BLIMP})
 
 

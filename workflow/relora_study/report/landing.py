@@ -1,4 +1,4 @@
-"""The first page of the web report: what was run, where, with which versions, how long, and the headline table."""
+"""The first page of the web report: cells, machine, versions, training time and the headline table."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ HEADLINE = ["cell", "train_loss", "perplexity", "accuracy"]
 
 
 def page(source: Runs | Published) -> str:
-    """The page of a study, or of the authors' values, in reStructuredText."""
+    """The page of a study, or of the published values, in reStructuredText."""
     parts = _of_runs(source) if isinstance(source, Runs) else _of_published(source)
     return "\n\n".join(parts) + "\n"
 
@@ -34,17 +34,17 @@ def _of_runs(runs: Runs) -> list[str]:
         _duration(spent, runs.hour_unit),
         _grid(readable(mark(spent[["cell", "minutes", "tokens_per_second", "peak_MiB"]], runs.diverged))),
         _heading("The headline"),
-        "The last checkpoint of every cell, with 95 % intervals in brackets; losses in nats a token. The paper (Paper,"
-        " in the menu) says what these numbers do and do not show.",
+        "The last checkpoint of every cell, with 95 % intervals in brackets. Losses are in nats a token. The paper"
+        " (Paper, in the menu) discusses these numbers and their limits.",
         _grid(readable(mark(final[shown], runs.diverged))),
     ]
 
 
 def _of_published(source: Published) -> list[str]:
     return [
-        _heading("What this is"),
-        "Figures, tables and an audit made from the values that the paper's authors released. Nothing was trained here;"
-        f" the published runs took {cost(source).gpu_hours.sum():,.0f} A100 GPU-hours.",
+        _heading("The published values"),
+        "Figures, tables and an audit of the published values. No model was trained for this page."
+        f" The published runs took {cost(source).gpu_hours.sum():,.0f} A100 GPU-hours.",
         _heading("The headline"),
         _grid(readable(final_results(source))),
     ]
@@ -62,30 +62,33 @@ def _recipe(runs: Runs) -> str:
     cell = next(iter(runs.cells.values()))
     tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
     return (
-        f"Each trained for {cell.train.steps:,} optimizer steps of {cell.train.batch_size} sequences of"
+        f"Each cell trained for {cell.train.steps:,} optimizer steps of {cell.train.batch_size} sequences of"
         f" {cell.model.context_length:,} tokens: {tokens:,} tokens, at a peak rate of {runs.peak_rates()}."
     )
 
 
 def places(manifests: list[dict[str, Any]]) -> list[str]:
-    """Sentences of what trained the cells, each once."""
-    each = [
-        f"{devices(one)} {'GPU' if on_gpu(one) else 'CPU core'}{'s' * (devices(one) > 1)} a cell, on"
-        f" {one.get('platform', 'a system that was not recorded')}."
-        for one in manifests
+    """Sentences on the devices that trained the cells, each once."""
+    sentences = [
+        f"Each cell trained on {devices(manifest)} {'GPU' if on_gpu(manifest) else 'CPU core'}"
+        f"{'s' * (devices(manifest) > 1)} ({manifest.get('platform', 'a system that was not recorded')})."
+        for manifest in manifests
     ]
-    return list(dict.fromkeys(each))
+    return list(dict.fromkeys(sentences))
 
 
 def versions(manifests: list[dict[str, Any]]) -> list[str]:
-    """Sentences of the versions that trained the cells, each once."""
-    each = [", ".join(f"{name} {version}" for name, version in sorted(one["versions"].items())) for one in manifests]
-    return [f"Versions: {one}." for one in dict.fromkeys(each)]
+    """Sentences on the versions of the software that trained the cells, each once."""
+    lists = [
+        ", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items()))
+        for manifest in manifests
+    ]
+    return [f"Versions: {versions}." for versions in dict.fromkeys(lists)]
 
 
 def _duration(spent: pd.DataFrame, unit: str) -> str:
     hours, longest = spent.device_hours.sum(), spent.minutes.max()
-    return f"Training took {hours:.2f} {unit} in all, the longest cell {longest:.1f} minutes."
+    return f"Training took {hours:.2f} {unit} in all. The longest cell took {longest:.1f} minutes."
 
 
 def _heading(text: str) -> str:
@@ -97,5 +100,5 @@ def _list(lines: list[str]) -> str:
 
 
 def _grid(words: pd.DataFrame) -> str:
-    """A table in reStructuredText's grid syntax."""
+    """A table in the grid syntax of reStructuredText."""
     return str(words.to_markdown(index=False, tablefmt="grid", disable_numparse=True))

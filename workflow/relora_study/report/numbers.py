@@ -1,4 +1,4 @@
-"""Numbers and names as a reader wants them: rounded to their uncertainty, cells and columns in words."""
+"""Numbers and names for readers: values rounded to their uncertainty, cells and columns in words."""
 
 import math
 from typing import Any
@@ -35,18 +35,18 @@ MISSING = "–"
 
 
 def method_label(method: str) -> str:
-    """A method in words; one of the user's own by its name."""
+    """A method in words; a method that the project does not know goes by its own name."""
     return METHODS.get(method, method.replace("_", " "))
 
 
 def cell_label(cell: str, seed: bool = True) -> str:
-    """A cell's name, `{size}-{method}-s{seed}`, in words."""
+    """The name of a cell, `{size}-{method}-s{seed}`, in words."""
     size, method, number = cell.split("-")
     return f"{size.replace('_', ' ')}, {method_label(method)}" + f", seed {number[1:]}" * seed
 
 
 def cell_labels(cells: pd.Series) -> pd.Series:
-    """The names of cells in words, without the seed where all have the same."""
+    """The names of cells in words, without the seed where all cells share one."""
     several = cells.str.rsplit("-s", n=1).str[-1].nunique() > 1
     return cells.map(lambda cell: cell_label(cell, seed=several))
 
@@ -57,7 +57,7 @@ def decimals(uncertainty: float) -> int:
 
 
 def with_interval(value: float, low: float, high: float) -> str:
-    """``value [low, high]``, rounded to two significant digits of the interval's half width; alone without one."""
+    """``value [low, high]``, rounded to two digits of the half width; ``value`` alone where there is no interval."""
     half = (high - low) / 2
     if not (math.isfinite(half) and half > 0):
         return plain(value)
@@ -66,7 +66,7 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value by itself: integers whole, other numbers to four digits, very small or large ones as powers."""
+    """A value without an interval: integers in full, other numbers to four digits, extreme numbers as powers of ten."""
     if isinstance(value, str | bool):
         return value if isinstance(value, str) else "yes" if value else "no"
     if value is None or pd.isna(value) or not math.isfinite(value):
@@ -85,9 +85,9 @@ def p_value(value: float) -> str:
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` as text: intervals (`x`, `x_low`, `x_high`) in one column, cells and headers in words."""
-    bounds = {f"{name}_{end}" for name in table for end in ("low", "high") if f"{name}_{end}" in table}
+    ends = {f"{name}_{end}" for name in table for end in ("low", "high") if f"{name}_{end}" in table}
     shown = {}
-    for name in [name for name in table if name not in bounds]:
+    for name in [name for name in table if name not in ends]:
         if name in ("cell", "against"):
             shown[name] = cell_labels(table[name]).tolist()
         elif name in ("method", "size"):
@@ -96,7 +96,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             ]
         elif f"{name}_low" in table:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
-            shown[name] = [with_interval(*one) for one in ranges]
+            shown[name] = [with_interval(*bounds) for bounds in ranges]
         else:
             shown[name] = [(p_value if name in P_VALUES else plain)(value) for value in table[name].tolist()]
     return pd.DataFrame(shown).rename(columns=lambda name: HEADERS.get(name, str(name).replace("_", " ")))

@@ -1,4 +1,4 @@
-"""The paper: its numbers and its data-dependent sentences go to one file, which the Typst source reads."""
+"""The paper: one file of numbers, tables and sentences (values.json), and the Typst source that reads it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,6 +23,10 @@ from .numbers import cell_label, method_label, plain, readable
 from .tables import final_results, mark, models, significance
 
 Rows = list[list[str]]
+INITIALISATIONS = {
+    "pytorch": "PyTorch's default initialisation",
+    "normal": "normal initialisation with deviation 0.02",
+}
 METHOD_COLUMNS = {
     "method": "method",
     "rank": "r",
@@ -37,21 +41,22 @@ METHOD_COLUMNS = {
 }
 
 
-def typeset(source: Path, found: dict[str, Any], folder: Path, output: Path) -> None:
-    """Compile ``source``, which finds figures and ``paper/values.json``, written from ``found``, in ``folder``."""
-    write_json(folder / "paper" / "values.json", found)
+def typeset(source: Path, contents: dict[str, Any], folder: Path, output: Path) -> None:
+    """Write ``contents`` to ``folder``/paper/values.json, and compile ``source``, which reads them and the figures."""
+    write_json(folder / "paper" / "values.json", contents)
     place = folder.absolute()
-    inputs = {"results": place.as_posix()}  # a module's source is in another folder than the results: `root` holds both
+    inputs = {"results": place.as_posix()}
+    # Where the workflow is a module, source and results have no nearer folder in common than the root of the disk.
     pdf: bytes = typst.compile(str(source), root=place.anchor, sys_inputs=inputs)
     write_whole(output, lambda path: path.write_bytes(pdf))
 
 
 def values(runs: Runs, settings: Report) -> dict[str, Any]:
-    """Every number, table and sentence of the paper that depends on the data."""
-    final, tests, found, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
-    published, audited = Published(), audit(Published())
+    """The contents of the paper on our runs: its numbers, tables and data-dependent sentences."""
+    final, tests, audited, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
+    published, published_audit = Published(), audit(Published())
     manifests = [runs.manifest(cell) for cell in runs.cells.values()]
-    whole = ~(tests.cell.isin(list(runs.diverged)) | tests.against.isin(list(runs.diverged)))
+    comparable = ~(tests.cell.isin(list(runs.diverged)) | tests.against.isin(list(runs.diverged)))
     return {
         "title": settings.title,
         "study": _study(runs),
@@ -68,14 +73,14 @@ def values(runs: Runs, settings: Report) -> dict[str, Any]:
             )
         ),
         "published": _rows(final_results(published)),
-        "audit": _by_method(found, runs.diverged),
-        "audited": sentences.verdicts(found),
-        "released": _by_size(audited),
-        "abstract": sentences.abstract(runs, final, found, audited),
-        "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[whole])],
+        "audit": _by_method(audited, runs.diverged),
+        "audited": sentences.verdicts(audited),
+        "published_audit": _by_size(published_audit),
+        "abstract": sentences.abstract(runs, final, audited, published_audit),
+        "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[comparable])],
         "spectra": sentences.spectra(runs),
         "like": sentences.like_for_like(runs),
-        "patterns": sentences.patterns(patterns, found),
+        "patterns": sentences.patterns(patterns, audited),
         "scale": sentences.scale(runs),
         "limits": sentences.limits(runs),
         "run": [*places(manifests), *versions(manifests)],
@@ -83,8 +88,8 @@ def values(runs: Runs, settings: Report) -> dict[str, Any]:
 
 
 def published_values(source: Published) -> dict[str, Any]:
-    """The numbers, tables and sentences of the paper on the authors' values alone."""
-    found = audit(source)
+    """The contents of the paper on the published values."""
+    audited = audit(source)
     return {
         "sizes": source.sizes,
         "captions": published_captions()["figures"],
@@ -92,8 +97,8 @@ def published_values(source: Published) -> dict[str, Any]:
         "final": _rows(final_results(source)),
         "significance": _rows(significance(source)),
         "tests": sentences.published_tests({size: published_test(size) for size in source.sizes}),
-        "released": _by_size(found),
-        "abstract": sentences.published(found),
+        "published_audit": _by_size(audited),
+        "abstract": sentences.published(audited),
     }
 
 
@@ -112,6 +117,7 @@ def _study(runs: Runs) -> dict[str, str]:
         "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
         "decay": f"{recipe.weight_decay:g}",
         "suite": runs.suite,
+        "initialisation": INITIALISATIONS[cell.model.initialization],
     }
 
 
@@ -135,33 +141,34 @@ def _methods(runs: Runs) -> Rows:
     return [list(METHOD_COLUMNS.values()), *rows]
 
 
-def _by_method(found: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
-    """The audit's values, means over seeds: a row a measure; for each size the published value, then its methods."""
-    found = found.assign(label=found.cell.map(lambda cell: cell_label(cell, seed=False)))
-    found = found.assign(size=found.label.str.split(", ").str[0])
+def _by_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
+    """The audit of our runs: a row for each measure; columns for each size: the published value, then the methods.
+
+    The values are means over seeds. A dagger marks a method with a cell that diverged.
+    """
+    audited = audited.assign(size=audited.cell.str.split("-").str[0])
     columns = {}
-    for size, own in found.groupby("size", sort=False):
-        by_measure = own.groupby("measure", sort=False)
-        columns[f"{size}, published"] = by_measure.published.first()
-        for label, cells in own.groupby("label", sort=False):
-            columns[label + " †" * bool(cells.cell.isin(list(diverged)).any())] = cells.groupby(
-                "measure", sort=False
-            ).value.mean()
-    table = pd.DataFrame(columns).loc[found.measure.unique()]
-    header = ["", *table.columns]
-    return [header] + [[str(name), *map(plain, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
+    for size, of_size in audited.groupby("size", sort=False):
+        columns[f"{str(size).replace('_', ' ')}, published"] = of_size.groupby("key").published.first()
+        for _, cells in of_size.groupby(of_size.cell.str.split("-").str[1], sort=False):
+            dagger = " †" * bool(cells.cell.isin(list(diverged)).any())
+            columns[cell_label(cells.cell.iloc[0], seed=False) + dagger] = cells.groupby("key").value.mean()
+    measures = audited.drop_duplicates("key").set_index("key").measure
+    table = pd.DataFrame(columns).reindex(measures.index)
+    rows = [[measures[key], *map(plain, row)] for key, row in zip(table.index, table.to_numpy(), strict=True)]
+    return [["", *table.columns], *rows]
 
 
-def _by_size(found: pd.DataFrame) -> Rows:
-    """The audit of the published curves: a row a measure, a column a size, and the verdicts where they are the same."""
-    rows = [["", *(str(size) for size in found["size"].unique()), "verdict"]]
-    for (_, measure), own in found.groupby(["finding", "measure"], sort=False):
-        rows.append([str(measure), *map(plain, own.value), "; ".join(own.verdict.unique())])
+def _by_size(audited: pd.DataFrame) -> Rows:
+    """The audit of the published curves: a row for each measure, columns for the sizes and for the verdicts."""
+    rows = [["", *(str(size) for size in audited["size"].unique()), "verdict"]]
+    for _, sizes in audited.groupby("key", sort=False):
+        rows.append([sizes.measure.iloc[0], *map(plain, sizes.value), "; ".join(sizes.verdict.unique())])
     return rows
 
 
 def _one_seed(runs: Runs) -> Runs:
-    """The cells of the first seed alone: where seeds do not differ."""
+    """The cells of the first seed, for numbers that do not depend on the seed."""
     seed = next(iter(runs.cells.values())).seed
     cells = {name: cell for name, cell in runs.cells.items() if cell.seed == seed}
     return replace(runs, cells=cells)

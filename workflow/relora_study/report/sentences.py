@@ -1,48 +1,47 @@
-"""The paper's sentences that depend on the data: each is chosen by the numbers, so none is false for others."""
+"""The sentences of the paper that depend on the data. The numbers choose the words of each."""
 
 from collections.abc import Iterable
 
 import pandas as pd
 
-from ..analysis.audit import outcomes
-from ..analysis.intervals import LEVEL
+from ..analysis.audit import ALIKE, outcomes
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
 from ..analysis.source import Source, select
 from ..config.evaluated import BLIMP
+from ..evaluate.proportions import LEVEL
 from .numbers import cell_label, method_label, p_value, plain
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
 
-def abstract(runs: Runs, final: pd.DataFrame, found: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
-    """The headline, the audit ``found`` of the runs, and the audit ``audited`` of the published curves."""
-    ours = (_headline(runs, final), *diverged(runs), _dead(found), _best_pattern(found), _spikes(found))
-    return [sentence for sentence in (*ours, *published(audited)) if sentence]
+def abstract(runs: Runs, final: pd.DataFrame, audited: pd.DataFrame, published_audit: pd.DataFrame) -> list[str]:
+    """The headline, the audit of our runs (``audited``), and the audit of the published curves."""
+    ours = (_headline(runs, final), *diverged(runs), _dead(audited), _best_pattern(audited), _spikes(audited))
+    return [sentence for sentence in (*ours, *published(published_audit)) if sentence]
 
 
 def diverged_cells(source: Source) -> dict[str, list[str]]:
-    """Label of a method -> its cells that diverged, in words, each with the step."""
-    found: dict[str, list[str]] = {}
+    """The cells that diverged, in words and each with its step, by the name of the method."""
+    cells: dict[str, list[str]] = {}
     for name, step in source.diverged.items():
-        label = method_label(source.cells[name].method_name)
-        found.setdefault(label, []).append(f"{cell_label(name)}, at step {step:,}")
-    return found
+        cells.setdefault(source.cells[name].method_name, []).append(f"{cell_label(name)}, at step {step:,}")
+    return cells
 
 
 def diverged(runs: Runs) -> list[str]:
-    """How many cells diverged, which, and what is read of them; nothing where none did."""
+    """The cells that diverged, and how the report reads them; empty where no cell diverged."""
     which = [cell for cells in diverged_cells(runs).values() for cell in cells]
     if not which:
         return []
     return [
-        f"{len(which)} of {len(runs.cells)} cells diverged: {'; '.join(which)}. A diverged cell is read up to its last"
-        " whole checkpoint and enters no comparison of held-out losses."
+        f"{len(which)} of {len(runs.cells)} cells diverged: {'; '.join(which)}. The report reads a diverged cell up to"
+        " its last checkpoint, and leaves it out of every comparison of held-out losses."
     ]
 
 
 def _gaps(runs: Runs, final: pd.DataFrame) -> pd.Series:
-    """Held-out loss of each adapter cell minus that of full rank of the same size and seed, by cell."""
+    """By cell with adapters: its held-out loss minus the held-out loss of full rank at equal size and seed."""
     loss = final.set_index("cell").held_out_loss
     gaps = {
         name: loss[name] - loss[full.name]
@@ -57,226 +56,245 @@ def _headline(runs: Runs, final: pd.DataFrame) -> str:
     if gaps.empty:
         return ""
     better, spread = int((gaps > 0).sum()), _spread(gaps.abs(), 3)
+    adapted = "ReLoRA" if all(runs.cells[str(name)].method.reset_period for name in gaps.index) else "adapters"
     if better in (0, len(gaps)):
-        lower, higher = ("full rank", "ReLoRA") if better else ("ReLoRA", "full rank")
+        lower, higher = ("full rank", adapted) if better else (adapted, "full rank")
         every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
         return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {spread} nats a token."
     return (
-        f"Full rank reaches a lower held-out loss than ReLoRA in {better} of {len(gaps)} comparisons; the differences"
-        f" are {spread} nats a token."
+        f"Full rank reaches a lower held-out loss than {adapted} in {better} of {len(gaps)} comparisons. The"
+        f" differences are {spread} nats a token."
     )
 
 
-def _dead(found: pd.DataFrame) -> str:
-    dead = outcomes(found, "first_gradient", "dead").cell
+def _dead(audited: pd.DataFrame) -> str:
+    dead = outcomes(audited, "first_gradient", "dead").cell
     if dead.empty:
         return ""
-    return f"Before the first reset the adapters of {_listed(_methods_of(dead))} receive no gradient at all."
+    return f"Before the first reset, the adapters of {_listed(_methods_of(dead))} receive no gradient at all."
 
 
-def _best_pattern(found: pd.DataFrame) -> str:
-    rows = found[found.key == "correlation"].dropna(subset="value")
+def _best_pattern(audited: pd.DataFrame) -> str:
+    rows = audited[audited.key == "correlation"].dropna(subset="value")
     if rows.empty:
         return ""
     means = rows.groupby(rows.cell.map(_method), sort=False).value.mean()
     if len(means) < 2:
         return ""
-    best = str(means.idxmax())
-    strength = "follow" if means.max() > 0.5 else "come nearest to, without following,"
+    best, correlation = method_label(str(means.idxmax())), f"(mean correlation {means.max():.2f})"
+    if means.max() > ALIKE:
+        return f"Over cycles, the rank of the adapters follows the published curves best in {best} {correlation}."
     return (
-        f"Among our variants, the adapters of {method_label(best)} {strength} the published ones in how their"
-        f" rank changes over cycles (mean correlation {means.max():.2f})."
+        "Over cycles, the rank of the adapters follows the published curves in none of our methods;"
+        f" {best} comes nearest {correlation}."
     )
 
 
-PUBLISHED_FINDINGS = (  # measures, their outcome, and what it shows where every size has it
-    (("flat_start",), "flat", "weights whose spectrum does not move in the first cycle"),
-    (("later_jump",), "spikes", "a loss that spikes within 20 steps of every later reset"),
+PUBLISHED_FINDINGS = (  # measures, an outcome, and the words where every size has this outcome
+    (("flat_start",), "flat", "the spectrum of the weights does not move in the first cycle"),
+    (("later_jump",), "spikes", "the loss spikes within 20 steps of every later reset"),
     (
         ("last_share_v", "last_share_o", "last_share_w2"),
         "grows",
-        "adapters whose rank grows from cycle to cycle, though each reading follows a reset",
+        "the rank of the adapters grows from cycle to cycle, though each reading follows a reset",
     ),
-    (("condition_number",), "bfloat16", "condition numbers of updates that are bfloat16's rounding"),
+    (("condition_number",), "bfloat16", "the condition numbers of updates are round-off of bfloat16"),
 )
 
 
 def published(audited: pd.DataFrame) -> list[str]:
-    """What the published curves show by themselves, in one sentence, by their audit's outcomes."""
+    """One sentence of findings in the published curves, from the outcomes of their audit."""
     said = []
     for keys, outcome, text in PUBLISHED_FINDINGS:
         rows = audited[audited.key.isin(keys)]
         if len(rows) and (rows.outcome == outcome).all():
             said.append(text)
     return [
-        f"The published curves show {'; '.join(said)}."
+        f"In the published curves, {_listed(said)}."
         if said
         else "The published curves show none of the faults we tested."
     ]
 
 
 def comparisons(final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """A sentence for each adapter method and size: what the numbers say of it against full rank."""
+    """A sentence for each size and method with adapters: loss and accuracy against full rank, over seeds."""
     by_cell, said = final.set_index("cell"), []
-    tests = tests.assign(label=tests.cell.map(lambda cell: cell_label(cell, seed=False)))
-    for label, own in tests.groupby("label", sort=False):
-        here, full = by_cell.loc[own.cell], by_cell.loc[own.against]
-        gap = pd.Series(here.held_out_loss.to_numpy() - full.held_out_loss.to_numpy())
+    for cells, seeds in tests.groupby(tests.cell.map(_size_and_method), sort=False):
+        adapted, full = by_cell.loc[seeds.cell], by_cell.loc[seeds.against]
+        gap = pd.Series(adapted.held_out_loss.to_numpy() - full.held_out_loss.to_numpy())
         side = "above" if (gap > 0).all() else "below" if (gap < 0).all() else "on both sides of"
-        shown = int((own.p < LEVEL).sum())
-        clear = "is" if shown == len(own) else "is not" if shown == 0 else f"is, in {shown} of {len(own)} seeds,"
         said.append(
-            f"{label}: held-out loss {_spread(here.held_out_loss, 3)}, {_spread(gap.abs(), 3)} nats {side} full rank;"
-            f" accuracy {_spread(here.accuracy, 3)} against {_spread(full.accuracy, 3)}. That full rank is better on"
-            f" the pairs {clear} shown at the 5 % level (one-sided p {_p_values(own.p)})."
+            f"{_label(*cells)}: the held-out loss is {_spread(adapted.held_out_loss, 3)}, {_spread(gap.abs(), 3)} nats"
+            f" {side} full rank, and the accuracy is {_spread(adapted.accuracy, 3)} against"
+            f" {_spread(full.accuracy, 3)}. {_shown(seeds.p)} (one-sided p {_p_values(seeds.p)})."
         )
     return said
 
 
+def _shown(p: pd.Series) -> str:
+    """Whether the pairs show at the 5 % level that full rank is better; ``p`` has a value for each seed."""
+    shown = int((p < LEVEL).sum())
+    verb = "show" if shown == len(p) else "do not show" if shown == 0 else f"show in {shown} of {len(p)} seeds"
+    return f"The pairs {verb} at the 5 % level that full rank is better"
+
+
 def spectra(runs: Runs) -> list[str]:
-    """How PER of W2 ends, by size and method, against where it began."""
+    """A sentence for each size: PER of W2 at step 0, and at the end of each method."""
     rows, said = select(runs.labelled(), "weights", "per"), []
     rows = rows[rows.component == "w2"]
     for size in runs.sizes:
-        own = rows[(rows["size"] == size)]
-        means = own.groupby(["method", "step"], sort=False).value.mean()
+        of_size = rows[rows["size"] == size]
+        means = of_size.groupby(["method", "step"], sort=False).value.mean()
         ends = [
-            f"{method_label(str(method))} {curve.iloc[-1]:.3f}"
-            for method, curve in ((m, means[m].sort_index()) for m in own.method.unique())
+            f"{means[method].sort_index().iloc[-1]:.3f} ({method_label(str(method))})"
+            for method in of_size.method.unique()
         ]
         start = means.groupby("method").first().mean()
-        said.append(f"{size.replace('_', ' ').capitalize()}: from {start:.3f} at step 0 to {_listed(ends)}.")
+        said.append(f"{size.replace('_', ' ').capitalize()}: PER starts at {start:.3f} and ends at {_listed(ends)}.")
     return said
 
 
 def like_for_like(runs: Runs) -> list[str]:
-    """How much of one cycle's update of W2 lies in the directions of the cycle before, and how far it ranks."""
+    """A sentence for each size and method: how far W2's updates in successive cycles overlap, and their rank."""
     rows = runs.regular()
     rows = rows[rows.component == "w2"]
     overlap = rows[(rows.quantity == "cycle_update") & (rows.metric == "overlap_right")]
     rank = rows[(rows.quantity == "cumulative_update") & (rows.metric == "effective_rank")]
     last = rank[rank.step == rank.groupby("cell").step.transform("max")]
     said = []
-    for label, own in overlap.groupby(overlap.cell.map(lambda cell: cell_label(cell, seed=False)), sort=False):
-        cells = own.cell.unique()
-        reached = last[last.cell.isin(cells)].value.mean()
+    for cells, overlaps in overlap.groupby(overlap.cell.map(_size_and_method), sort=False):
+        reached, shared = last[last.cell.isin(overlaps.cell.unique())].value.mean(), overlaps.value.mean()
+        overlapping = f"the leading input directions of a cycle overlap by {shared:.0%} with the cycle before"
         said.append(
-            f"{label}: {own.value.mean():.0%} of the leading input directions of a cycle's update are those of the"
-            f" cycle before; the whole update since step 0 has effective rank {plain(float(reached))}."
+            f"{_label(*cells)}: {'no two successive cycles both move W2' if pd.isna(shared) else overlapping},"
+            f" and the net update since step 0 has effective rank {plain(float(reached))}."
         )
     return said
 
 
-def verdicts(found: pd.DataFrame) -> list[list[str]]:
-    """For each finding of the audit the verdicts on its measures, and whose they are: rows of finding, text."""
+def verdicts(audited: pd.DataFrame) -> list[list[str]]:
+    """Rows of a finding of the audit and a text: each verdict on its measures, with the methods that have it."""
     said: dict[str, list[str]] = {}
-    for (finding, measure), own in found.groupby(["finding", "measure"], sort=False):
+    for _, rows in audited.groupby("key", sort=False):
         each = [
-            f"{verdict} ({_listed(_cells_of(cells.cell, own.cell))})"
-            for verdict, cells in own.groupby("verdict", sort=False)
+            f"{verdict} ({_listed(_methods_with(with_it.cell, rows.cell))})"
+            for verdict, with_it in rows.groupby("verdict", sort=False)
         ]
-        said.setdefault(str(finding), []).append(f"{_first_upper(str(measure))}: {'; '.join(each)}.")
+        finding, measure = rows.finding.iloc[0], rows.measure.iloc[0]
+        said.setdefault(finding, []).append(f"{_first_upper(measure)}: {'; '.join(each)}.")
     return [[_first_upper(finding), " ".join(texts)] for finding, texts in said.items()]
 
 
-def _cells_of(cells: pd.Series, everyone: pd.Series) -> Iterable[str]:
-    """Methods, with a count where only some of a method's cells are meant."""
-    whole = everyone.map(_method).value_counts()
+def _methods_with(cells: pd.Series, every_cell: pd.Series) -> Iterable[str]:
+    """The methods of ``cells``, each with a count where only some of its cells in ``every_cell`` are among them."""
+    whole = every_cell.map(_method).value_counts()
     for method, count in cells.map(_method).value_counts(sort=False).items():
         part = "" if count == whole[method] else f", {count} of {whole[method]} cells"
         yield method_label(str(method)) + part
 
 
-def patterns(table: pd.DataFrame, found: pd.DataFrame) -> list[str]:
-    """Which method's adapters are nearest to the published ones: sentences for each published size, by measure."""
+def patterns(table: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
+    """For each published size, our methods' adapters against the published curve, and the nearest method."""
     said = []
-    for size, own in table.groupby("published_size", sort=False):
-        first, growth = own.published_first.iloc[0], own.published_growth.iloc[0]
+    for size, rows in table.groupby("published_size", sort=False):
+        first, growth = rows.published_first.iloc[0], rows.published_growth.iloc[0]
         each = [
-            f"{method_label(str(method))}: distance {_spread(part.distance)}, correlation {_spread(part.correlation)},"
-            f" first cycle {_spread(part['first'])}, growth {_spread(part.growth)}-fold"
-            for method, part in own.groupby("method", sort=False)
+            f"{method_label(str(method))}: distance {_spread(cells.distance)}, correlation"
+            f" {_spread(cells.correlation)}, first cycle {_spread(cells['first'])}, growth {_spread(cells.growth)}."
+            for method, cells in rows.groupby("method", sort=False)
         ]
         said.append(
-            f"Against the published curve of {size} (first cycle {first:.2f} of the ceiling, V grows"
-            f" {growth:.2g}-fold): {'; '.join(each)}. {_nearest(own)}"
+            f"The published curve of {size} has {first:.2f} in the first cycle and growth {growth:.2f}."
+            f" {' '.join(each)} {_nearest(rows)}".rstrip()
         )
-    return [sentence for sentence in (*said, _spikes(found)) if sentence]
+    return [sentence for sentence in (*said, _spikes(audited)) if sentence]
 
 
-def _spikes(found: pd.DataFrame) -> str:
-    """Whose loss spikes after resets; empty where no cell is reset."""
-    jumps, some = found[found.key == "spike"], outcomes(found, "spike", "spikes").cell
-    where = _listed(_cells_of(some, jumps.cell)) if len(some) else "none of our cells"
-    return f"The loss spikes after resets, as the published loss does, in {where}." if len(jumps) else ""
+def _spikes(audited: pd.DataFrame) -> str:
+    """The methods whose loss spikes after resets; empty where no cell is reset."""
+    jumps, spiking = audited[audited.key == "spike"], outcomes(audited, "spike", "spikes").cell
+    if jumps.empty:
+        return ""
+    if spiking.empty:
+        return "In none of our cells does the loss spike after resets, unlike the published loss."
+    return f"Like the published loss, the loss of {_listed(_methods_with(spiking, jumps.cell))} spikes after resets."
 
 
-def _nearest(own: pd.DataFrame) -> str:
-    """Which method is nearest by each measure, means over its cells."""
-    means = own.groupby("method", sort=False)[["distance", "correlation", "first", "published_first"]].mean()
-    off = (means["first"] - means.published_first).abs()
-    by_measure = {
-        "in level over all cycles": means.distance.idxmin(),
-        "in shape": means.correlation.fillna(-1).idxmax(),
-        "in the first cycle": off.idxmin(),
-    }
+def _nearest(rows: pd.DataFrame) -> str:
+    """The nearest method by each measure, from means over its cells; empty for a single method."""
+    means = rows.groupby("method", sort=False)[["distance", "correlation", "first", "published_first"]].mean()
     if len(means) == 1:
         return ""
-    named = [f"{measure} {method_label(str(method))}" for measure, method in by_measure.items()]
-    return f"Nearest are, {_listed(named)}."
+    off = (means["first"] - means.published_first).abs()
+    level, shape, first = (
+        method_label(str(method))
+        for method in (means.distance.idxmin(), means.correlation.fillna(-1).idxmax(), off.idxmin())
+    )
+    return f"Nearest to it in level is {level}, in shape {shape}, and in the first cycle {first}."
 
 
 def scale(runs: Runs) -> list[str]:
-    """What the scale of these runs cannot show."""
+    """The limits that the scale of our runs sets."""
     cell = next(iter(runs.cells.values()))
     tokens = cell.train.batch_size * cell.model.context_length
-    periods = sorted({one.method.reset_period for one in runs.cells.values() if one.method.reset_period})
+    periods = sorted({each.method.reset_period for each in runs.cells.values() if each.method.reset_period})
     said = []
     if periods and (min(periods) < RESET_PERIOD or tokens < PAPERS_TOKENS_A_STEP):
         said.append(
-            f"The published cycles have {RESET_PERIOD:,} steps of {PAPERS_TOKENS_A_STEP:,} tokens; ours have"
-            f" {_listed([f'{period:,}' for period in periods])} of {tokens:,}. How far adapters fill their"
-            " rank depends on how long and how fast they train, so the level of their rank, and its growth, do not"
-            " carry over; a gradient of exactly zero and a merge that drops a share of the update do."
+            f"The published cycles have {RESET_PERIOD:,} steps of {PAPERS_TOKENS_A_STEP:,} tokens; our cycles have"
+            f" {_listed([f'{period:,}' for period in periods])} steps of {tokens:,} tokens. The rank that adapters fill"
+            " depends on the length and the rate of their training, so neither its level nor its growth carries over"
+            " to the published scale. Two findings carry over: a gradient that is exactly zero, and a merge that drops"
+            " a share of the update."
         )
     if cell.runtime.precision != "bfloat16":
-        said.append("The runs are in float32, so nothing in them shows what bfloat16 did to the published readings.")
-    if all(one.method.restart != "undone" for one in runs.cells.values()):
+        said.append("Our runs are in float32, so they cannot show what bfloat16 did to the published readings.")
+    if all(each.method.restart != "undone" for each in runs.cells.values()):
         said.append(
-            "No cell here models a restart that the optimizer undoes; the audit preset adds it"
-            " (workflow/presets/audit.yaml)."
+            "No cell of this run models a restart that the optimizer undoes. The audit preset"
+            " (workflow/presets/audit.yaml) adds such cells."
         )
     return said
 
 
 def limits(runs: Runs) -> list[str]:
-    """What to keep in mind, as far as it applies."""
+    """The limits of the study, as far as they apply."""
     cell = next(iter(runs.cells.values()))
-    seeds = len({one.seed for one in runs.cells.values()})
+    seeds = len({each.seed for each in runs.cells.values()})
     said = diverged(runs)
     if seeds == 1:
-        said.append("One seed a cell: differences between cells include the seed's, and no interval here covers it.")
+        said.append("Each method has one seed, and no interval covers the choice of the seed.")
     else:
-        said.append(f"{seeds} seeds a cell" + ": a bootstrap over so few understates how they spread." * (seeds < 10))
+        few = " A bootstrap over so few seeds understates their spread." * (seeds < 10)
+        said.append(f"Each method has {seeds} seeds.{few}")
     if cell.train.steps < STEPS:
-        said.append(f"Training stops after {cell.train.steps:,} steps; the paper's runs have {STEPS:,}.")
+        said.append(f"Our cells train for {cell.train.steps:,} steps, the published runs for {STEPS:,}.")
     if runs.suite != BLIMP:
-        said.append(f"The minimal pairs are {runs.suite}, and no accuracy here is to be set beside a published one.")
+        said.append(f"The minimal pairs are {runs.suite}. Accuracy on them does not compare with a published accuracy.")
     return said
 
 
 def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
-    """What the published test says on the published accuracies, by size."""
+    """A sentence for each size: the published test on the published accuracies."""
     return [
-        f"{size.capitalize()}: full rank is {'better' if one['difference'] > 0 else 'worse'} by"
-        f" {abs(one['difference']):.3f} (one-sided p = {one['p']:.1e}; over paradigms the difference lies between"
-        f" {one['difference_low']:.3f} and {one['difference_high']:.3f})."
-        for size, one in tests.items()
+        f"{size.capitalize()}: full rank is {'better' if test['difference'] > 0 else 'worse'} by"
+        f" {abs(test['difference']):.3f} (one-sided p = {test['p']:.1e}; 95 % interval over paradigms"
+        f" {test['difference_low']:.3f} to {test['difference_high']:.3f})."
+        for size, test in tests.items()
     ]
 
 
 def _method(cell: str) -> str:
     return cell.split("-")[1]
+
+
+def _size_and_method(cell: str) -> tuple[str, str]:
+    size, method, _ = cell.split("-")
+    return size, method
+
+
+def _label(size: str, method: str) -> str:
+    return f"{size.replace('_', ' ')}, {method_label(method)}"
 
 
 def _methods_of(cells: pd.Series) -> list[str]:
@@ -294,8 +312,10 @@ def _p_values(values: pd.Series) -> str:
 
 
 def _listed(parts: Iterable[str]) -> str:
-    """``a, b and c``."""
+    """``a, b and c``; clauses that hold commas are parted by semicolons."""
     *first, last = parts
+    if any(", " in part for part in (*first, last)):
+        return "; and ".join(["; ".join(first), last] if first else [last])
     return f"{', '.join(first)} and {last}" if first else last
 
 

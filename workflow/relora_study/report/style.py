@@ -1,4 +1,4 @@
-"""How every figure looks: colours that the colour-blind can tell, and marks that survive grey print."""
+"""The look of every figure: colours that colour-blind readers can tell apart, and marks that survive grey print."""
 
 import math
 import textwrap
@@ -15,7 +15,7 @@ from ..analysis.published_recipe import LABELS
 from ..files import write_whole
 from .numbers import method_label
 
-# Okabe and Ito's palette, with a line and a mark of its own for each method.
+# The palette of Okabe and Ito; each method also has its own line and mark.
 LOOKS: list[dict[str, Any]] = [
     {"color": "#000000", "linestyle": "-", "marker": "o"},
     {"color": "#0072B2", "linestyle": "--", "marker": "s"},
@@ -24,7 +24,7 @@ LOOKS: list[dict[str, Any]] = [
     {"color": "#CC79A7", "linestyle": (0, (5, 1)), "marker": "v"},
 ]
 
-# The published curves: thin, dashed, and without marks; grey beside our black, purple beside our colours.
+# Published curves are thin and dashed, without marks: grey beside our black, purple beside our colours.
 PUBLISHED = {
     LABELS["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
     LABELS["relora"]: {"color": "#882255", "linestyle": (0, (2, 1)), "marker": "", "linewidth": 0.9},
@@ -38,20 +38,20 @@ matplotlib.rcParams.update(
 
 
 LETTERS_AN_INCH = 17  # of the note below the panels
-POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # the marks of the published values where there are no lines
+POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # marks of published values in figures without lines
 
 
 def look(methods: list[str], method: str, **changes: Any) -> dict[str, Any]:
-    """The colour, line and mark of ``method``; the same in all figures."""
-    own = {**LOOKS[methods.index(method) % len(LOOKS)], "linewidth": 1.2}
-    return {**PUBLISHED.get(method, own), "label": method_label(method), **changes}
+    """The colour, line and mark of ``method`` in every figure; ``gid`` tells :func:`finish` the method of a line."""
+    ours = {**LOOKS[methods.index(method) % len(LOOKS)], "linewidth": 1.2}
+    return {**PUBLISHED.get(method, ours), "label": method_label(method), "gid": method, **changes}
 
 
 class PlainLog(LogFormatter):
-    """Ticks of a log axis as numbers: 6, not 6 x 10^0; powers of ten from 10^5 on, and what lies between them bare."""
+    """Ticks of a log axis as plain numbers; from 10^5 on, powers of ten alone have labels."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """The label of a tick at ``x``; empty where the axis is too long for it."""
+        """The label of a tick at ``x``; empty where the axis spans too many decades."""
         power = round(math.log10(x), 6) if x > 0 else 0.5
         if not super().__call__(x, pos):
             return ""
@@ -61,7 +61,7 @@ class PlainLog(LogFormatter):
 
 
 def log_axis(axes: Any, which: Literal["x", "y"] = "y") -> None:
-    """Make an axis of ``axes`` logarithmic, with labels that read as numbers; the fewer, the more decades it spans."""
+    """Make an axis of ``axes`` logarithmic, with plain numbers as labels: fewer labels where it spans more decades."""
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
     axis.set_major_formatter(PlainLog())
@@ -69,7 +69,7 @@ def log_axis(axes: Any, which: Literal["x", "y"] = "y") -> None:
 
 
 def panels(rows: int, columns: int, share_x: bool = True) -> tuple[Figure, Any]:
-    """A figure of ``rows`` x ``columns`` panels; those of a column may share an x axis. The axes are a 2-d array."""
+    """A figure, and its panels as an array [rows, columns]; the panels of a column may share their x axis."""
     figure, grid = pyplot.subplots(
         rows,
         columns,
@@ -82,17 +82,19 @@ def panels(rows: int, columns: int, share_x: bool = True) -> tuple[Figure, Any]:
 
 
 def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | None = None) -> None:
-    """Add one legend above the panels and write ``output``.pdf and .png, the same bytes for the same figure.
+    """Add a legend above the panels and write ``output``.pdf and .png. Equal figures give equal bytes.
 
-    ``diverged`` holds, by label, cells that diverged: their method has a dagger, a line below the panels names them.
+    ``diverged`` holds the cells that diverged, in words, by method. A dagger in the legend marks such a method, and a
+    line below the panels names its cells.
     """
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
     if entries:
         columns = max(2, min(4, int(figure.get_figwidth() / 1.6)))
-        marked = {label: cells for label, cells in (diverged or {}).items() if label in entries}
-        labels = [label + " †" * (label in marked) for label in entries]
+        shown = {handle.get_gid() for handle in entries.values()}
+        marked = {method: cells for method, cells in (diverged or {}).items() if method in shown}
+        labels = [label + " †" * (handle.get_gid() in marked) for label, handle in entries.items()]
         figure.legend(entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False)
         if marked:
             note = "† diverged: " + "; ".join(cell for cells in marked.values() for cell in cells)

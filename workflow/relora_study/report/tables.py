@@ -1,4 +1,4 @@
-"""The tables, one function each; ``TABLES`` and ``PUBLISHED_TABLES`` hold them by name."""
+"""The tables, a function for each; ``TABLES`` and ``PUBLISHED_TABLES`` list them by name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,12 +9,13 @@ from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.comparison import published_vs_replicated
 from ..analysis.differences import differences
-from ..analysis.intervals import perplexity_interval, wilson
+from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
 from ..analysis.results import Runs, last_losses
-from ..analysis.significance import chance_p, compare, published_test
+from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
+from ..evaluate.proportions import chance_p, wilson
 from ..files import write_csv, write_text
 from .escape import markdown
 from .numbers import readable
@@ -24,7 +25,7 @@ SIGNIFICANCE += ["paradigms_better", "paradigms_worse", "chance_p"]
 
 
 def models(source: Runs | Published) -> pd.DataFrame:
-    """Parameters in all and those that train."""
+    """Parameters in all, and trainable parameters."""
     table = _parameters(source) if isinstance(source, Runs) else _reported(source, ["parameters", "trainable"])
     return table.assign(share=table.trainable / table.parameters)
 
@@ -41,13 +42,13 @@ def _parameters(runs: Runs) -> pd.DataFrame:
 
 
 def _reported(source: Published, columns: list[str]) -> pd.DataFrame:
-    """Columns of the paper's own table, a row a size and method."""
+    """Columns of the paper's table, with a row for each size and method."""
     table = final_values()[columns].reset_index()
     return table[table["size"].isin(source.sizes)]
 
 
 def hyperparameters(runs: Runs) -> pd.DataFrame:
-    """Every setting of every cell, a row a setting."""
+    """Every setting of every cell, with a row for each setting."""
     columns = {
         name: pd.json_normalize(cell.model_dump(include={"model", "size", "method", "train"})).iloc[0].astype(str)
         for name, cell in runs.cells.items()
@@ -61,7 +62,7 @@ def _final(source: Source, suite: str, item: str, metric: str) -> pd.Series:
 
 
 def final_results(source: Runs | Published) -> pd.DataFrame:
-    """Losses, perplexities and minimal-pair accuracy at the last step, with 95 % intervals where there is a sample."""
+    """Losses, perplexities and minimal-pair accuracy at the last step; some have 95 % intervals (columns low, high)."""
     return _measured_results(source) if isinstance(source, Runs) else _reported_results(source)
 
 
@@ -86,35 +87,35 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
 
 
 def _reported_results(source: Published) -> pd.DataFrame:
-    """The paper's results at step 20,000; Wilson's interval over BLiMP's pairs."""
+    """The published results at step 20,000, with Wilson's interval over the pairs of BLiMP."""
     table = _reported(source, ["train_loss", "paloma_perplexity", "blimp_accuracy"])
     low, high = wilson(table.blimp_accuracy * BLIMP_PAIRS, BLIMP_PAIRS)
     return table.assign(blimp_accuracy_low=low, blimp_accuracy_high=high)
 
 
 def cost(source: Runs | Published) -> pd.DataFrame:
-    """Time and memory of our training, the one table that differs between runs; or the authors' A100 GPU-hours."""
+    """Time and memory of our training, or the published GPU-hours. Only this table varies between reruns."""
     if not isinstance(source, Runs):
         return _reported(source, ["gpu_hours"])
     rows = []
     for cell in source.cells.values():
         manifest, seconds = source.manifest(cell), source.training_seconds(cell)
-        many, kind = devices(manifest), "GPU" if on_gpu(manifest) else "CPU core"
+        count, kind = devices(manifest), "GPU" if on_gpu(manifest) else "CPU core"
         rows.append(
             {
                 "cell": cell.name,
                 "minutes": seconds / 60,
-                "device_hours": many * seconds / 3600,
+                "device_hours": count * seconds / 3600,
                 "tokens_per_second": manifest["tokens"] / seconds,
                 "peak_MiB": manifest["peak_memory_bytes"] / 2**20,
-                "devices": f"{many} {kind}{'s' * (many > 1)}",
+                "devices": f"{count} {kind}{'s' * (count > 1)}",
             }
         )
     return pd.DataFrame(rows)
 
 
 def significance(source: Runs | Published) -> pd.DataFrame:
-    """Minimal pairs: is full rank better than each adapter method of the same size and seed? And is either chance?"""
+    """Tests on minimal pairs: full rank against each cell with adapters, and each such cell against chance."""
     if not isinstance(source, Runs):
         return pd.DataFrame([{"size": size} | published_test(size) for size in source.sizes])
     rows = []
@@ -127,12 +128,12 @@ def significance(source: Runs | Published) -> pd.DataFrame:
 
 
 def audit(source: Runs | Published) -> pd.DataFrame:
-    """The audit's findings, without the keys that the code looks them up by."""
+    """The audit, without the keys by which code finds its rows."""
     return audits.audit(source).drop(columns=["key", "outcome"])
 
 
 def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
-    """``table`` with the step at which a cell diverged beside its name; as it is where none of its cells did."""
+    """``table`` with the step at which a cell diverged beside its name; ``table`` itself where no cell diverged."""
     if "setting" in table and (cells := [name for name in table if name in diverged]):
         row = {name: diverged.get(name, "") for name in table} | {"setting": "diverged_at"}
         return pd.concat([table, pd.DataFrame([row])], ignore_index=True) if cells else table
@@ -146,7 +147,7 @@ def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
 
 
 def write_table(table: pd.DataFrame, output: Path) -> None:
-    """Write ``table`` as CSV (full precision) and, for readers, as Markdown and LaTeX (rounded, in words)."""
+    """Write ``table`` as CSV in full precision, and rounded and in words as Markdown and LaTeX."""
     write_csv(output.with_suffix(".csv"), table)
     words = readable(table)
     aligned = [
@@ -161,7 +162,7 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
 
 
 def _shown(name: str, table: pd.DataFrame) -> bool:
-    """Whether a column stands by itself, and is not the end of another's interval."""
+    """Whether ``name`` is a column for readers, and not one end of an interval."""
     return name.removesuffix("_low").removesuffix("_high") == name or name.rsplit("_", 1)[0] not in table
 
 

@@ -1,4 +1,4 @@
-"""`python -m relora_study.train`: pretrain one cell."""
+"""`python -m relora_study.train cell`: pretrain one cell, going on from its newest state."""
 
 import math
 import os
@@ -32,7 +32,7 @@ from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
 from .run import Run
 
-STOPPED = 75  # exit code of a run that saved its state and stopped: EX_TEMPFAIL of sysexits.h, try again
+STOPPED = 75  # exit code after a saved stop: EX_TEMPFAIL of sysexits.h, which means "try again"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -48,9 +48,9 @@ Threads = Annotated[int, typer.Option(help="CPU threads")]
 Wait = Annotated[bool, typer.Option(help="wait for another process that trains the cell, or refuse")]
 
 
-@app.command()
-def cell(config: Config, tokens: Tokens, threads: Threads, wait: Wait = False) -> None:
-    """Pretrain the cell that CONFIG describes, continuing where an earlier run stopped."""
+@app.command("cell")
+def train_cell(config: Config, tokens: Tokens, threads: Threads, wait: Wait = False) -> None:
+    """Pretrain the cell that CONFIG describes, going on from the newest state of an earlier run."""
     with _trained(config, tokens, threads, wait) as run:
         if rank() == 0:
             write_contract(config.parent / "manifest.json", _manifest(run, config.parent, threads))
@@ -83,17 +83,17 @@ def train_to_rung(
 @contextmanager
 def _trained(config: Path, tokens: Path, threads: int, wait: bool, until: int | None = None) -> Iterator[Run]:
     """The run of the cell that ``config`` describes, trained to its last step or to ``until``; the cell is held."""
-    settings, began = read_section(Cell, config), time.perf_counter()
-    torch.set_num_threads(max(1, threads // settings.runtime.processes_per_node))
-    if settings.runtime.release_memory:
+    cell, began = read_section(Cell, config), time.perf_counter()
+    torch.set_num_threads(max(1, threads // cell.runtime.processes_per_node))
+    if cell.runtime.release_memory:
         release_freed_memory()
-    limit = 60 * (settings.train.time_limit or math.inf)
-    with process_group(settings.runtime.device) as device, _sole_trainer(config.parent, wait):
-        asked = _stop_signals()  # not before: who waits for the cell has nothing to save
+    limit = 60 * (cell.train.time_limit or math.inf)
+    with process_group(cell.runtime.device) as device, _sole_trainer(config.parent, wait):
+        asked = _stop_signals()  # from here on: a process that waits for the cell has nothing to save
         yield train(
-            settings,
+            cell,
             device,
-            _batches(tokens, settings),
+            _batches(tokens, cell),
             config.parent,
             lambda: bool(asked) or time.perf_counter() - began > limit,
             read_manifest(tokens).train.sha256,
@@ -102,7 +102,7 @@ def _trained(config: Path, tokens: Path, threads: int, wait: bool, until: int | 
 
 
 def _stop_signals() -> list[int]:
-    """A list that receives the first signal that asks the process to end; the run then saves before it does."""
+    """Return a list that receives each signal asking the process to end, so that the loop can save a state first."""
     asked: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, lambda number, _: asked.append(number))
@@ -111,9 +111,10 @@ def _stop_signals() -> list[int]:
 
 @contextmanager
 def _sole_trainer(cell_dir: Path, wait: bool) -> Iterator[None]:
-    """Hold the cell for this job; the system gives it back when the first process ends, however it ends.
+    """Hold the cell for this job. The operating system frees it when the job's first process ends, however it ends.
 
-    With ``wait``, a process that trains the cell already, such as the job of a killed Snakemake, is waited for.
+    With ``wait``, wait for a process that already trains the cell, such as a job that outlived a killed Snakemake.
+    Raises :class:`UserError` without ``wait``.
     """
     if rank():
         yield
@@ -133,10 +134,10 @@ def _sole_trainer(cell_dir: Path, wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def _batches(tokens: Path, settings: Cell) -> BatchOf:
-    """Rows in the corpus's order, from the first, and from the first again when they run out."""
+def _batches(tokens: Path, cell: Cell) -> BatchOf:
+    """Return a function from step to batch, which takes the rows in order and starts over at the end."""
     ids = open_tokens(tokens, "train", check_hash=rank() == 0)
-    length, size = settings.model.context_length, settings.train.batch_size
+    length, size = cell.model.context_length, cell.train.batch_size
     rows = row_count(ids, length)
 
     def batch_of(step: int) -> Tensor:
@@ -147,17 +148,17 @@ def _batches(tokens: Path, settings: Cell) -> BatchOf:
 
 
 def _manifest(run: Run, cell_dir: Path, threads: int) -> CellManifest:
-    settings, parameters = run.cell, list(run.model.parameters())
-    trained = run.diverged_at or settings.train.steps
-    last = max(list_checkpoints(cell_dir, due_steps(settings, run.diverged_at)).items())[1]
+    cell, parameters = run.cell, list(run.model.parameters())
+    trained = run.diverged_at or cell.train.steps
+    last = max(list_checkpoints(cell_dir, due_steps(cell, run.diverged_at)).items())[1]
     return CellManifest(
-        cell=settings.name,
+        cell=cell.name,
         parameters=sum(parameter.numel() for parameter in parameters),
         trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        steps=settings.train.steps,
+        steps=cell.train.steps,
         diverged_at=run.diverged_at,
-        tokens=trained * settings.train.batch_size * settings.model.context_length,
-        resets=[step for step in range(1, trained + 1) if is_reset(settings.method, step)],
+        tokens=trained * cell.train.batch_size * cell.model.context_length,
+        resets=[step for step in range(1, trained + 1) if is_reset(cell.method, step)],
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device=str(run.device),
         threads=threads,
@@ -173,7 +174,7 @@ def _manifest(run: Run, cell_dir: Path, threads: int) -> CellManifest:
 
 
 def main() -> None:
-    """Run the command line; a run that saved itself and stopped exits with a code of its own."""
+    """Run the command line; a training that saved its state and stopped exits with the code STOPPED."""
     try:
         command_line(app)
     except Stopped as stopped:

@@ -1,4 +1,4 @@
-"""A run whose numbers are no longer finite: `train.divergence` says whether that is an error or the cell's result."""
+"""Handle a training whose numbers stop being finite: by `train.divergence`, the cell's result or an error."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,10 @@ from ..errors import UserError
 
 
 class Diverged(UserError):
-    """A loss, gradient, weight or moment that is not finite; ``reason`` says which, ``step`` when."""
+    """A loss, gradient, weight or moment is not finite. ``reason`` says which number, ``step`` says when."""
 
     def __init__(self, reason: str, step: int, cell_dir: Path | None) -> None:
-        """Say where the run can go on from, and what to try."""
+        """Compose the message: the reason, the newest state in ``cell_dir``, and settings to change."""
         states = sorted((cell_dir / "state").glob("step-*")) if cell_dir else []
         kept = f"the last good state is {states[-1]}" if states else "no state was saved before it"
         super().__init__(
@@ -23,7 +23,7 @@ class Diverged(UserError):
 
 
 class DivergenceRecord(Contract):
-    """A cell's diverged.json: what ended its training. ``fingerprint`` is of the settings and data that led there."""
+    """The content of a cell's diverged.json; ``fingerprint`` is the hash of the settings and data that led there."""
 
     step: int
     reason: str
@@ -31,7 +31,7 @@ class DivergenceRecord(Contract):
 
 
 def record_divergence(cell: Cell, cell_dir: Path, diverged: Diverged, fingerprint: str) -> None:
-    """Note in ``cell_dir`` that the training ends here, so that no later run tries it again, and say so."""
+    """Write diverged.json, so that no later run trains the cell again, and say so on stderr."""
     record = DivergenceRecord(step=diverged.step, reason=diverged.reason, fingerprint=fingerprint)
     write_contract(_place(cell_dir), record)
     print(
@@ -42,7 +42,7 @@ def record_divergence(cell: Cell, cell_dir: Path, diverged: Diverged, fingerprin
 
 
 def read_divergence(cell_dir: Path) -> DivergenceRecord | None:
-    """What ended the training of ``cell_dir``; None where nothing did, or the record is damaged."""
+    """Read diverged.json, or return None if it is missing or damaged."""
     try:
         return read_contract(DivergenceRecord, _place(cell_dir), "")
     except UserError:
@@ -50,7 +50,7 @@ def read_divergence(cell_dir: Path) -> DivergenceRecord | None:
 
 
 def forget_divergence(cell_dir: Path) -> None:
-    """Remove the record, so that the training goes on from its newest state."""
+    """Remove diverged.json, so that the training goes on from its newest state."""
     _place(cell_dir).unlink(missing_ok=True)
 
 

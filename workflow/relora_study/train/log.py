@@ -1,4 +1,4 @@
-"""The training log: one row a step, and cut back to the state that a run continues from."""
+"""Write the training log, one row a step. A run that goes on from a state drops the rows after the state's step."""
 
 import csv
 import math
@@ -11,67 +11,67 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..files import naming, sync, write_text
+from ..files import errors_naming, sync, write_text
 from .divergence import Diverged
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
 LOG_COLUMNS += ["update_norm"]
 TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
 
-Row = dict[str, Any]  # a column's number, None, or a 0-dimensional tensor that may still be on its way
+LogRow = dict[str, Any]  # column -> a number, None, or a 0-dimensional tensor that a GPU may still compute
 
 
 class Log:
-    """A CSV file that rows are appended to, one a step, in step order."""
+    """A CSV file with one row a step, in step order."""
 
     def __init__(self, path: Path, columns: list[str], after: int) -> None:
-        """Open ``path`` for the rows behind step ``after``; later ones, of a run that was cut off, are dropped."""
+        """Open ``path`` for rows after step ``after``, and drop rows that a killed run wrote beyond that step."""
         kept = rows_up_to(path, after)
         write_text(path, "\n".join([",".join(columns), *kept]) + "\n")
         self._path = path
         self._stream = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.DictWriter(self._stream, columns, lineterminator="\n")
 
-    def append(self, rows: list[Row]) -> None:
+    def append(self, rows: list[LogRow]) -> None:
         """Write ``rows`` and flush them."""
-        with naming(self._path):
+        with errors_naming(self._path):
             for row in rows:
                 text = {key: f"{value:.9g}" if isinstance(value, float) else value for key, value in row.items()}
                 self._writer.writerow(text)
             self._stream.flush()
 
     def sync(self) -> None:
-        """Wait until the rows are on the disk: a state must not outlive the rows of its steps in a power cut."""
+        """Wait until the rows are on the disk, so that in a power cut no state outlives the rows of its steps."""
         sync(self._path)
 
     def close(self) -> None:
-        """Close the file. What a full disk did not take is lost; `append` has said so."""
+        """Close the file. Rows that a full disk refused are lost; `append` has raised an error for them."""
         with suppress(OSError):
             self._stream.close()
 
 
 class Recorder:
-    """Writes log.csv and timing.csv, every few steps on a GPU, so that one wait for the device serves them all."""
+    """Writes log.csv and timing.csv. On a GPU it writes every few steps, so that they share one wait for the device."""
 
     def __init__(self, cell_dir: Path | None, done: int, tokens_a_step: int, every: int) -> None:
-        """Go on behind step ``done``, writing each ``every`` steps; into no files where ``cell_dir`` is None."""
+        """Go on after step ``done``, and write every ``every`` steps; without a ``cell_dir``, write no files."""
         files = (("log.csv", LOG_COLUMNS), ("timing.csv", TIMING_COLUMNS))
         self._logs = [Log(cell_dir / name, columns, done) for name, columns in files] if cell_dir else []
         self._cell_dir = cell_dir
-        self._tokens, self._every, self._rows = tokens_a_step, every, list[Row]()
+        self._tokens, self._every, self._rows = tokens_a_step, every, list[LogRow]()
         self._since = time.perf_counter()
 
-    def add(self, row: Row) -> bool:
-        """Take a step's row; whether that made it write."""
+    def add(self, row: LogRow) -> bool:
+        """Take the row of a step. Returns whether all rows are written now."""
         self._rows.append(row)
         if len(self._rows) >= self._every:
             self.flush()
         return not self._rows
 
     def flush(self) -> None:
-        """Write what is held back. Raises :class:`Diverged` at the first step with a loss or gradient not finite.
+        """Write the rows held back. Raises :class:`Diverged` at the first loss or gradient that is not finite.
 
-        The row of that step is the last one written.
+        The row of that step is the last row written.
         """
         if not self._rows:
             return
@@ -86,42 +86,42 @@ class Recorder:
             raise Diverged(reason, rows[-1]["step"], self._cell_dir)
 
     def sync(self) -> None:
-        """Write what is held back, and wait until it is on the disk."""
+        """Write the rows held back, and wait until they are on the disk."""
         self.flush()
         for log in self._logs:
             log.sync()
 
     def __enter__(self) -> Self:
-        """Use the recorder in a ``with`` block, which writes what is left and closes the files."""
+        """Return the recorder, for a ``with`` block that writes the last rows and closes the files."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Write what is left, unless an error brought us here, and close the files."""
+        """Write the last rows, unless an error ended the block, and close the files."""
         if error is None:
             self.flush()
         for log in self._logs:
             log.close()
 
 
-def _numbers(rows: list[Row]) -> list[Row]:
-    """``rows`` with their tensors as floats, fetched from the device together."""
+def _numbers(rows: list[LogRow]) -> list[LogRow]:
+    """Replace the tensors in ``rows`` by floats, fetched from the device all at once."""
     places = [(row, key) for row in rows for key, value in row.items() if isinstance(value, Tensor)]
     for (row, key), value in zip(places, torch.stack([row[key] for row, key in places]).tolist(), strict=True):
         row[key] = value
     return rows
 
 
-def _not_finite(row: Row) -> str:
-    """Which number of ``row`` is not finite, in words; empty where all are."""
+def _not_finite(row: LogRow) -> str:
+    """Name the number of ``row`` that is not finite, or return an empty text if all are."""
     return next((f"the {key} is {row[key]}" for key in ("loss", "gradient_norm") if not math.isfinite(row[key])), "")
 
 
 def rows_up_to(path: Path, step: int) -> list[str]:
-    """The rows of steps 1, 2, ... ``step`` of the log in ``path``, as far as they are there without a gap.
+    """Read the rows of steps 1 to ``step`` from the log in ``path``, up to the first gap.
 
-    A last line without its end is a row that was cut off, whatever number it seems to begin with.
+    A last line without a line break was cut off, so it is dropped, whatever number it begins with.
     """
     lines = path.read_text(encoding="utf-8").split("\n")[1:-1] if path.exists() else []
     rows: list[str] = []

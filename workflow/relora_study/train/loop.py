@@ -1,4 +1,8 @@
-"""Pretraining of one cell: the loop, and the order of what happens after each optimizer step."""
+"""Pretrain one cell: the loop over optimizer steps, and the order of events after each step.
+
+After a step come its log row, the checkpoint, the reset, a change between full rank and adapters, and the state. So the
+checkpoint of a reset's step shows the model before the reset, and a state holds the model after it.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +21,7 @@ from ..schedule import is_due, is_reset, learning_rate_ratio
 from . import parallel
 from .disk import check_disk
 from .divergence import Diverged, record_divergence
-from .log import Recorder, Row
+from .log import LogRow, Recorder
 from .resets import reset
 from .run import Run, begin_adapters, end_adapters, start
 from .state import (
@@ -33,12 +37,12 @@ from .state import (
 SECONDS_BETWEEN_PROGRESS_LINES = 20
 STEPS_BETWEEN_WAITS_FOR_THE_GPU = 20
 
-MustStop = Callable[[], bool]
+MustStop = Callable[[], bool]  # asked after each step: whether the training must save its state and stop
 BatchOf = Callable[[int], Tensor]  # optimizer step (from 0) -> ids [batch_size, context_length + 1]
 
 
 class Stopped(Exception):
-    """The run was asked to stop, and saved its state first; the message says at which step."""
+    """The run was asked to stop and has saved its state; the message gives the step."""
 
 
 def train(
@@ -50,14 +54,14 @@ def train(
     data: str = "",
     until: int | None = None,
 ) -> Run:
-    """Train ``cell`` to its last step, or to ``until``, from the newest state in ``cell_dir``; its files go there.
+    """Train ``cell`` to its last step or to ``until``, from the newest state in ``cell_dir``; its files go there.
 
-    ``data`` is a hash of all that ``batch_of`` gives: a state made from other data is not continued.
+    ``data`` is the hash of the token ids behind ``batch_of``: a run does not go on from a state of other data.
 
-    After each step: log, checkpoint, reset, state; so a checkpoint on a reset's step shows the model before it.
-    Raises :class:`Stopped`, with the state saved, once ``must_stop`` says so in any of the cell's processes.
-    A run that diverged ends there, in every process at the same step, and stays ended: ``train.divergence`` has it
-    recorded in ``cell_dir``, or raised as :class:`Diverged`.
+    Raises :class:`Stopped`, after saving a state, once ``must_stop`` returns true in any process of the cell.
+    A loss, gradient or weight that is not finite ends the training at one step in every process. With
+    ``train.divergence: record``, the divergence is written to ``cell_dir`` as the cell's result, and later calls return
+    at once; with ``stop``, :class:`Diverged` is raised.
     """
     run, done = _resume(cell, device, cell_dir, data)
     if run.diverged_at is None:
@@ -73,7 +77,7 @@ def train(
 
 
 def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop: MustStop, last: int) -> None:
-    """The steps behind ``done``, up to ``last``, whose state is saved."""
+    """Train the steps after ``done``, up to ``last``, and save the state there."""
     cell, device = run.cell, run.device
     tokens = cell.train.batch_size * cell.model.context_length
     every = STEPS_BETWEEN_WAITS_FOR_THE_GPU if device.type == "cuda" else 1
@@ -83,44 +87,48 @@ def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop:
             row = take_step(run, batch_of(step - 1), step)
             written = recorder.add(row | {"tokens": step * tokens})
             if step == last or _leaves_files(cell, step):
-                recorder.sync()  # so that no file is made from a loss that is not finite, or outlives its row
+                recorder.sync()  # raises before a bad loss gets into a file, and saves the row before the file
             _after_step(run, step, cell_dir, last)
             progress.update(tokens)
+            # Only after a write, when the processes have waited for their GPUs anyway, do they ask each other.
             if written and step < last and parallel.any_process(must_stop(), device):
                 save_state(run, step, cell_dir)
-                raise Stopped(f"{cell.name}: stopped after step {step}, which is saved; run it again to go on")
+                raise Stopped(f"{cell.name}: stopped after step {step}, and its state is saved; run again to go on")
 
 
 def _resume(cell: Cell, device: torch.device, cell_dir: Path, data: str) -> tuple[Run, int]:
-    """The run as its newest state left it and that state's step, or a new run and 0; a run that diverged is marked."""
-    found = None
+    """Return the run at its newest state, with the number of finished steps: 0 for a new run.
+
+    The first process reads the files and tells the others. A cell that diverged earlier has ``run.diverged_at`` set.
+    """
+    begin = None
     if parallel.rank() == 0:
         set_aside_another_configurations_run(cell, cell_dir, data)
         check_disk(cell, cell_dir)
         diverged_at = recorded_divergence(cell, cell_dir)
-        found = diverged_at, *((diverged_at, None) if diverged_at else newest_whole_state(cell, cell_dir))
-    diverged_at, done, state = parallel.gather(found)[0]
+        begin = diverged_at, *((diverged_at, None) if diverged_at else newest_whole_state(cell, cell_dir))
+    diverged_at, done, state = parallel.gather(begin)[0]
     run = start(cell, device, done, data)
     run.diverged_at = diverged_at
     if diverged_at:
         return run, done
     if state:
         restore_state(run.model, run.optimizer, state)
-    elif parallel.rank() == 0:
+    elif parallel.rank() == 0:  # a new run: checkpoints without a state to go on from are of no use
         shutil.rmtree(cell_dir / "checkpoints", ignore_errors=True)
         save_checkpoint(run.model, cell, 0, cell_dir / "checkpoints")
     return run, done
 
 
-def take_step(run: Run, batch: Tensor, step: int) -> Row:
-    """One optimizer step, number ``step`` (from 1), on ``batch`` [batch_size, context_length + 1]; the log's row."""
+def take_step(run: Run, batch: Tensor, step: int) -> LogRow:
+    """Take optimizer step ``step`` (from 1) on ``batch`` [batch_size, context_length + 1], and return its log row."""
     cell = run.cell
     rate = cell.train.learning_rate * learning_rate_ratio(cell.method, step - 1)
     for group in run.optimizer.param_groups:
         group["lr"] = rate
     run.optimizer.zero_grad()
     loss = torch.zeros((), device=run.device)
-    for part in torch.split(_on_device(parallel.own_share(batch), run.device), cell.train.micro_batch_size):
+    for part in torch.split(_on_device(parallel.process_share(batch), run.device), cell.train.micro_batch_size):
         part_loss = mean_loss(run, part) * (len(part) / len(batch))
         part_loss.backward()  # type: ignore[no-untyped-call]
         loss += part_loss.detach()
@@ -135,14 +143,16 @@ def take_step(run: Run, batch: Tensor, step: int) -> Row:
 
 
 def _optimizer_step(run: Run) -> Tensor:
-    """Let the optimizer step; the norm of what that moved in the decoder's layers: adapters, or the whole weights.
+    """Let the optimizer step, and return the norm of its change to the trained parameters of the decoder's layers.
 
-    Embeddings and head are left out: they train alike in every method, and would drown what a reset does.
+    These are the adapters and norms, or the whole weights. Embeddings and head are left out, because they train alike
+    in every method and would hide the effect of a reset.
     """
     if run.masters:
         run.masters.before_step()
     moving = [parameter.detach() for parameter in run.model.model.layers.parameters() if parameter.requires_grad]
-    before = [parameter.clone() for parameter in moving]  # the activations are gone by now: no higher peak of memory
+    # The activations are freed by now, so these copies do not raise the peak memory.
+    before = [parameter.clone() for parameter in moving]
     run.optimizer.step()
     moved = torch.nn.utils.get_total_norm([now - then for now, then in zip(moving, before, strict=True)])
     if run.masters:
@@ -151,7 +161,7 @@ def _optimizer_step(run: Run) -> Tensor:
 
 
 def mean_loss(run: Run, rows: Tensor) -> Tensor:
-    """Mean cross-entropy, in nats a token, of ``rows`` [n, context_length + 1]: each id predicts the next."""
+    """Compute the mean cross-entropy (nats a token) of ``rows`` [n, context_length + 1]: each id predicts the next."""
     bfloat16 = run.cell.runtime.precision == "bfloat16"
     with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         hidden = run.model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
@@ -159,15 +169,17 @@ def mean_loss(run: Run, rows: Tensor) -> Tensor:
 
 
 def _on_device(batch: Tensor, device: torch.device) -> Tensor:
-    """``batch`` on the device; to a GPU from pinned memory, so that the copy runs beside the step before it."""
+    """Copy ``batch`` to the device; to a GPU from pinned memory, so that the copy overlaps the step before."""
     return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
 
 
 def _leaves_files(cell: Cell, step: int) -> bool:
+    """Tell whether a checkpoint or a state is saved after ``step``."""
     return is_due(cell, step) or step % cell.train.state_every == 0
 
 
 def _after_step(run: Run, step: int, cell_dir: Path, last: int) -> None:
+    """Do, in this order, all that is due after ``step``: checkpoint, reset, change of adapters, state."""
     cell = run.cell
     if step == last or _leaves_files(cell, step):
         require_finite(run, step, cell_dir)
@@ -185,12 +197,13 @@ def _after_step(run: Run, step: int, cell_dir: Path, last: int) -> None:
 
 
 def _adapter_gradient_norm(model: nn.Module) -> Tensor | None:
+    """Return the norm of the gradient of all A and B together, or None without adapters."""
     factors = [factor.grad for layer in adapters(model).values() for factor in (layer.A, layer.B)]
     return torch.nn.utils.get_total_norm([grad for grad in factors if grad is not None]) if factors else None
 
 
 def _progress(cell: Cell, done: int) -> Any:
-    """A line now and then, with rate and time left, that stays readable when cells train side by side."""
+    """Return a progress meter that prints a line every few seconds, readable when cells train side by side."""
     tokens = cell.train.batch_size * cell.model.context_length
     return tqdm(
         total=cell.train.steps * tokens,

@@ -1,4 +1,4 @@
-"""Data parallelism inside one training job: processes that torchrun starts, each with its share of every batch."""
+"""Data parallelism in one training job: torchrun starts the processes, and each takes a share of every batch."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -12,20 +12,20 @@ from ..model.device import chosen_device
 
 
 def rank() -> int:
-    """This process's number; 0 writes the files."""
+    """Return this process's number; process 0 writes the files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes train the cell together."""
+    """Return how many processes train the cell together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 @contextmanager
 def process_group(device_name: str) -> Iterator[torch.device]:
-    """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), and yield this one's device.
+    """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), and yield this process's device.
 
-    Without torchrun there is one process and nothing to join.
+    Without torchrun, there is one process and nothing to join.
     """
     device = chosen_device(device_name)
     if device.type == "cuda":
@@ -42,14 +42,14 @@ def process_group(device_name: str) -> Iterator[torch.device]:
 
 @contextmanager
 def drawing_alike(seed: int) -> Iterator[None]:
-    """What is drawn inside depends on ``seed`` alone, so that all processes draw the same; the generators stay."""
+    """Seed the random generators with ``seed`` for this block, so that all processes draw alike, then restore them."""
     with torch.random.fork_rng(enabled=True):
         torch.manual_seed(seed)
         yield
 
 
-def own_share(batch: Tensor) -> Tensor:
-    """This process's rows of the global ``batch`` [batch_size, ...]; the shares are equal."""
+def process_share(batch: Tensor) -> Tensor:
+    """Return this process's rows of the global ``batch`` [batch_size, ...]; all shares are equal."""
     return batch.chunk(world_size())[rank()]
 
 
@@ -62,14 +62,14 @@ def sum_over_processes(tensors: Iterable[Tensor]) -> None:
 
 
 def any_process(value: bool, device: torch.device) -> bool:
-    """Whether ``value`` is true in any process; all must ask."""
+    """Tell whether ``value`` is true in any process. All processes must call it."""
     flag = torch.tensor(float(value), device=device)
     sum_over_processes([flag])
     return bool(flag.item())
 
 
 def gather(value: Any) -> list[Any]:
-    """``value`` of every process, by rank."""
+    """Collect ``value`` from every process, by rank. All processes must call it."""
     values = [value]
     if world_size() > 1:
         values = [None] * world_size()

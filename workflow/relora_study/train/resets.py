@@ -1,4 +1,7 @@
-"""What happens between two of ReLoRA's cycles."""
+"""Reset between two cycles of ReLoRA: merge the adapters, restart them, and clear Adam's moments.
+
+The switches of a method choose the kind of merge, restart and clearing, so that variants need no code.
+"""
 
 from collections.abc import Iterable
 
@@ -11,9 +14,9 @@ from .parallel import drawing_alike
 
 
 def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int) -> None:
-    """Merge every adapter into its weight, start it again, and forget its moments; in place.
+    """Merge every adapter into its weight, restart it, and clear its moments, in place.
 
-    What is drawn depends on ``seed`` alone, so that the processes of a data-parallel run draw the same.
+    Random draws depend on ``seed`` alone, so that all processes of a data-parallel run draw alike.
     """
     with drawing_alike(seed):
         for layer in adapters(model).values():
@@ -33,7 +36,7 @@ def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, se
 
 @torch.no_grad()
 def _restart(layer: ReLoRALinear, method: Method) -> None:
-    """Begin a cycle as ``method.restart`` says."""
+    """Begin a cycle with the restart of ``method``."""
     if method.restart == "orthogonal":
         narrow_unused(layer)
     if method.restart != "none":
@@ -45,17 +48,18 @@ def _restart(layer: ReLoRALinear, method: Method) -> None:
 
 @torch.no_grad()
 def _zero_scale(layer: ReLoRALinear, optimizer: torch.optim.Optimizer) -> None:
-    """Set the trained scale to 0, and its moments, which would move it. Beside a zero B it has no gradient again."""
-    assert isinstance(layer.scale, Tensor)  # the schema asks for a trained one
+    """Set the trained scale and its moments to 0. Its gradient is then zero as long as B is zero."""
+    assert isinstance(layer.scale, Tensor)  # the schema allows this switch only with a trained scale
     layer.scale.zero_()
     for moment in ("exp_avg", "exp_avg_sq"):
         optimizer.state[layer.scale][moment].zero_()
 
 
 def narrow_unused(layer: ReLoRALinear) -> None:
-    """Take the directions of the cycle's A out of ``unused_A``, the projection [in, in] on those that no A has used.
+    """Remove the row space of the present A from ``unused_A``.
 
-    Where too few are left for another A, all count as unused again.
+    ``unused_A`` [in, in] projects on the directions that no A of this layer has used. If fewer than ``rank`` directions
+    are left, all count as unused again.
     """
     unused = layer.unused_A
     directions, sizes, _ = torch.linalg.svd(unused @ layer.A.mT, full_matrices=False)
@@ -67,18 +71,18 @@ def narrow_unused(layer: ReLoRALinear) -> None:
 
 @torch.no_grad()
 def _forget(state: dict[str, Tensor], method: Method) -> None:
-    """Zero a share of both of Adam's moments, by one choice or each by its own; the step count stays."""
-    kept = _kept(state["exp_avg"], method)
-    state["exp_avg"].mul_(kept)
+    """Zero entries of both of Adam's moments, with a shared or an independent mask; the step count stays."""
+    mask = _kept(state["exp_avg"], method)
+    state["exp_avg"].mul_(mask)
     if method.moment_mask == "independent":
-        kept = _kept(state["exp_avg_sq"], method)
-    state["exp_avg_sq"].mul_(kept)
+        mask = _kept(state["exp_avg_sq"], method)
+    state["exp_avg_sq"].mul_(mask)
 
 
 def _kept(moment: Tensor, method: Method) -> Tensor:
-    """1 where ``moment`` survives a reset: all, none, a random share, or the share that is largest in magnitude."""
+    """Return a mask of the entries of ``moment`` that survive: all, none, a random share, or the largest ones."""
     if method.moment_reset == "random":
-        drawn = torch.rand_like(moment, device="cpu")  # alike for unlike GPUs
+        drawn = torch.rand_like(moment, device="cpu")  # on the CPU, because draws differ between GPUs
         return (drawn >= method.moment_reset_fraction).to(moment.device)
     if method.moment_reset == "magnitude":
         order = moment.abs().flatten().argsort(stable=True).argsort(stable=True)
@@ -87,18 +91,18 @@ def _kept(moment: Tensor, method: Method) -> Tensor:
 
 
 class MasterCopies:
-    """What mixed precision in DeepSpeed's ZeRO-2 does to a restart: it undoes it, one step later.
+    """Float32 masters of A and B, which undo a restart one step later, as mixed precision in DeepSpeed's ZeRO-2 does.
 
-    ZeRO keeps a float32 master of every parameter that trains, steps the masters, and copies them over the model's
-    own parameters after each step. A reset that rewrites A and B in the model does not reach the masters, while the
-    frozen W has none and keeps the merge. So one forward and backward pass see the new A and the zero B; their
-    gradients then move the old A and B, which come back. After a first cycle with A = B = 0 that step is the
-    first to give B a gradient, and A, whose master is zero, is zero again until B has moved.
-    A hypothesis about the published runs (docs/audit.md); bfloat16 rounding is not modelled.
+    ZeRO keeps a float32 master of every parameter that trains. It steps the masters, and copies them over the model's
+    parameters after each step. A reset rewrites A and B in the model and does not reach the masters. The frozen W has
+    no master, so W keeps the merge. One forward and backward pass therefore see the new A and the zero B; then the
+    optimizer applies their gradients to the old A and B, which come back. After a first cycle with A = B = 0, this step
+    is the first to give B a gradient, and A, whose master is zero, is zero again until B has moved.
+    This is a hypothesis about the published runs (docs/audit.md). It does not model bfloat16 rounding.
     """
 
     def __init__(self, layers: Iterable[ReLoRALinear]) -> None:
-        """Keep masters of the adapters in ``layers``, as buffers of theirs, so that a saved state has them."""
+        """Register masters of A and B as buffers of each layer in ``layers``, so that a saved state has them."""
         self._layers = list(layers)
         for layer in self._layers:
             layer.register_buffer("master_A", layer.A.detach().clone())
@@ -106,14 +110,14 @@ class MasterCopies:
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Put the masters in the model's place: the optimizer is to move them, by the model's gradients."""
+        """Copy the masters into the model, so that the optimizer applies the model's gradients to them."""
         for layer in self._layers:
             layer.A.copy_(layer.master_A)
             layer.B.copy_(layer.master_B)
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Note the moved masters; the model holds the same numbers until a reset rewrites them."""
+        """Copy the stepped parameters into the masters. Model and masters agree until a reset rewrites the model."""
         for layer in self._layers:
             layer.master_A.copy_(layer.A)
             layer.master_B.copy_(layer.B)

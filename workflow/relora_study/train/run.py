@@ -1,4 +1,4 @@
-"""What a training run consists of: the model, its optimizer, and the moment at which adapters take over."""
+"""Make and change a run, the model and optimizer of a training: add adapters to it, or fold them in."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ from .resets import MasterCopies
 
 @dataclass
 class Run:
-    """A cell's model and optimizer while it trains; ``data`` is a hash of the token ids that it trains on.
+    """The model and optimizer of a cell in training.
 
-    ``diverged_at`` is the step that ended the training where its numbers were no longer finite.
+    ``masters`` exists only with ``restart: undone``. ``data`` is the hash of the token ids. ``diverged_at`` is the step
+    at which the numbers stopped being finite, or None.
     """
 
     cell: Cell
@@ -31,7 +32,10 @@ class Run:
 
 
 def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Run:
-    """The cell's model and optimizer after ``done`` steps, as far as they are made and not learnt."""
+    """Make a run in the form that it has after ``done`` steps, with or without adapters, and with untrained weights.
+
+    For ``done`` above 0, the caller loads the trained weights and moments from a state.
+    """
     model = build_model(cell.size, cell.model, cell.seed).to(device)
     model.train()
     run = Run(cell, model, _optimizer(cell, model), device, data=data)
@@ -39,13 +43,13 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
         begin_adapters(run)
     else:
         _compile_layers(run)
-    if rank():  # every process starts from the same weights and drops out on its own
+    if rank():  # processes share the first weights, and draw different dropout masks
         torch.manual_seed(cell.seed + rank())
     return run
 
 
 def begin_adapters(run: Run) -> None:
-    """Give the model its adapters; what goes on training keeps its moments, and what is frozen no old gradient."""
+    """Add adapters to the model. Parameters that still train keep their moments."""
     _change_parameters(run, lambda: add_adapters(run.model, run.cell.method))
     if run.cell.method.restart == "undone":
         run.masters = MasterCopies(adapters(run.model).values())
@@ -55,13 +59,16 @@ def begin_adapters(run: Run) -> None:
 
 
 def end_adapters(run: Run) -> None:
-    """Fold the adapters into the weights, all of which train from here on; the weights begin without moments."""
+    """Fold the adapters into the weights, and train all weights from here on; folded weights begin without moments."""
     _change_parameters(run, lambda: remove_adapters(run.model))
     run.masters = None
 
 
 def _change_parameters(run: Run, change: Callable[[], None]) -> None:
-    """Let ``change`` replace some of the model's layers; parameters that stay and train keep their moments."""
+    """Call ``change``, which replaces layers, and make a new optimizer.
+
+    Parameters that stay and train keep their moments. Old gradients go, so that frozen weights hold no memory.
+    """
     run.optimizer.zero_grad()
     moments = {name: run.optimizer.state.get(parameter) for name, parameter in run.model.named_parameters()}
     change()
@@ -73,14 +80,14 @@ def _change_parameters(run: Run, change: Callable[[], None]) -> None:
 
 
 def _compile_layers(run: Run) -> None:
-    """With ``runtime.compile``, compile each of the decoder's layers: they are alike, so one compilation serves all."""
+    """With ``runtime.compile``, compile the decoder's layers. They are alike, so one compilation serves all."""
     if run.cell.runtime.compile:
         for layer in run.model.model.layers:
             layer.compile()
 
 
 def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.AdamW:
-    """AdamW on all that trains, decaying all of it, as the paper's code does."""
+    """Make AdamW for all parameters that train, with weight decay on each of them, as in the authors' code."""
     recipe = cell.train
     return torch.optim.AdamW(
         [parameter for parameter in model.parameters() if parameter.requires_grad],

@@ -1,4 +1,7 @@
-"""The full state that a stopped run continues from, bit for bit: weights, moments, random numbers, step."""
+"""Save and restore the state of a run, so that a stopped training goes on bit for bit.
+
+A state holds weights, moments, the generators' states and the step. Only the trainer reads it.
+"""
 
 import hashlib
 import shutil
@@ -24,9 +27,9 @@ from .run import Run
 
 
 def fingerprint(cell: Cell, data: str) -> str:
-    """A hash of all that decides a cell's weights: not how often it saves, nor how long one job may last.
+    """Hash everything that decides a cell's weights: its settings and ``data``, the hash of the token ids.
 
-    ``data`` is the hash of the token ids.
+    The machine, the time limit and the interval between states do not enter the hash.
     """
     machine = {"device", "processes", "nodes", "compile", "release_memory"}
     without = {"train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
@@ -34,7 +37,7 @@ def fingerprint(cell: Cell, data: str) -> str:
 
 
 class StateMetadata(Contract):
-    """A state's state.json: its step, what made it, and the hash of its tensors."""
+    """The content of a state's state.json; ``sha256`` is the hash of the file of tensors."""
 
     step: int
     fingerprint: str
@@ -43,13 +46,13 @@ class StateMetadata(Contract):
 
 
 def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) -> None:
-    """Move what was trained with other settings or data to ``superseded-N``, with a warning that names both.
+    """Move the files of a training with other settings or data to ``superseded-N``, and warn.
 
-    So a changed setting trains anew, and nobody's GPU hours are deleted.
+    So a changed setting trains anew, and no GPU hours are deleted.
     """
-    notes = [*map(_metadata, (cell_dir / "state").glob("step-*")), read_divergence(cell_dir)]
-    # None is damaged, which `newest_whole_state` deals with.
-    if {note.fingerprint for note in notes if note} <= {fingerprint(cell, data)}:
+    records = [*map(_metadata, (cell_dir / "state").glob("step-*")), read_divergence(cell_dir)]
+    # None stands for a damaged record, which `newest_whole_state` sets aside.
+    if {record.fingerprint for record in records if record} <= {fingerprint(cell, data)}:
         return
     taken = [int(path.name.removeprefix("superseded-")) for path in cell_dir.glob("superseded-*")]
     place = cell_dir / f"superseded-{max(taken, default=0) + 1}"
@@ -62,10 +65,10 @@ def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) 
 
 
 def save_state(run: Run, step: int, cell_dir: Path) -> None:
-    """Write ``cell_dir/state/step-NNNNNN`` in one piece, synced to disk, and drop all but the last few.
+    """Write ``cell_dir/state/step-NNNNNN`` in one piece, synced to disk, and remove all but the newest states.
 
-    All processes of the cell must call it; the first writes, with everyone's random numbers.
-    Raises :class:`Diverged` where a weight or moment is not finite: such a state would end every run that follows.
+    All processes of the cell must call it. The first one writes, with the generators' states of all processes.
+    Raises :class:`Diverged` if a weight or moment is not finite, because no run could go on from such a state.
     """
     require_finite(run, step, cell_dir)
     tensors = _learnt(run.model, run.optimizer) | _random_numbers()
@@ -74,7 +77,7 @@ def save_state(run: Run, step: int, cell_dir: Path) -> None:
 
 
 def require_finite(run: Run, step: int, cell_dir: Path) -> None:
-    """Raise :class:`Diverged` where a weight or moment is not finite after ``step``."""
+    """Raise :class:`Diverged` if a weight or moment is not finite after ``step``."""
     for name, tensor in _learnt(run.model, run.optimizer).items():
         if not tensor.isfinite().all():
             raise Diverged(f"{name} is not finite", step, cell_dir)
@@ -97,34 +100,34 @@ def _write(run: Run, step: int, tensors: dict[str, Tensor], folder: Path) -> Non
 
 
 def newest_whole_state(cell: Cell, cell_dir: Path) -> tuple[int, Path | None]:
-    """The newest state that a run can continue from, and its step; (0, None) where there is none.
+    """Return the step and place of the newest state that a run can go on from, or (0, None).
 
-    Its hash fits, and the checkpoints and the rows of the log up to its step are there and whole. Another is set
-    aside, with a warning that names what is amiss: the steps behind the state before it are trained again.
+    The state must match its hash, and the log and checkpoints up to its step must be whole. A newer state that fails is
+    set aside with a warning that names the damage, and the steps after the previous state are trained again.
     """
     states = sorted((cell_dir / "state").glob("step-*"), reverse=True)
     whole = _steps_vouched_for(cell, cell_dir, due_steps(cell)) if states else 0
     for place in states:
         step = int(place.name.removeprefix("step-"))
-        if (fits := _fits(place)) and step <= whole:
+        if (intact := _is_intact(place)) and step <= whole:
             return step, place
         aside = place.with_name(f"damaged-{place.name}")
         shutil.rmtree(aside, ignore_errors=True)
         place.rename(aside)
-        amiss = f"the log or checkpoints of its steps are damaged behind step {whole}" if fits else "is damaged"
-        warnings.warn(f"{place} {'is of no use: ' * fits}{amiss}; set aside, going on from before it", stacklevel=2)
+        damage = f"the log or checkpoints of its steps are damaged after step {whole}" if intact else "is damaged"
+        warnings.warn(f"{place} {'is of no use: ' * intact}{damage}; set aside, going on from before it", stacklevel=2)
     return 0, None
 
 
-def _fits(place: Path) -> bool:
-    """Whether a state has its files, and its tensors the hash they were written with."""
+def _is_intact(place: Path) -> bool:
+    """Tell whether a state has both files, and its tensors match their hash."""
     file = place / "state.safetensors"
     metadata = _metadata(place)
     return metadata is not None and file.exists() and sha256(file) == metadata.sha256
 
 
 def _metadata(place: Path) -> StateMetadata | None:
-    """What a state says of itself; None where it cannot be read."""
+    """Read a state's state.json, or return None if it is missing or malformed."""
     try:
         return read_contract(StateMetadata, place / "state.json", "")
     except UserError:
@@ -132,9 +135,10 @@ def _metadata(place: Path) -> StateMetadata | None:
 
 
 def recorded_divergence(cell: Cell, cell_dir: Path) -> int | None:
-    """The step at which an earlier run of these settings diverged; None where the training is to go on.
+    """Return the step at which an earlier run of these settings diverged, or None if the training must go on.
 
-    It goes on where ``train.divergence`` is no longer to record, and where the log or a checkpoint is damaged.
+    It must go on if nothing is recorded, if ``train.divergence`` is now ``stop``, or if the log or a checkpoint before
+    the divergence is damaged. In the last two cases, the record is removed.
     """
     record = read_divergence(cell_dir)
     if record is None:
@@ -148,7 +152,7 @@ def recorded_divergence(cell: Cell, cell_dir: Path) -> int | None:
 
 
 def _steps_vouched_for(cell: Cell, cell_dir: Path, due: list[int]) -> int:
-    """The last step up to which the log has every row and every checkpoint of the steps ``due`` is whole."""
+    """Return the last step up to which the log has every row, and every checkpoint of the steps ``due`` is whole."""
     logged = len(rows_up_to(cell_dir / "log.csv", cell.train.steps))
     for step in due:
         place = checkpoint_place(cell_dir / "checkpoints", step)
@@ -159,11 +163,12 @@ def _steps_vouched_for(cell: Cell, cell_dir: Path, due: list[int]) -> int:
 
 
 def restore_state(model: nn.Module, optimizer: torch.optim.Optimizer, place: Path) -> None:
-    """Put the weights, moments and random numbers of the state in ``place`` back, in place."""
+    """Load weights, moments and the generators' states from the state in ``place`` into ``model`` and ``optimizer``."""
     _put_back(model, optimizer, load_file(place / "state.safetensors"))
 
 
 def _learnt(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return weights, buffers and moments by name."""
     tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -172,11 +177,13 @@ def _learnt(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Ten
 
 
 def _random_numbers() -> dict[str, Tensor]:
-    """The random numbers' states of every process of the cell."""
-    own = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
+    """Return the states of the random generators of every process, by name. All processes must call it."""
+    generators = {"cpu": torch.get_rng_state()} | (
+        {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+    )
     return {
         f"random/{rank}/{kind}": state
-        for rank, states in enumerate(parallel.gather(own))
+        for rank, states in enumerate(parallel.gather(generators))
         for kind, state in states.items()
     }
 
@@ -188,8 +195,8 @@ def _put_back(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[
         moments = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
         if moments:
             optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
-    own = f"random/{parallel.rank()}"
-    if f"{own}/cpu" in tensors:  # missing where a run goes on with more processes than it began with
-        torch.set_rng_state(tensors[f"{own}/cpu"])
-    if f"{own}/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors[f"{own}/cuda"])
+    generator = f"random/{parallel.rank()}"
+    if f"{generator}/cpu" in tensors:  # missing if the run goes on with more processes than it had
+        torch.set_rng_state(tensors[f"{generator}/cpu"])
+    if f"{generator}/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[f"{generator}/cuda"])

@@ -1,4 +1,4 @@
-"""What makes the model fast, each with its plain reference in its docstring, to which a test holds it.
+"""Fast versions of the model's operations. Each docstring gives a plain reference, and a test compares the two.
 
-The mathematics is elsewhere: the decoder is transformers' Llama (`model.build`), ReLoRA is in `model.relora`.
+The mathematics is elsewhere: `model.build` takes the decoder from transformers, and `model.relora` has ReLoRA.
 """

@@ -1,13 +1,13 @@
-"""A frozen linear layer and its low-rank adapter in one operation.
+"""Compute a frozen linear layer and its low-rank adapter in one operation.
 
 Plain reference::
 
     def adapted_linear(x, weight, A, B, scale, dropout=0.0):
         return x @ weight.mT + scale * functional.dropout(x, dropout) @ A.mT @ B.mT
 
-The wide product and the adapter's share one buffer, the frozen weight gets no gradient, and each narrow product is
-written in the order of transposes that is fastest on a CPU (benchmarks/README.md). The scale and dropout's
-1 / (1 - p) are multiplied into B, the smallest factor.
+Three things make it fast. The product with W and the product with the adapter share one buffer, and W gets no gradient.
+Each narrow product takes its factors in the order that is fastest on a CPU (benchmarks/README.md). The scale and
+dropout's 1 / (1 - p) are multiplied into B, the smallest factor.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ from .swiglu import Gated, activation, activation_gradients, as_rows
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """``x W^T + (x * keep) A^T C`` for W [out, in], A [rank, in], C [rank, out] and a mask ``keep`` [n, in] or none.
+    """``x W^T + (x * keep) A^T C`` for W [out, in], A [rank, in], C [rank, out] and an optional mask ``keep`` [n, in].
 
     x [n, in] is the :func:`activation` of the first two arguments.
     """
@@ -30,7 +30,7 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(
         ctx: Any, gate: Tensor, up: Tensor | None, weight: Tensor, a: Tensor, c: Tensor, keep: Tensor | None
     ) -> Tensor:
-        """The output, [n, out]."""
+        """Return the output, [n, out]."""
         x = activation(gate, up)
         narrow = matmul(_thinned(x, keep), a.mT)
         ctx.save_for_backward(gate, up, weight, a, c, keep, narrow)
@@ -38,7 +38,7 @@ class _AdaptedLinear(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of all but W and the mask."""
+        """Return the gradients of all arguments, None for W and the mask."""
         (gradient,) = upstream
         gate, up, weight, a, c, keep, narrow = ctx.saved_tensors
         narrow_gradient = matmul(gradient, c.mT)
@@ -50,16 +50,16 @@ class _AdaptedLinear(torch.autograd.Function):
 
 
 def _thinned(x: Tensor, keep: Tensor | None) -> Tensor:
-    """``x`` where ``keep`` is true or 1, else 0; a product with numbers takes a sixth of one with booleans."""
+    """Zero ``x`` where ``keep`` is false or 0. Multiplying by numbers takes a sixth of the time of booleans."""
     return x if keep is None else x * keep.to(x.dtype)
 
 
 def adapted_linear(
     x: Tensor | Gated, weight: Tensor, a: Tensor, b: Tensor, scale: Tensor | float, dropout: float = 0.0
 ) -> Tensor:
-    """``x W^T + scale * dropout(x) A^T B^T``: x [..., in] to [..., out], for A [rank, in] and B [out, rank].
+    """Compute ``x W^T + scale * dropout(x) A^T B^T``, x [..., in] to [..., out], for A [rank, in] and B [out, rank].
 
-    W [out, in] gets no gradient; ``dropout`` is the share of the adapter's inputs that are left out.
+    W is ``weight`` [out, in] and gets no gradient. ``dropout`` is the probability that the adapter sees a zero input.
     """
     gate, up = as_rows(x)
     keep = keep_mask(gate, dropout) if dropout else None

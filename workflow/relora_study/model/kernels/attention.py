@@ -1,4 +1,4 @@
-"""Causal attention with grouped queries, registered with transformers by name, so that the model stays transformers'.
+"""Causal attention with grouped queries, which transformers' Llama finds by a registered name.
 
 Plain reference::
 
@@ -21,8 +21,9 @@ from transformers import AttentionInterface
 
 from .matmul import as_autocast
 
-NAME = "padded_sdpa"  # without a mask function: transformers' own would make the host wait, and a compiled graph masked
-SMALLEST_HEAD = 16  # below it, torch's CPU kernel takes about twice the time it takes at 16 (benchmarks/README.md)
+# No mask function is registered: transformers' would make the host wait for the GPU, and mask compiled graphs.
+NAME = "padded_sdpa"
+SMALLEST_HEAD = 16  # narrower heads take torch's CPU kernel about twice the time (benchmarks/README.md)
 
 
 def padded_attention(
@@ -35,12 +36,13 @@ def padded_attention(
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """PyTorch's fused attention, in the shape in which each device has a fast kernel for it.
+    """Call PyTorch's fused attention, with operands in a shape for which the device has a fast kernel.
 
-    ``query`` is [batch, heads, length, head_dim], ``key`` and ``value`` [batch, key-value heads, length, head_dim];
-    the result is [batch, length, heads, head_dim], and no attention weights. An ``attention_mask``
-    [batch, 1, length, length] is what is added to the scores, or true where they count; without one, attention is
-    causal. No other mask gets here: transformers drops the two-dimensional masks of padding, so padding goes right.
+    ``query`` is [batch, heads, length, head_dim], ``key`` and ``value`` are [batch, key-value heads, length, head_dim].
+    The result is [batch, length, heads, head_dim], and None for the attention weights. An ``attention_mask``
+    [batch, 1, length, length] holds numbers to add to the scores, or booleans that are true where a score counts.
+    Without a mask, attention is causal. Transformers drops masks of padding for an attention that registers no mask
+    function, so callers pad on the right, where causal attention does not look.
     """
     without_gradients = query.device.type == "cpu" and not torch.is_grad_enabled()
     if without_gradients and attention_mask is not None and attention_mask.is_floating_point():
@@ -62,11 +64,11 @@ def padded_attention(
 
 
 def _shaped_for_a_kernel(operands: tuple[Tensor, ...], kind: str) -> tuple[Tensor, ...]:
-    """Query, key and value in a shape for which a ``kind`` of device has a fast kernel; the scores stay.
+    """Reshape query, key and value for a fast kernel of a device of type ``kind``, without changing the scores.
 
-    A CPU wants heads of 16 numbers or more, filled up with zeros. A GPU's flash attention takes half types as they
-    are. In float32 there is the memory-efficient kernel alone, which takes no grouped queries and wants a multiple of
-    eight; what is left would hold the scores of all pairs of tokens at a time.
+    A CPU kernel is fast for heads of 16 numbers or more, so zeros fill narrower ones. A GPU's flash attention takes
+    16-bit types as they are. In float32, a GPU has only the memory-efficient kernel, which needs repeated keys and
+    values and a head_dim that is a multiple of 8. PyTorch's fallback would hold the scores of all pairs of tokens.
     """
     query, key, value = operands
     head_dim = query.shape[-1]
@@ -86,7 +88,7 @@ def _with_zeros(missing: int, *parts: Tensor) -> tuple[Tensor, ...]:
 def _masked_attention(
     query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float | None
 ) -> Tensor:
-    """Attention in plain products: faster on a CPU for the short rows that have a mask (benchmarks/README.md)."""
+    """Compute attention by plain products, which a CPU does faster for short masked rows (benchmarks/README.md)."""
     batch, heads, length, head_dim = query.shape
     groups = key.shape[1]
     grouped = (query * (scaling or head_dim**-0.5)).reshape(batch, groups, -1, head_dim)

@@ -1,4 +1,4 @@
-"""The language-model head and its cross-entropy in one operation that never holds all logits.
+"""Compute the language-model head and its cross-entropy in one operation that never holds all logits.
 
 Plain reference::
 
@@ -18,22 +18,22 @@ from torch import Tensor
 
 from .matmul import as_autocast, fits_onednn, matmul, matmul_transposed_wide
 
-CHUNK_BYTES = 64 * 2**20  # of float32 logits at a time: smaller chunks add to the head's gradient more often
+CHUNK_BYTES = 64 * 2**20  # float32 logits of one chunk: smaller chunks add to the head's gradient more often
 CHUNK_BYTES_ON_GPU = 2**30
-SCORED_ENTRIES = 512  # of the vocabulary at a time without gradients: their logits stay in a CPU's caches
+SCORED_ENTRIES = 512  # entries of the vocabulary scored at a time: their logits stay in a CPU's caches
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
     """Mean cross-entropy (nats a token) of ``hidden`` [n, d] through a head ``weight`` [vocab, d], and its gradients.
 
-    Both gradients are formed chunk by chunk beside the loss, while a chunk's logits are there:
-    with p = softmax(h W^T) and one-hot y, dL/dh = (p - y) W / n and dL/dW = (p - y)^T h / n.
-    Under autocast, all three products take its type; the softmax and the sums over chunks are in float32.
+    The forward pass forms both gradients, chunk by chunk, while it has a chunk's logits: with p = softmax(h W^T) and
+    one-hot y, dL/dh = (p - y) W / n and dL/dW = (p - y)^T h / n.
+    Under autocast, the three products use autocast's type; the softmax and the sums over chunks are in float32.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, fused: bool) -> Tensor:
-        """The loss, a float32 scalar, of predicting ``targets`` int64 [n]."""
+        """Return the loss of predicting ``targets`` int64 [n], a scalar of float32 or wider."""
         of_hidden, of_weight = ctx.needs_input_grad[:2]
         hidden_gradient = torch.empty_like(hidden) if of_hidden or of_weight else None
         weight_gradient = None
@@ -46,28 +46,31 @@ class _HeadCrossEntropy(torch.autograd.Function):
                 hidden_gradient[rows] = matmul(gradient, head)
                 if of_weight:
                     weight_gradient = matmul_transposed_wide(gradient, factors[rows], plus=weight_gradient)
-            del logits, gradient  # else two chunks of them would be there at once
+            del logits, gradient  # otherwise two chunks would be in memory at once
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         return total / len(hidden)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        """The gradients of the forward pass, times the loss's own; none for a frozen weight."""
+        """Scale the gradients of the forward pass by the upstream gradient; a frozen weight has none."""
         hidden_gradient, weight_gradient = ctx.saved_tensors
         scaled = None if weight_gradient is None else weight_gradient.mul_(upstream[0])
         return hidden_gradient.mul_(upstream[0]), scaled, None, None
 
 
 def _chunks_of_logits(hidden: Tensor, weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The rows of each chunk and their logits [rows, vocab], in the type of the factors, to be overwritten.
+    """Yield the rows of each chunk with their logits [rows, vocab], which the caller may overwrite.
 
-    All chunks share one buffer where the product can write to it: on a CPU, fresh memory costs more than the numbers.
+    All chunks share one buffer if the product can write into it: on a CPU, new memory costs more than the product.
     """
     rows = min(_chunk_rows(hidden, weight), len(hidden))
     buffer = None if fits_onednn(hidden, weight) else hidden.new_empty(rows, len(weight))
     for start in range(0, len(hidden), rows):
         chunk = slice(start, min(start + rows, len(hidden)))
-        yield chunk, _logits(hidden[chunk], weight, buffer)  # held by no name here: its memory serves the next chunk
+        yield (
+            chunk,
+            _logits(hidden[chunk], weight, buffer),
+        )  # no name here holds the logits, so their memory serves the next chunk
 
 
 def _logits(part: Tensor, weight: Tensor, buffer: Tensor | None) -> Tensor:
@@ -75,9 +78,10 @@ def _logits(part: Tensor, weight: Tensor, buffer: Tensor | None) -> Tensor:
 
 
 def _loss_and_gradient(logits: Tensor, answers: Tensor, count: int, wanted: bool) -> tuple[Tensor, Tensor | None]:
-    """The summed loss (nats) of ``logits`` [n, vocab] for ``answers`` [n, 1], and the gradient of the loss / ``count``.
+    """Return the summed loss (nats) of ``logits`` [n, vocab] for ``answers`` [n, 1] and, if ``wanted``, a gradient.
 
-    All is computed at least in float32. The gradient has the type of ``logits``, and overwrites wide ones.
+    The gradient is with respect to ``logits``, of the loss over ``count``, and has their type. Both are computed in
+    float32 or wider. Logits of float32 or wider are overwritten.
     """
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     chosen, largest = wide.gather(-1, answers), wide.amax(-1, keepdim=True)
@@ -100,7 +104,7 @@ def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
 
 
 def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, fused: bool = False) -> Tensor:
-    """Mean cross-entropy (nats) of ``hidden`` [..., d] through a head ``weight`` [vocab, d], for ``targets`` [...].
+    """Compute the mean cross-entropy (nats) of ``targets`` [...] from ``hidden`` [..., d] and a head [vocab, d].
 
     ``fused`` has torch.compile join the softmax's elementwise passes over the logits.
     """
@@ -110,22 +114,22 @@ def head_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, fused: b
 
 @torch.no_grad()
 def head_log_probabilities(hidden: Tensor, weight: Tensor, sources: Tensor, targets: Tensor) -> Tensor:
-    """Log-probability (nats) of ``targets`` [k] at the rows ``sources`` [k] of ``hidden`` [n, d]: [k].
+    """Compute the log-probabilities [k] (nats) of ``targets`` [k] after the rows ``sources`` [k] of ``hidden`` [n, d].
 
-    ``hidden`` and the head ``weight`` [vocab, d] are float32 or wider. Each row meets the head once, however many
-    targets it has, a part of the vocabulary at a time.
+    ``hidden`` and the head ``weight`` [vocab, d] are float32 or wider. The head is applied once to each row, even if a
+    row has several targets, and to a part of the vocabulary at a time.
     """
     entries = max(SCORED_ENTRIES, CHUNK_BYTES_ON_GPU // (4 * len(hidden))) if hidden.is_cuda else SCORED_ENTRIES
-    of_parts = [_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]
-    normalizers = torch.stack(of_parts).logsumexp(0)
+    part_normalizers = [_log_sum_exp(matmul(hidden, part.mT)) for part in torch.split(weight, entries)]
+    normalizers = torch.stack(part_normalizers).logsumexp(0)
     chosen: Tensor = torch.linalg.vecdot(hidden[sources], weight[targets])
     return chosen - normalizers[sources]
 
 
 def _log_sum_exp(logits: Tensor) -> Tensor:
-    """The logarithm [n] of each row's summed exponentials; overwrites ``logits`` [n, m].
+    """Compute the log [n] of the summed exponentials of each row of ``logits`` [n, m], which are overwritten.
 
-    `log_softmax` is one operation, `logsumexp` four.
+    `log_softmax` is one operation, and `logsumexp` would be four.
     """
     first = logits[:, 0].clone()
     return first - torch.log_softmax(logits, -1, out=logits)[:, 0]

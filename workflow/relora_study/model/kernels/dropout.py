@@ -1,4 +1,4 @@
-"""Dropout's mask: on a CPU, four entries a random number.
+"""Draw the mask of dropout; on a CPU, one random number serves four entries.
 
 Plain reference::
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 
 def keep_mask(like: Tensor, dropout: float) -> Tensor:
-    """A boolean mask of the shape of ``like``, true with probability 1 - ``dropout`` to within 2^-16.
+    """Draw a boolean mask of the shape of ``like``, true with probability 1 - ``dropout`` to within 2^-16.
 
     On a CPU, one 64-bit draw serves four entries: the draws of `torch.nn.Dropout` cost a third of an adapted layer.
-    A compiler cannot trace that. Where one runs, and on a GPU, each entry is compared with a number of its own,
-    a float32 even for a bfloat16 ``like``, whose 8 bits would round the probability.
+    torch.compile cannot trace that. So a compiled layer, and a GPU, draw one number for each entry. The number is a
+    float32 even for a bfloat16 ``like``, whose 8 bits would round the probability.
     """
     if like.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.rand_like(like, dtype=torch.float32) >= dropout

@@ -1,4 +1,4 @@
-"""PyTorch's linear layer with the products of `matmul`, and with a SwiGLU's activations for an input.
+"""A linear layer that uses the products of `matmul`, and that takes a tensor or the two activations of a SwiGLU.
 
 Plain reference::
 
@@ -23,13 +23,13 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor | None, weight: Tensor) -> Tensor:
-        """The product, [n, out]."""
+        """Return the product, [n, out]."""
         ctx.save_for_backward(gate, up, weight)
         return matmul(activation(gate, up), weight.mT)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of the arguments."""
+        """Return the gradients of the arguments."""
         (gradient,), (gate, up, weight) = upstream, ctx.saved_tensors
         *of_x, of_weight = ctx.needs_input_grad
         weight_gradient = matmul_transposed(gradient, activation(gate, up)) if of_weight else None
@@ -40,10 +40,10 @@ class _Linear(torch.autograd.Function):
 class Linear(nn.Linear):
     """PyTorch's linear layer without a bias, with this project's products where they are faster."""
 
-    takes_gated = True
+    takes_gated = True  # `forward` accepts a `Gated` pair
 
     def __init__(self, weight: Tensor) -> None:
-        """Take ``weight`` [out, in] over."""
+        """Make a layer of ``weight`` [out, in]."""
         super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
         self.weight = weight
 
@@ -57,5 +57,5 @@ class Linear(nn.Linear):
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """The linear layers of ``model`` by name, in its order; adapted layers are not among them."""
+    """Return the linear layers of ``model`` by name, in the model's order, without the adapted layers."""
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}

@@ -1,4 +1,4 @@
-"""Matrix products: the one door through which every product of this project's own kernels goes.
+"""Matrix products for this project's kernels, by the fastest library that the processor has.
 
 Plain reference::
 
@@ -8,10 +8,10 @@ Plain reference::
     def matmul_transposed(a, b, plus=0):
         return a.mT @ b + plus
 
-PyTorch's usual library for float32 on a CPU is MKL, which uses AVX-512 on Intel's processors alone. oneDNN, which
-PyTorch ships for other types, uses AVX-512 wherever it is: on an AMD EPYC at 2.3 times MKL's speed
-(benchmarks/README.md). The way to it is `torch.ops.mkldnn._linear_pointwise`, a private operation that torch.compile
-calls itself. Where a PyTorch lacks it, or its processor gains nothing, `USE_ONEDNN` is false and `@` and `addmm_` run.
+For float32 on a CPU, PyTorch calls MKL, which uses AVX-512 on Intel's processors alone. PyTorch also ships oneDNN,
+which uses AVX-512 on every processor that has it: on an AMD EPYC, it is 2.3 times as fast (benchmarks/README.md).
+`torch.ops.mkldnn._linear_pointwise`, a private operation that torch.compile uses, calls oneDNN. If this PyTorch lacks
+the operation, or the processor gains nothing, `USE_ONEDNN` is false, and `@` and `addmm_` run.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ USE_ONEDNN = _mkl_is_slow() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
-    """``a`` [m, k] times ``b`` [k, n], plus a tensor [m, n] that may be overwritten. Autograd does not see it."""
+    """Return ``a`` [m, k] times ``b`` [k, n], plus ``plus`` [m, n], which may be overwritten; without autograd."""
     if not fits_onednn(a, b):
         return a @ b if plus is None else plus.addmm_(a, b)
     if plus is None:
@@ -42,9 +42,9 @@ def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
 
 
 def matmul_transposed(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
-    """``a`` [k, m], transposed, times ``b`` [k, n], plus a tensor [m, n] that may be overwritten.
+    """Return the transpose of ``a`` [k, m] times ``b`` [k, n], plus ``plus`` [m, n], which may be overwritten.
 
-    oneDNN copies a transposed left side, so the narrower of the two factors is put there.
+    oneDNN copies a transposed left factor, so the narrower factor goes to the left.
     """
     if fits_onednn(a, b) and a.shape[1] > b.shape[1]:
         return matmul(b.mT, a, None if plus is None else plus.mT).mT
@@ -52,9 +52,10 @@ def matmul_transposed(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tenso
 
 
 def matmul_transposed_wide(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
-    """:func:`matmul_transposed` whose result, and ``plus``, are at least float32, for factors of any type.
+    """Compute :func:`matmul_transposed` with a result, and a ``plus``, of float32 or wider for factors of any type.
 
-    An NVIDIA GPU sums bfloat16's products in float32 and writes the sum; elsewhere the product is rounded first.
+    An NVIDIA GPU sums the products of bfloat16 factors in float32 and returns this sum. Other devices round the product
+    to bfloat16 first.
     """
     if a.dtype.itemsize >= 4:
         return matmul_transposed(a, b, plus)
@@ -66,16 +67,16 @@ def matmul_transposed_wide(a: Tensor, b: Tensor, plus: Tensor | None = None) -> 
 
 
 def fits_onednn(*operands: Tensor) -> bool:
-    """Whether a product of ``operands`` goes to oneDNN; none does under autocast, or where a compiler decides."""
+    """Tell whether oneDNN takes a product of ``operands``; it takes none under autocast or torch.compile."""
     if not USE_ONEDNN or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
     return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
 
 
 def as_autocast(*tensors: T) -> tuple[T, ...]:
-    """``tensors``, the first of them given, in autocast's type where it is on, else as they are.
+    """Convert ``tensors`` to autocast's type if autocast is on; the first tensor that is not None gives the device.
 
-    Autocast does not reach the operations that run in place, and these kernels use some.
+    Autocast does not reach operations that run in place, and these kernels use some.
     """
     kind = next(tensor.device.type for tensor in tensors if tensor is not None)
     if not torch.is_autocast_enabled(kind):

@@ -1,4 +1,4 @@
-"""RMSNorm (Zhang and Sennrich 2019) that keeps its input and a number a row for the backward pass, and no copies.
+"""RMSNorm (Zhang and Sennrich 2019) that keeps only its input and one number a row for the backward pass.
 
 Plain reference::
 
@@ -17,9 +17,9 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        """The normalised ``x`` [n, d], in its own type; the rest is computed at least in float32."""
+        """Return the normalised ``x`` [n, d] in the type of ``x``, computed in float32 or wider."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        with torch.autocast(x.device.type, enabled=False):  # it would sum the squares in bfloat16
+        with torch.autocast(x.device.type, enabled=False):  # autocast would sum the squares in bfloat16
             scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + eps).rsqrt_().unsqueeze(-1)
         ctx.save_for_backward(x, weight, scale)
         mapped: Tensor = (wide * scale).mul_(weight)
@@ -27,7 +27,7 @@ class _Normalized(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        """With s = 1 / rms(x) and h = gradient * weight: dx = s (h - x s^2 mean(h x)), dw = sum of gradient x s."""
+        """Return dx = s (h - x s^2 mean(h x)) and dw = sum(g x s), with s = 1 / rms(x), gradient g and h = g weight."""
         x, weight, scale = ctx.saved_tensors
         normalized = x * scale
         gradient = upstream[0].to(normalized.dtype)
@@ -39,10 +39,10 @@ class _Normalized(torch.autograd.Function):
 
 
 class RMSNorm(nn.Module):
-    """Transformers' Llama norm, with its weight under its name."""
+    """Replaces transformers' LlamaRMSNorm; its parameter has the same name, so a state loads into either."""
 
     def __init__(self, weight: nn.Parameter, eps: float) -> None:
-        """Take ``weight`` [d] over."""
+        """Make a norm of ``weight`` [d]."""
         super().__init__()
         self.weight, self.eps = weight, eps
 

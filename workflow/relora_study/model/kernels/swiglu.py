@@ -1,12 +1,12 @@
-"""SwiGLU (Shazeer 2020) that keeps two wide activations for the backward pass, where plain autograd keeps five.
+"""SwiGLU (Shazeer 2020) that keeps two wide activations for the backward pass, while plain autograd keeps five.
 
 Plain reference::
 
     def swiglu(x, gate, up, down):
         return (functional.silu(x @ gate.mT) * (x @ up.mT)) @ down.mT
 
-The last projection takes the two activations as a `Gated` pair instead of their product. Its own autograd function
-keeps the pair, forms the product for the forward pass, and forms it again for the backward pass.
+The last projection takes the two activations as a `Gated` pair instead of their product. The projection's autograd
+function keeps the pair, forms the product in the forward pass, and forms it again in the backward pass.
 """
 
 from typing import Any, NamedTuple
@@ -17,32 +17,32 @@ from torch.nn import functional
 
 
 class Gated(NamedTuple):
-    """The input ``silu(gate) * up`` of a projection, not yet multiplied; both tensors are [..., width]."""
+    """The factors of ``silu(gate) * up``, the input of the last projection; both tensors are [..., width]."""
 
     gate: Tensor
     up: Tensor
 
     @property
     def shape(self) -> torch.Size:
-        """The shape of either tensor, and of their product."""
+        """Return the shape of either tensor, which is also the shape of the product."""
         return self.gate.shape
 
 
 def as_rows(x: Tensor | Gated) -> tuple[Tensor, Tensor | None]:
-    """``x`` as matrices [n, width]: (gate, up) of a pair, (x, None) of a tensor."""
+    """Flatten ``x`` to matrices [n, width]: (gate, up) for a pair, (x, None) for a tensor."""
     gate, up = x if isinstance(x, Gated) else (x, None)
     return gate.flatten(0, -2), None if up is None else up.flatten(0, -2)
 
 
 def activation(gate: Tensor, up: Tensor | None) -> Tensor:
-    """``silu(gate) * up``, or the first tensor alone where it is an activation already."""
+    """Return ``silu(gate) * up``, or ``gate`` if ``up`` is None because the input is a plain tensor."""
     return gate if up is None else functional.silu(gate).mul_(up)
 
 
 def activation_gradients(gradient: Tensor | None, gate: Tensor, up: Tensor | None) -> tuple[Tensor | None, ...]:
-    """The gradients of ``gate`` and ``up``, from the gradient of their :func:`activation`.
+    """Return the gradients of ``gate`` and ``up``, from the ``gradient`` of their :func:`activation`.
 
-    With s = sigmoid(gate): d silu / d gate = s (1 + gate (1 - s)).
+    With s = sigmoid(gate), d silu / d gate = s (1 + gate (1 - s)).
     """
     if gradient is None or up is None:
         return gradient, None
@@ -51,36 +51,36 @@ def activation_gradients(gradient: Tensor | None, gate: Tensor, up: Tensor | Non
 
 
 class _GatedProduct(torch.autograd.Function):
-    """``silu(gate) * up``, elementwise, for a projection that takes no pair; the backward pass computes silu again."""
+    """``silu(gate) * up`` for a projection that takes no pair. The backward pass computes silu again."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
-        """The product, of the shape of both."""
+        """Return the product, of the shape of ``gate`` and ``up``."""
         ctx.save_for_backward(gate, up)
         return activation(gate, up)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients of both."""
+        """Return the gradients of ``gate`` and ``up``."""
         return activation_gradients(upstream[0], *ctx.saved_tensors)
 
 
 class SwiGLU(nn.Module):
-    """Transformers' Llama MLP, with its parameters under their names.
+    """Replaces transformers' LlamaMLP; its parameters have the same names, so a state loads into either.
 
-    ``down_proj`` gets a pair where its class says ``takes_gated``.
+    ``down_proj`` gets a `Gated` pair if its class sets ``takes_gated``.
     """
 
     def __init__(self, gate_proj: nn.Module, up_proj: nn.Module, down_proj: nn.Module) -> None:
-        """Take the three projections over."""
+        """Join the three projections."""
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = gate_proj, up_proj, down_proj
-        self.computes_again = True  # activation checkpointing computes all again, and sets this to False
+        self.computes_again = True  # False under activation checkpointing, which computes the whole layer again
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [..., d_model] to the shape of ``x``."""
         gate, up = self.gate_proj(x), self.up_proj(x)
-        compiled = torch.compiler.is_compiling()  # a compiler decides itself what it computes again
+        compiled = torch.compiler.is_compiling()  # a compiler decides for itself what to compute again
         if self.computes_again and not compiled and getattr(self.down_proj, "takes_gated", False):
             return self.down_proj(Gated(gate, up))  # type: ignore[no-any-return]
         mixed = _GatedProduct.apply(gate, up)  # type: ignore[no-untyped-call]

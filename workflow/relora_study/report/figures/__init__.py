@@ -1,4 +1,4 @@
-"""The figures, one function each; ``FIGURES`` holds them by name."""
+"""The figures, a function for each; ``FIGURES`` lists them by name."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Figures of what the checkpoints score: minimal pairs and perplexity."""
+"""Figures of the evaluation: accuracy on minimal pairs and perplexity."""
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,7 @@ PHENOMENON = "phenomenon/"
 
 
 def blimp_over_training(source: Source) -> Figure:
-    """Minimal-pair accuracy of each phenomenon by step, its sizes side by side."""
+    """Minimal-pair accuracy by step: a panel for each phenomenon and size, sizes side by side."""
     rows, items = _phenomena(source)
     places = [(item, size) for item in items for size in source.sizes]
     columns = len(source.sizes) * min(len(items), max(1, 4 // len(source.sizes)))
@@ -27,7 +27,7 @@ def blimp_over_training(source: Source) -> Figure:
         axes.axhline(0.5, color="grey", linewidth=0.6)
         here = rows[(rows["size"] == size) & (rows["item"] == item)]
         draw_methods(source, here, axes, "seed", marker="")
-        if number + columns >= len(places):  # nothing below it
+        if number + columns >= len(places):  # no panel below
             axes.tick_params(labelbottom=True)
             axes.set_xlabel("optimizer step")
     for axes in grid[:, 0]:
@@ -43,14 +43,14 @@ def _phenomena(source: Source) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _words(item: str) -> str:
-    """A phenomenon in words; a domain by its name as it is."""
+    """The name of a phenomenon in words, or of a domain as its user wrote it."""
     if not item.startswith(PHENOMENON):
         return figure_text(item)
     return figure_text(item.removeprefix(PHENOMENON).replace("_", " ").replace("npi", "NPI"))
 
 
 def _final_bars(source: Source, rows: pd.DataFrame, label: str) -> Figure:
-    """Points by item (y axis) and method at the last step, a panel a size."""
+    """A point for each item (y axis) and method at the last step, in a panel for each size."""
     rows = rows[rows.step == rows.groupby("cell").step.transform("max")]
     figure, grid = panels(1, len(source.sizes))
     items = sorted(rows["item"].unique())

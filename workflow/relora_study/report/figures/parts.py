@@ -1,4 +1,4 @@
-"""What several figures are made of: grids of panels by size, and lines with their bands."""
+"""Parts that figures share: grids of panels by size, and lines with their bands."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..style import look, panels
 
 
 def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
-    """Mean of ``value`` by step, with its 95 % bootstrap interval where there are several of ``over``."""
+    """Draw the mean of ``value`` by step; with a 95 % bootstrap interval where ``over`` has several values."""
     by_step = rows[np.isfinite(rows.value.astype(float))].groupby("step").value
     means = by_step.mean()
     if means.empty:
@@ -28,7 +28,7 @@ def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -
 
 def intervals_by_step(by_step: SeriesGroupBy) -> pd.DataFrame:
     """95 % bootstrap interval of the mean at each step, in columns low and high."""
-    # Steps that have equally many values are resampled at once.
+    # One bootstrap serves all steps that have equally many values.
     values = pd.DataFrame([(step, group.to_numpy()) for step, group in by_step], columns=["step", "values"])
     parts = []
     for _, group in values.groupby(values["values"].map(len)):
@@ -38,7 +38,7 @@ def intervals_by_step(by_step: SeriesGroupBy) -> pd.DataFrame:
 
 
 def grid_of(source: Source, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:
-    """A panel for each of ``rows`` and each size, labelled at the edges."""
+    """A panel for each of ``rows`` and each size, with labels at the edges."""
     figure, grid = panels(len(rows), len(source.sizes))
     for column, size in enumerate(source.sizes):
         grid[0, column].set_title(size.replace("_", " "))
@@ -49,26 +49,26 @@ def grid_of(source: Source, rows: list[str], titles: list[str]) -> tuple[Figure,
 
 
 def smooth_loss(log: pd.DataFrame) -> pd.DataFrame:
-    """Rows of step, seed and value: each seed's loss, a mean of nine steps; the published curve as it is, with gaps."""
+    """Rows of step, seed and value: our losses as means over nine steps; published losses as they are, with gaps."""
     rows = log[["step", "seed"]].assign(value=log.loss)
     smooth = rows.groupby("seed").value.transform(lambda loss: loss.rolling(9, center=True, min_periods=1).mean())
     return rows.assign(value=smooth.where(rows.seed >= 0, rows.value))
 
 
 def accuracy_label(source: Source) -> str:
-    """What the axis of minimal-pair accuracy is called."""
+    """The label of an axis of minimal-pair accuracy."""
     return "templated-pair\naccuracy" if source.suite == TEMPLATED else f"{figure_text(source.suite)} accuracy"
 
 
 def by_step(source: Source, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
-    """A row of panels for each (quantity, component, metric) at the regular checkpoints; mean and band over layers."""
+    """Panels of readings at the regular checkpoints, a row for each (quantity, component, metric)."""
     figure, grid = grid_of(source, titles, titles)
     draw_readings(source, source.regular(), grid, readings)
     return figure, grid
 
 
 def draw_readings(source: Source, rows: pd.DataFrame, grid: Any, readings: list[tuple[str, str, str]]) -> None:
-    """Draw each (quantity, component, metric) of ``rows`` in a row of panels; mean and band over layers."""
+    """Draw each (quantity, component, metric) in a row of panels: mean and band over layers, a line for each method."""
     by_reading = dict(list(rows.groupby(["quantity", "component", "metric", "size"])))
     for (row, column), axes in np.ndenumerate(grid):
         panel = by_reading.get((*readings[row], source.sizes[column]), rows.iloc[:0])
@@ -76,7 +76,7 @@ def draw_readings(source: Source, rows: pd.DataFrame, grid: Any, readings: list[
 
 
 def draw_methods(source: Source, panel: pd.DataFrame, axes: Any, over: str = "layer", **changes: Any) -> None:
-    """Draw a line of ``value`` by step for each method of one panel, in the study's order."""
+    """Draw ``value`` by step in one panel, a line for each method, in the order of the study."""
     by_method = dict(list(panel.groupby("method")))
     for method in source.methods:
         if method in by_method:

@@ -30,17 +30,17 @@ def _spectra(source: Source, quantity: str, metric: str, components: list[str], 
 
 
 def per_weights(source: Source) -> Figure:
-    """Proportional effective rank of the weights, as published."""
+    """Proportional effective rank (PER) of the weights, read as in the paper."""
     return _spectra(source, "weights", "per", ["w2", "ov_authors"], "PER")
 
 
 def cn_weights(source: Source) -> Figure:
-    """Condition number of the weights, as published."""
+    """Condition number of the weights, read as in the paper."""
     return _spectra(source, "weights", "condition_number", ["w2", "ov_authors"], "condition number")
 
 
 def per_updates(source: Source) -> Figure:
-    """Proportional effective rank of the updates, as published, with the adapters' ceiling r / min(m, n)."""
+    """PER of the published updates, with the rank ceiling r / min(m, n) of the adapters."""
     figure = _spectra(source, "updates", "per", ["w2", "v", "o"], "PER")
     for column, size in enumerate(source.sizes):
         for row, component in enumerate(["w2", "v", "o"]):
@@ -51,13 +51,13 @@ def per_updates(source: Source) -> Figure:
 
 
 def _ceilings(source: Source, size: str, component: str) -> list[float]:
-    """r / min(m, n) of ``component`` for each rank that trains it at ``size``, in order."""
+    """The rank ceilings of ``component`` at ``size``, each once and in order."""
     cells = [cell for cell in source.cells.values() if cell.size_name == size]
     return sorted({rank_ceiling(cell, component) for cell in cells if TARGETS[component] in cell.method.targets})
 
 
 def cn_updates(source: Source) -> Figure:
-    """Condition number of the updates, as published: for adapters the smallest singular value is round-off."""
+    """Condition number of the published updates; the smallest singular value of an adapter product is round-off."""
     return _spectra(source, "updates", "condition_number", ["w2", "v", "o"], "condition number")
 
 
@@ -65,7 +65,7 @@ def first_last_layers(source: Source) -> Figure:
     """PER of W2 in the first and the last half of the layers."""
     figure, grid = grid_of(source, ["first", "last"], ["PER of W2\nfirst half", "PER of W2\nlast half"])
     rows = select(source.labelled(), "weights", "per")
-    rows = rows[(rows.component == "w2") & (rows.layer >= 0)]  # the published readings are means over layers
+    rows = rows[(rows.component == "w2") & (rows.layer >= 0)]  # published readings are means over layers
     for (row, column), axes in np.ndenumerate(grid):
         size = rows[rows["size"] == source.sizes[column]]
         draw_methods(source, size[(size.layer >= (size.layer.max() + 1) // 2) == bool(row)], axes)
@@ -73,7 +73,7 @@ def first_last_layers(source: Source) -> Figure:
 
 
 def adapter_pattern(source: Source) -> Figure:
-    """PER of the adapters as a share of its ceiling, cycle by cycle, beside the published curve of the nearest size."""
+    """PER of the adapters as a share of its ceiling, by cycle, beside the published curve of the nearest size."""
     components = {"v": "V", "o": "O", "w2": "SwiGLU W2"}
     figure, grid = grid_of(source, list(components), [f"PER over its ceiling\n{name}" for name in components.values()])
     shares = adapter_shares(source).rename(columns={"cycle": "step", "share": "value"})
@@ -81,9 +81,9 @@ def adapter_pattern(source: Source) -> Figure:
     for (row, column), axes in np.ndenumerate(grid):
         size, component = source.sizes[column], list(components)[row]
         axes.axhline(1.0, **CEILING)
-        here = ours[(ours["size"] == size) & (ours.component == component)]
-        draw_methods(source, here, axes, "seed")
-        near = here.near.iloc[0] if len(here) else size
+        panel = ours[(ours["size"] == size) & (ours.component == component)]
+        draw_methods(source, panel, axes, "seed")
+        near = panel.near.iloc[0] if len(panel) else size
         curve = published[(published["size"] == near) & (published.component == component)]
         axes.plot(curve.cycle, curve.share, **{**PUBLISHED[LABELS["relora"]], "label": LABELS["relora"]})
         if row == len(components) - 1:
@@ -92,7 +92,7 @@ def adapter_pattern(source: Source) -> Figure:
 
 
 def update_rank(source: Source) -> Figure:
-    """Effective rank of what the effective W2 moved, over one cycle and since the start, beside what resets allow."""
+    """Effective rank of the net update of W2 over one cycle and since step 0, with the bound that resets set."""
     readings = [("cycle_update", "w2", "effective_rank"), ("cumulative_update", "w2", "effective_rank")]
     figure, grid = by_step(source, readings, ["effective rank\nof a cycle's update", "effective rank\nsince step 0"])
     for column, size in enumerate(source.sizes):
@@ -108,12 +108,12 @@ def update_rank(source: Source) -> Figure:
 
 
 def _moves_by_adapters_alone(method: Method) -> bool:
-    """Whether W2 moves by nothing but products of rank r."""
+    """Whether W2 moves by adapter products of rank r alone."""
     return TARGETS["w2"] in method.targets and not method.full_rank_steps
 
 
 def cycle_overlap(source: Source) -> Figure:
-    """Overlap of the leading directions of W2's update in one cycle with the cycle before: 1 the same, 0 none."""
+    """Overlap of the leading directions of W2's net updates in successive cycles, from 0 (none) to 1 (equal)."""
     readings = [("cycle_update", "w2", "overlap_left"), ("cycle_update", "w2", "overlap_right")]
     figure, grid = by_step(source, readings, ["overlap of outputs", "overlap of inputs"])
     for axes in grid.flat:
@@ -122,7 +122,7 @@ def cycle_overlap(source: Source) -> Figure:
 
 
 def cka(source: Source) -> Figure:
-    """Linear CKA of each checkpoint's layer outputs with the last checkpoint's, and their mean cosine (anisotropy)."""
+    """Linear CKA of layer outputs with the last checkpoint, and the mean cosine of tokens' outputs (anisotropy)."""
     readings = [
         ("hidden_states", "layer_output", "cka_with_last"),
         ("hidden_states", "layer_output", "mean_cosine"),
@@ -131,19 +131,19 @@ def cka(source: Source) -> Figure:
 
 
 def merges(source: Source) -> Figure:
-    """Jump of the held-out loss at a merge, and the share of the adapters' update that it loses."""
+    """Jump of the held-out loss at a merge, and the share of the adapter product that the merge loses."""
     readings = [("merge", "model", "loss_jump"), ("merge", "model", "update_lost")]
     return by_step(source, readings, ["loss jump\n(nats/token)", "share of the\nupdate lost"])[0]
 
 
 def gradients(source: Source) -> Figure:
-    """PER of the gradients with respect to the effective weights: every method on one batch, at the same steps."""
+    """PER of the gradients with respect to the effective weights, like for like: one batch and equal steps."""
     readings = [("gradients", component, "per") for component in ("w2", "v", "o")]
     return by_step(source, readings, [f"PER of gradients\n{COMPONENTS[component]}" for _, component, _ in readings])[0]
 
 
 def gradient_conditions(source: Source) -> Figure:
-    """Condition number of the same gradients."""
+    """Condition number of the gradients with respect to the effective weights."""
     readings = [("gradients", component, "condition_number") for component in ("w2", "v", "o")]
     titles = [f"condition number\n{COMPONENTS[component]}" for _, component, _ in readings]
     figure, grid = by_step(source, readings, titles)
@@ -153,7 +153,7 @@ def gradient_conditions(source: Source) -> Figure:
 
 
 def ov_circuits(source: Source) -> Figure:
-    """The authors' OV beside the field's OV circuit, W_O W_V of each head, in the effective weights."""
+    """The OV circuit of the effective weights, in the authors' form and in the usual form W_O W_V of each head."""
     readings = [("ov_authors", "per"), ("ov_circuit", "per_of_rank"), ("ov_circuit", "condition_number")]
     titles = ["PER\nOV (authors')", "PER over rank\nOV circuit", "condition number\nOV circuit"]
     figure, grid = by_step(source, [("effective_weights", *reading) for reading in readings], titles)
@@ -163,7 +163,7 @@ def ov_circuits(source: Source) -> Figure:
 
 
 def sparsity(source: Source) -> Figure:
-    """Gini and Hoyer of the entries of the effective W2, and its Frobenius norm."""
+    """Gini index, Hoyer sparsity and Frobenius norm of the effective W2."""
     metrics = ["gini", "hoyer", "frobenius_norm"]
     readings = [("effective_weights", "w2", metric) for metric in metrics]
     return by_step(source, readings, ["Gini of W2", "Hoyer of W2", "norm of W2"])[0]

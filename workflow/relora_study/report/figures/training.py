@@ -1,4 +1,4 @@
-"""Figures of the training logs: loss, cost, learning rate, and what resets do."""
+"""Figures of training: loss, cost, learning rate, and the steps around resets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +11,8 @@ from ...analysis.source import Source, by_curve, measured
 from ..style import log_axis, look
 from .parts import accuracy_label, draw_methods, grid_of, mean_line, smooth_loss
 
-LOSS_TITLES = {  # by the number of steps before a reset, and whether full rank's loss is taken off
-    (10, True): "loss over full rank's, minus\nmean of ten before",
+LOSS_TITLES = {  # by the number of steps before a reset, and whether full rank's loss was subtracted
+    (10, True): "loss over full rank,\nminus mean of ten before",
     (10, False): "loss minus\nmean of ten before",
     (50, False): "loss minus mean of\nfifty steps before",
 }
@@ -24,12 +24,12 @@ def training_curves(source: Source) -> Figure:
 
 
 def training_cost(source: Source) -> Figure:
-    """The same by hours of the device that trained."""
+    """Training loss, held-out perplexity and minimal-pair accuracy by device-hours."""
     return _curves(source, source.hours, source.hour_unit)
 
 
 def _curves(source: Source, place: Callable[[str, str, pd.Series], pd.Series], label: str) -> Figure:
-    """Loss, perplexity and accuracy of every method, by what ``place`` makes of the steps of a size and method."""
+    """Loss, perplexity and accuracy of every method; ``place`` gives the x values of steps of a size and method."""
     titles = ["train loss (nats/token)", "perplexity", accuracy_label(source)]
     figure, grid = grid_of(source, titles, titles)
     parts = (
@@ -61,7 +61,7 @@ def lr_schedules(source: Source) -> Figure:
 
 
 def adapter_gradients(source: Source) -> Figure:
-    """Loss and the adapters' gradient norm at every step, resets marked; exactly 0 means dead adapters."""
+    """Loss and gradient norm of the adapters at every step, with resets marked; a norm of 0 means dead adapters."""
     titles = ["train loss\n(nats/token)", "adapter gradient norm"]
     figure, grid = grid_of(source, ["loss", "norm"], titles)
     _log_lines(source, grid, ["loss", "adapter_gradient_norm"])
@@ -74,7 +74,7 @@ def adapter_gradients(source: Source) -> Figure:
 
 
 def resets(source: Source) -> Figure:
-    """Loss and update norm around a merge; a mean over all resets but the first, every method at the same steps."""
+    """Loss and update norm around resets, means over all resets but the first; every method at equal steps."""
     around = source.around_resets()
     titles = {"loss": LOSS_TITLES[around.before, around.over_full_rank]}
     if "update_norm" in around.rows:

@@ -9,6 +9,7 @@ from relora_study.analysis import audit as audits
 from relora_study.analysis.audit import OF_PUBLISHED, OF_RUNS, audit
 from relora_study.analysis.evidence import Reading
 from relora_study.report.sentences import PUBLISHED_FINDINGS
+from relora_study.report.tables import TABLES
 
 PACKAGE = Path(audits.__file__).parents[1]
 
@@ -59,3 +60,38 @@ def test_each_file_of_a_cell_is_read_once(results, monkeypatch):
     audit(results)
     cells = [path for path in read if "cells" in path]
     assert len(cells) == len(set(cells)) > 0
+
+
+def test_the_audits_verdicts_follow_the_readings(unchanged):
+    found = TABLES["audit"](unchanged)
+    verdict = found.set_index(["cell", "measure"]).verdict
+    assert found.value.notna().all()
+    for name, dead, lost in (("small-relora-s42", False, False), ("small-relora_released-s42", True, True)):
+        own = " / ".join(verdict[name])
+        assert ("the adapters are dead" in own, "50% of each update is lost" in own) == (dead, lost)
+        assert ("the loss jumps" in own) == lost
+        assert "the reading is round-off" not in own or found.value.max() > 100
+        assert "larger: Adam's bias correction" in own
+    adam = found[found.finding == "Adam's state"]
+    assert adam.value.tolist() == pytest.approx([3.0] * 4)
+
+
+def test_adapters_that_leave_v_out_are_reported_too(results):
+    path = results.folder / "tiny-relora-s42/dynamics.csv"
+    rows = pd.read_csv(path)
+    rows[(rows.quantity != "updates") | (rows.component != "v")].to_csv(path, index=False)
+    table = TABLES["adapter_pattern"](results).set_index("cell")
+    assert np.isnan(table.growth["tiny-relora-s42"]) and table.growth.notna().sum() == len(table) - 1
+    found = audit(results)
+    growth = found[found.key == "growth"].set_index("cell").verdict
+    assert growth["tiny-relora-s42"] == "not measured" != growth["small-relora-s42"]
+
+
+def test_what_was_not_measured_gets_no_verdict(results):
+    for cell in results.cells.values():
+        path = results.folder / cell.name / "dynamics.csv"
+        pd.read_csv(path).query("step == 0").to_csv(path, index=False)
+    found = TABLES["audit"](results)
+    missing = found[found.value.isna()]
+    assert len(missing) > 10 and set(missing.verdict) == {"not measured"}
+    assert "not measured" not in set(found.verdict[found.value.notna()])

@@ -14,7 +14,7 @@ from relora_study.model.build import count_parameters
 from relora_study.schedule import is_due, is_evaluated, is_reset
 from snakemake.utils import update_config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config.yaml"
 
 

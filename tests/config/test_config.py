@@ -13,7 +13,7 @@ from relora_study.config import PAPERS_SIZES, cells, check, read_study
 from relora_study.errors import UserError
 from relora_study.files import read_yaml
 
-CONFIG = Path(__file__).parent.parent / "config.yaml"
+CONFIG = Path(__file__).parents[2] / "config.yaml"
 
 
 def changed(raw, key, value):
@@ -304,7 +304,7 @@ def test_what_cannot_be_extended_is_named(tmp_path):
     one = write(tmp_path / "one.yaml", "extends: two.yaml\n")
     write(tmp_path / "two.yaml", "extends: one.yaml\n")
     with pytest.raises(
-        UserError, match=r"^extends: .*one.yaml extends .*two.yaml extends .*one.yaml, which has no end"
+        UserError, match=r"^extends: .*one.yaml extends .*two.yaml extends .*one.yaml, which is a circle; remove"
     ):
         read_study([CONFIG, one])
     for wrong in ("nowhere.yaml", "[a.yaml]"):

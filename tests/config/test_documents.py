@@ -12,7 +12,7 @@ from relora_study.config.documents import comment, commented, json_schema, secti
 from relora_study.config.fields import Unit
 from relora_study.files import read_yaml
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config.yaml"
 OVERLAYS = [
     *sorted((ROOT / "workflow/presets").glob("*.yaml")),

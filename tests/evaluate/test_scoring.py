@@ -14,7 +14,7 @@ import torch
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import UserError
 from relora_study.evaluate import suite
-from relora_study.evaluate.bench import Bench, measure_once
+from relora_study.evaluate.checkpoint import EvaluationData, evaluate_once
 from relora_study.evaluate.domains import collect_texts
 from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
 from relora_study.evaluate.perplexity import (
@@ -25,7 +25,7 @@ from relora_study.evaluate.perplexity import (
     take_texts,
     windows,
 )
-from relora_study.evaluate.prefix_tree import log_probabilities, plant
+from relora_study.evaluate.prefix_tree import log_probabilities, pack_trees
 from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import missing_of_blimp, read_suite
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
@@ -229,11 +229,11 @@ def test_sentences_in_a_prefix_tree_score_as_they_do_alone(plain, batch_tokens):
 
 def test_a_beginning_that_sentences_share_runs_once_a_row():
     sentences = alike()
-    (row,) = plant(sentences, row_tokens=10_000)
+    (row,) = pack_trees(sentences, tree_tokens=10_000)
     beginnings = {ids[:end] for ids in sentences for end in range(1, len(ids))}
     assert len(row.inputs) == len(beginnings)
     assert len(row.targets) == len({ids[:end] for ids in sentences for end in range(2, len(ids) + 1)})
-    assert all(len(row.inputs) <= 20 for row in plant(sentences, row_tokens=20))
+    assert all(len(row.inputs) <= 20 for row in pack_trees(sentences, tree_tokens=20))
 
 
 @pytest.mark.parametrize(("start_token", "leading_space"), [(False, False), (True, False), (True, True)])
@@ -268,39 +268,39 @@ def test_ties_are_wrong_and_intervals_are_wilsons(plain):
     assert value["paradigm/p0", "pairs"] + value["paradigm/p1", "pairs"] == value["overall", "pairs"] == 10
 
 
-def make_bench(batch_tokens=100):
+def make_data(batch_tokens=100):
     suite = pairs_of(("The law was.", "The law were."), ("A city.", "An city."))
     domains = {"a": take_texts(TEXTS[:3], TOKENIZER, 12, 100)}
-    return Bench(domains, 16, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
+    return EvaluationData(domains, 16, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
 
 
-def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_bench_changes(checkpoint, tmp_path, monkeypatch):
-    from relora_study.evaluate import bench as module
+def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_changes(checkpoint, tmp_path, monkeypatch):
+    from relora_study.evaluate import checkpoint as module
 
-    measured, real = [], module.measure
-    monkeypatch.setattr(module, "measure", lambda *both: measured.append(1) or real(*both))
-    first = measure_once(make_bench(), checkpoint, tmp_path / "evaluation")
-    pd.testing.assert_frame_equal(first, measure_once(make_bench(50), checkpoint, tmp_path / "evaluation"))
+    measured, real = [], module.evaluate_checkpoint
+    monkeypatch.setattr(module, "evaluate_checkpoint", lambda *both: measured.append(1) or real(*both))
+    first = evaluate_once(make_data(), checkpoint, tmp_path / "evaluation")
+    pd.testing.assert_frame_equal(first, evaluate_once(make_data(50), checkpoint, tmp_path / "evaluation"))
     assert len(measured) == 1
-    other = make_bench()
+    other = make_data()
     other.domains["b"] = take_texts(TEXTS[3:5], TOKENIZER, 12, 100)
-    measure_once(other, checkpoint, tmp_path / "evaluation")
+    evaluate_once(other, checkpoint, tmp_path / "evaluation")
     assert len(measured) == 2
     assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet", ".parquet"]
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     said = read_yaml(checkpoint / "checkpoint.json")
     write_json(checkpoint / "checkpoint.json", said | {"sha256": {"model.safetensors": sha256(weights)}})
-    measure_once(other, checkpoint, tmp_path / "evaluation")
+    evaluate_once(other, checkpoint, tmp_path / "evaluation")
     assert len(measured) == 3
 
 
 def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, checkpoint, tmp_path):
-    with pytest.raises(UserError, match="token id 999 is outside the model's 300"):
+    with pytest.raises(UserError, match="token id 999 is outside the model's vocabulary of 300"):
         negative_log_likelihoods(plain, [[1, 999]], 100)
     (checkpoint / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="step-000008 is not a whole checkpoint"):
-        measure_once(make_bench(), checkpoint, tmp_path / "evaluation")
+        evaluate_once(make_data(), checkpoint, tmp_path / "evaluation")
     assert not list((tmp_path / "evaluation").glob("*"))
 
 

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from browser import look_at
 from pypdf import PdfReader
 from studies import lay_out, snakemake
 
-from .browser import look_at
-
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.end_to_end
 
 

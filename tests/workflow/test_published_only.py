@@ -2,10 +2,9 @@
 
 import pytest
 import yaml
+from browser import look_at
 from pypdf import PdfReader
 from studies import ROOT, lay_out, snakemake
-
-from ..browser import look_at
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 

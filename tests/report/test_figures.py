@@ -1,0 +1,111 @@
+"""Figures, from hand-made readings: a wrong line or a text over another would show."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from matplotlib import pyplot
+from matplotlib.transforms import Bbox
+from relora_study.config import Report
+from relora_study.report.figures import FIGURES
+from relora_study.report.paper import values
+from relora_study.report.style import finish
+from relora_study.report.tables import TABLES, write_table
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_with_every_method(drawn, name):
+    figure = drawn(name)
+    labels = {label for axes in figure.axes for label in axes.get_legend_handles_labels()[1]}
+    adapted = {"ReLoRA", "ReLoRA as released"}
+    assert labels >= (adapted if name in ("adapter_pattern",) else adapted | {"full rank"})  # full rank has no adapters
+    assert all(len(line.get_xdata()) for axes in figure.axes for line in axes.get_lines())
+
+
+def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
+    path = results.folder / "tiny-relora-s42/log.csv"
+    log = pd.read_csv(path)
+    log["loss"] += 0.5 * log.step.isin(range(122, 601, 60)) + 9.0 * (log.step == 62)
+    log.to_csv(path, index=False)
+    figure = FIGURES["resets"](results)
+    (line,) = (line for line in figure.axes[0].get_lines() if line.get_label() == "ReLoRA")
+    drawn = dict(zip(*line.get_data(), strict=True))
+    assert drawn[1] == pytest.approx(0.5), "full rank's loss falls as fast, so only the spike is left"
+    assert drawn[0] == pytest.approx(0.0) == drawn[2]
+    norms = {line.get_label(): dict(zip(*line.get_data(), strict=True)) for line in figure.axes[2].get_lines()}
+    assert (norms["ReLoRA"][1], norms["full rank"][1], norms["ReLoRA"][2]) == pytest.approx((3.0, 1.0, 1.0))
+    pyplot.close(figure)
+
+
+def test_cost_is_drawn_by_the_hours_of_all_cores(unchanged):
+    figure = FIGURES["training_cost"](unchanged)
+    for axes in figure.axes:
+        (line,) = (line for line in axes.get_lines() if line.get_label() == "full rank")
+        assert line.get_xdata()[-1] == pytest.approx(600 * 0.1 * 2 / 3600)
+    assert figure.axes[-1].get_xlabel() == "CPU core-hours"
+    pyplot.close(figure)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_of_a_figure_overlaps_another(drawn, name):
+    figure = drawn(name)
+    figure.draw_without_rendering()  # places the labels for the measuring below
+    boxes = [(text.get_text(), box) for text, box in drawn_texts(figure)]
+    assert len(boxes) > 5
+    for number, (text, box) in enumerate(boxes):
+        for other, its in boxes[:number]:
+            inside = Bbox.intersection(box, its)
+            assert inside is None or min(inside.width, inside.height) < 1, f"{text!r} over {other!r}"
+        assert box.x0 >= -1 and box.x1 <= figure.bbox.width + 1, f"{text!r} leaves the page"
+
+
+def drawn_texts(figure):
+    """Every text that is drawn, with its box in pixels."""
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
+    for axes in (axes for axes in figure.axes if axes.axison):
+        texts.append(axes.title)
+        for axis in (axes.xaxis, axes.yaxis):
+            texts += [axis.label, *(tick.label1 for tick in axis._update_ticks() if tick.label1.get_visible())]
+    return [(text, text.get_window_extent()) for text in texts if text.get_text().strip()]
+
+
+def test_the_same_figure_is_the_same_bytes(drawn, figures, unchanged, tmp_path):
+    drawn("training_curves")
+    finish(FIGURES["training_curves"](unchanged), tmp_path / "again")
+    for ending in ("pdf", "png"):
+        first = figures / f"training_curves.{ending}"
+        assert first.read_bytes() == (tmp_path / f"again.{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("kept", ["full", "relora"])
+def test_a_study_without_the_other_method_is_reported_too(unchanged, tmp_path, kept):
+    cells = {name: cell for name, cell in unchanged.cells.items() if cell.method_name == kept}
+    alone = replace(unchanged, cells=cells)
+    for name, make in TABLES.items():
+        write_table(make(alone), tmp_path / name)
+    assert len(values(alone, Report(title="title", published="off"))["significance"]) == 1, "a header"
+    for make in FIGURES.values():
+        assert make(alone).axes
+        pyplot.close("all")
+
+
+def test_released_means_over_layers_are_in_neither_half(opened, results):
+    for axes in FIGURES["first_last_layers"](opened("overlay")).axes:
+        assert not any("published" in line.get_label() for line in axes.get_lines())
+    pyplot.close("all")
+
+
+def test_a_ceiling_is_drawn_only_where_it_holds(unchanged):
+    def ceilings(**changed):
+        cells = {
+            name: cell.model_copy(update={"method": cell.method.model_copy(update=changed)})
+            for name, cell in unchanged.cells.items()
+        }
+        figure = FIGURES["update_rank"](replace(unchanged, cells=cells))
+        return sum("rank times" in line.get_label() for axes in figure.axes for line in axes.get_lines())
+
+    assert ceilings() == 4 and ceilings(targets=["q_proj"]) == 0 == ceilings(full_rank_steps=60)
+    pyplot.close("all")

@@ -1,0 +1,52 @@
+# Around the jobs of a run: its cost at the start, lines of progress on the way, and the web report at the end.
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+from relora_study.estimate import estimated_minutes, expected_seconds
+from relora_study.progress import Progress
+from relora_study.snakemake_session import (
+    TerminalFilter,
+    cost_of_run,
+    filter_terminal,
+    make_web_report,
+    stop_on_interrupt,
+    web_report_is_due,
+)
+
+TERMINAL = TerminalFilter()
+PROGRESS = Progress(
+    workflow,
+    lambda rule, cell: expected_seconds(rule, ALL_CELLS.get(cell)),
+    trusted=STUDY.runtime.device != "cuda",
+)
+
+
+def begin():
+    """Before the first job: mark the results with their version, tell the cost, start the lines of progress."""
+    mark_results(RESULTS, STUDY.schema_version)
+    filter_terminal(logger.handlers, TERMINAL)
+    stop_on_interrupt(TERMINAL)
+    minutes = None if STUDY.runtime.device == "cuda" else estimated_minutes(STUDY)
+    print(cost_of_run(len(CELLS), minutes), file=sys.stderr)
+    PROGRESS.start()
+
+
+def finish():
+    """After a run without errors: make the web report where it is due."""
+    PROGRESS.stop()
+    targets = [Path(file) for file in rules.all.input if isinstance(file, str)]
+    paper, page, log = (RESULTS / name for name in ("paper.pdf", "report.html", "logs/report.log"))
+    if not web_report_is_due(targets, paper, page):
+        return
+    style = PACKAGE.parent / "report" / "style.css"
+    if not make_web_report(str(workflow.main_snakefile), staged("settings/whole.yaml"), style, page, log):
+        raise WorkflowError(f"the web report could not be made; {log} says why")
+    print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)
+
+
+def end_unfinished():
+    """After Ctrl-C, print the last line. After an error, Snakemake has printed the message."""
+    PROGRESS.stop()
+    if TERMINAL.interrupted:
+        print("Stopped. Run the same command again to go on from there.", file=sys.stderr)
