@@ -69,7 +69,7 @@ bench-eval: .venv-bench ## minimal pairs against lm_eval: same decisions, pairs/
 
 CONFIG ?=
 plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)
-	@PYTHONPATH=workflow python -m relora_study.plan config.yaml $(CONFIG) $(MEASURE)
+	@PYTHONPATH=workflow python -m relora_study.cost config.yaml $(CONFIG) $(MEASURE)
 
 docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema's descriptions
 	@PYTHONPATH=workflow python -m relora_study.config

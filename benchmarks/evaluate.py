@@ -23,10 +23,10 @@ from lm_eval.models.huggingface import HFLM
 from relora_study.data.tokenizer import open_tokenizer, train_tokenizer
 from relora_study.evaluate.minimal_pairs import encode_pairs, judge
 from relora_study.evaluate.suite import read_suite
-from relora_study.files import read_yaml
-from relora_study.memory import keep_freed_memory
 from relora_study.model.build import llama_config
 from relora_study.model.checkpoints import load_model
+from relora_study.model.memory import keep_freed_memory
+from relora_study.storage.files import read_yaml
 from train import paper_or_default
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from relora_study.config import cells, check
-from relora_study.files import write_csv, write_json
+from relora_study.storage.files import write_csv, write_json
 from studies import write_yaml
 
 STEPS = range(0, 601, 60)

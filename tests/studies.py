@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from relora_study.files import write_text
+from relora_study.storage.files import write_text
 
 ROOT = Path(__file__).parent.parent
 PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml")

@@ -7,9 +7,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from relora_study.archive import HASHES, _packed, _sha256, pack, unpack
 from relora_study.errors import UserError
-from relora_study.files import write_text
+from relora_study.sharing.archive import HASHES, _packed, _sha256, pack, unpack
+from relora_study.storage.files import write_text
 from studies import write_yaml
 
 CELL = "cells/tiny-full-s1"
@@ -115,6 +115,6 @@ def test_half_a_download_is_one_line(results, tmp_path):
     archive = packed(results)
     archive.write_bytes(archive.read_bytes()[:300])
     environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow")}
-    command = [sys.executable, "-m", "relora_study.archive", "unpack", archive, "--results", tmp_path / "clone"]
+    command = [sys.executable, "-m", "relora_study.sharing.archive", "unpack", archive, "--results", tmp_path / "clone"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a whole archive" in done.stderr

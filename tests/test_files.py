@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.files import read_csv, write_csv, write_folder_whole, write_text, write_whole
+from relora_study.storage.files import read_csv, write_csv, write_folder_whole, write_text, write_whole
 from safetensors.torch import save_file
 
 

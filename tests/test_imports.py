@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from relora_study import imports
+from relora_study.storage import imports
 
 PACKAGE = Path(__file__).parents[1] / "workflow/relora_study"
 ROOTS = ["data.__main__", "evaluate.__main__", "dynamics.__main__", "report.__main__", "train.__main__"]

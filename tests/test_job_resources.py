@@ -9,8 +9,7 @@ import pytest
 import torch
 import yaml
 from relora_study.config import Runtime, cells, check
-from relora_study.errors import UserError
-from relora_study.job_resources import (
+from relora_study.cost.job_resources import (
     launch_command,
     node_resources,
     parameter_count,
@@ -19,6 +18,7 @@ from relora_study.job_resources import (
     reading_megabytes,
     training_minutes,
 )
+from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.model.relora import add_adapters
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 HOLES = """
 import re, torch
 from pathlib import Path
-from relora_study.memory import release_freed_memory
+from relora_study.model.memory import release_freed_memory
 if {asked}: assert release_freed_memory()
 kept = [(torch.ones(2**20), torch.ones(2**15)) for _ in range(40)]
 small = [pair[1] for pair in kept]

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from relora_study import plan
-from relora_study.activations import activation_bytes, kept_bytes
-from relora_study.estimate import flops_per_token
+from relora_study.cost import __main__ as plan
+from relora_study.cost import app, cell_plan, measured_hours
+from relora_study.cost.activations import activation_bytes, kept_bytes
+from relora_study.cost.operations import flops_per_token
 from relora_study.model.build import build_model
 from relora_study.model.kernels import matmul
 from relora_study.model.kernels.cross_entropy import head_cross_entropy
 from relora_study.model.relora import add_adapters
-from relora_study.plan import app, cell_plan, measured_hours
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 from relora_study.config import cells, check
-from relora_study.estimate import expected_seconds
-from relora_study.progress import SECONDS_BETWEEN_LINES, line, pace_of, seconds_left
+from relora_study.cost.operations import expected_seconds
+from relora_study.session.progress import SECONDS_BETWEEN_LINES, line, pace_of, seconds_left
 
 ROOT = Path(__file__).parents[1]
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
 SNAKEFILE = """
 import sys
 sys.path.insert(0, "{package}")
-from relora_study.progress import Progress
+from relora_study.session.progress import Progress
 
 progress = Progress(workflow, lambda rule, cell: 2.0, interval=0.3)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
-from relora_study import publish
 from relora_study.errors import UserError
-from relora_study.files import write_json, write_text
+from relora_study.sharing import publish
+from relora_study.storage.files import write_json, write_text
 from relora_study.train.loop import train
 from studies import write_yaml
 from typer.testing import CliRunner

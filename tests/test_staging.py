@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 from relora_study.config import Cell, cells, check
-from relora_study.settings import as_yaml, settings_files
-from relora_study.staging import files_with_status, stage, stage_code, stage_listing, staged
+from relora_study.config.settings import as_yaml, settings_files
+from relora_study.session.staging import files_with_status, stage, stage_code, stage_listing, staged
 from studies import ODD, ROOT
 
 

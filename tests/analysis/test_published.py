@@ -15,11 +15,11 @@ from relora_study.analysis.comparison import published_vs_replicated
 from relora_study.analysis.published import FOLDER, Published, published_table
 from relora_study.analysis.published_recipe import LABELS, SHAPE, has_papers_shape
 from relora_study.config import cells, check
-from relora_study.files import read_yaml
 from relora_study.model.build import build_model
 from relora_study.model.relora import add_adapters
 from relora_study.report.figures import FIGURES
 from relora_study.report.tables import TABLES
+from relora_study.storage.files import read_yaml
 
 ALONE = list(read_yaml(Path(__file__).parents[2] / "workflow/report/captions.yaml")["published"]["figures"])
 

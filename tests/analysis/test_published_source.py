@@ -6,8 +6,8 @@ from relora_study.analysis.published import FOLDER, Published, loss_around_reset
 from relora_study.analysis.published_recipe import LABELS, published_cells
 from relora_study.analysis.results import overlaid
 from relora_study.config import Report
+from relora_study.config.schedule import is_reset, learning_rate_ratio
 from relora_study.report.figures import FIGURES
-from relora_study.schedule import is_reset, learning_rate_ratio
 
 
 def test_the_authors_step_0_is_our_step_1_and_their_rate_at_a_reset_is_zero():

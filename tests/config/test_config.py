@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relora_study.analysis.published_recipe import WIDTHS
 from relora_study.config import PAPERS_SIZES, cells, check, read_study
 from relora_study.errors import UserError
-from relora_study.files import read_yaml
+from relora_study.storage.files import read_yaml
 
 CONFIG = Path(__file__).parents[2] / "config.yaml"
 

@@ -10,7 +10,7 @@ from relora_study.config import Section, Study
 from relora_study.config.__main__ import made
 from relora_study.config.documents import comment, commented, json_schema, section_of
 from relora_study.config.fields import Unit
-from relora_study.files import read_yaml
+from relora_study.storage.files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config.yaml"

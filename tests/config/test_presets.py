@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from relora_study.analysis.published_recipe import has_papers_shape
 from relora_study.config import cells, check
-from relora_study.files import read_yaml
+from relora_study.config.schedule import is_due, is_evaluated, is_reset
 from relora_study.model.build import count_parameters
-from relora_study.schedule import is_due, is_evaluated, is_reset
+from relora_study.storage.files import read_yaml
 from snakemake.utils import update_config
 
 ROOT = Path(__file__).parents[2]

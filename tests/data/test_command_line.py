@@ -21,7 +21,7 @@ from relora_study.data.sources import read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
 from relora_study.data.tokens import open_tokens, read_manifest, row, row_count
 from relora_study.errors import UserError
-from relora_study.files import sha256
+from relora_study.storage.files import sha256
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

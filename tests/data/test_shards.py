@@ -24,7 +24,7 @@ from relora_study.data.shards import shard_name
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.data.tokens import open_tokens, read_manifest, row
 from relora_study.errors import UserError
-from relora_study.files import sha256
+from relora_study.storage.files import sha256
 from typer.testing import CliRunner
 
 CONTEXT, ROWS, VOCABULARY = 16, 40, 300
@@ -204,7 +204,7 @@ def test_an_interrupted_conversion_leaves_nothing_that_passes_for_whole(local, s
 def test_no_room_is_said_before_any_work(hub, settings, prepare, monkeypatch, tmp_path, command):
     usage = namedtuple("usage", "total used free")
     free = 1000 if command == "shards" else 2 * ROWS * (CONTEXT + 1)
-    monkeypatch.setattr("relora_study.files.shutil.disk_usage", lambda _: usage(0, 0, free))
+    monkeypatch.setattr("relora_study.storage.files.shutil.disk_usage", lambda _: usage(0, 0, free))
     with pytest.raises(UserError, match="GB are free; make room first"):
         prepare(settings(path=None, revision=REVISION) if command == "shards" else settings())
     assert not list(tmp_path.rglob("shards/data/*")) and not (tmp_path / "tokens/train.bin").exists()

@@ -14,7 +14,7 @@ from relora_study.dynamics import cell
 from relora_study.dynamics.__main__ import app
 from relora_study.dynamics.readings import Checkpoint, updates
 from relora_study.errors import UserError
-from relora_study.files import read_yaml, sha256
+from relora_study.storage.files import read_yaml, sha256
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
 from scipy.linalg import subspace_angles

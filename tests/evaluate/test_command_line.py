@@ -13,8 +13,8 @@ from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import command_line
 from relora_study.evaluate import __main__ as stage
 from relora_study.evaluate import checkpoint, suite
-from relora_study.files import read_csv, sha256
 from relora_study.model.checkpoints import save_checkpoint
+from relora_study.storage.files import read_csv, sha256
 from relora_study.train.run import start
 from studies import write_yaml
 

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 from relora_study.config import Cell, Space, Tuning, check, read_section
-from relora_study.contracts import write_contract
+from relora_study.config.settings import searches
 from relora_study.errors import UserError
 from relora_study.experiments.__main__ import select, settle
-from relora_study.rung import Rung
-from relora_study.settings import searches
+from relora_study.storage.contracts import write_contract
+from relora_study.storage.rung import Rung
 from studies import write_yaml
 
 

@@ -14,10 +14,10 @@ from relora_study.analysis.naming import suite_name, texts_name
 from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, cells, check
 from relora_study.config.evaluated import blimp_paradigms
+from relora_study.config.settings import CorpusNeeds
 from relora_study.data.enough import check_enough
 from relora_study.data.tokens import Manifest, Split
 from relora_study.errors import UserError
-from relora_study.settings import CorpusNeeds
 from relora_study.train.loop import train
 
 

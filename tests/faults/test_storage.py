@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from relora_study.config.schedule import due_steps
 from relora_study.data.tokens import open_tokens
 from relora_study.errors import UserError, refusal
-from relora_study.files import write_csv, write_json, write_text
 from relora_study.model import checkpoints
 from relora_study.model.checkpoints import list_checkpoints
-from relora_study.schedule import due_steps
+from relora_study.storage.files import write_csv, write_json, write_text
 from relora_study.train.log import Log, rows_up_to
 from relora_study.train.loop import train
 

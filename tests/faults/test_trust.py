@@ -17,7 +17,7 @@ from relora_study.errors import UserError
 from relora_study.evaluate.__main__ import app
 from relora_study.evaluate.domains import collect_texts
 from relora_study.evaluate.suite import read_hub, read_suite
-from relora_study.files import read_yaml
+from relora_study.storage.files import read_yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

@@ -9,13 +9,13 @@ import pytest
 from matplotlib import pyplot
 from relora_study.analysis.results import open_runs
 from relora_study.config import Report
-from relora_study.files import read_yaml, write_json
 from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.paper import values
 from relora_study.report.sentences import diverged_cells
 from relora_study.report.style import finish
 from relora_study.report.tables import TABLES, mark, write_table
+from relora_study.storage.files import read_yaml, write_json
 
 CELL = "small-relora-s42"
 

@@ -12,7 +12,6 @@ from relora_study.analysis.audit import audit
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
 from relora_study.config import Evaluation, Report, cells, check
-from relora_study.files import read_yaml
 from relora_study.report.captions import captions, chapters
 from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
@@ -20,6 +19,7 @@ from relora_study.report.numbers import cell_labels, plain, readable, with_inter
 from relora_study.report.paper import published_values, typeset, values
 from relora_study.report.sentences import abstract, like_for_like, published
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
+from relora_study.storage.files import read_yaml
 from studies import ROOT
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from relora_study.files import sha256, write_csv
-from relora_study.rung import Rung
+from relora_study.storage.files import sha256, write_csv
+from relora_study.storage.rung import Rung
 from relora_study.train.candidates import dropped, is_promoted, scored, validation_loss
 from relora_study.train.loop import train
 from torch.nn import functional

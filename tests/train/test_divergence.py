@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.cell_manifest import diverged_at, read_cell_manifest
 from relora_study.config import Cell
+from relora_study.config.schedule import due_steps
 from relora_study.dynamics.cell import cell_table, open_subject
 from relora_study.errors import UserError
 from relora_study.model.checkpoints import list_checkpoints
-from relora_study.schedule import due_steps
+from relora_study.storage.cell_manifest import diverged_at, read_cell_manifest
 from relora_study.train import loop
 from relora_study.train.loop import train
 from relora_study.train.state import fingerprint

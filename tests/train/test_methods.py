@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 import torch
+from relora_study.config.schedule import is_reset
 from relora_study.model.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.model.relora import adapters, effective_state
-from relora_study.schedule import is_reset
 from relora_study.train import loop
 from relora_study.train.loop import take_step, train
 from relora_study.train.resets import _kept, reset

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from relora_study.config.schedule import learning_rate_ratio
 from relora_study.dynamics.merges import merge_effects
 from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.model.checkpoints import list_checkpoints, load_model, read_metadata
 from relora_study.model.relora import adapters, effective_state
-from relora_study.schedule import learning_rate_ratio
 from relora_study.train.loop import mean_loss, take_step, train
 from relora_study.train.resets import reset
 from relora_study.train.run import end_adapters, start

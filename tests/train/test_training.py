@@ -6,12 +6,12 @@ from collections import namedtuple
 import pandas as pd
 import pytest
 import torch
+from relora_study.config.schedule import is_reset, learning_rate_ratio
 from relora_study.errors import UserError
 from relora_study.model import device
 from relora_study.model.build import build_model
 from relora_study.model.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.model.relora import adapters
-from relora_study.schedule import is_reset, learning_rate_ratio
 from relora_study.train import loop
 from relora_study.train.log import Recorder
 from relora_study.train.loop import take_step, train

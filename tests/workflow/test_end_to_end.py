@@ -96,7 +96,7 @@ def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(stud
     shutil.copy(study / "results/archive.tar.gz", tmp_path)
     clone = tmp_path / "clone"
     lay_out(clone)
-    unpack = [sys.executable, "-m", "relora_study.archive", "unpack", tmp_path / "archive.tar.gz"]
+    unpack = [sys.executable, "-m", "relora_study.sharing.archive", "unpack", tmp_path / "archive.tar.gz"]
     subprocess.run(unpack, cwd=clone, env={"PYTHONPATH": "workflow"}, check=True)
     shared = ("--configfile", "results/settings/whole.yaml")  # of itself: this clone knows no other
     assert planned(clone, *shared) == {}, "nothing is trained, evaluated or read again"

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from relora_study import snakemake_session
+from relora_study.session import snakemake as snakemake_session
 from studies import bare_environment, command, lay_out, snakemake
 
 pytestmark = pytest.mark.end_to_end

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from relora_study.errors import UserError
-from relora_study.snakemake_jobs import conda_prefix, lead_jobs_to, short_interpreter
-from relora_study.snakemake_session import cost_of_run, mistakes_in_one_line, web_report_is_due
+from relora_study.session.jobs import conda_prefix, lead_jobs_to, short_interpreter
+from relora_study.session.snakemake import cost_of_run, mistakes_in_one_line, web_report_is_due
 
 
 def test_a_mistake_and_a_refusal_of_the_disk_end_in_one_line():

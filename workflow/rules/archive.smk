@@ -22,5 +22,5 @@ rule archive:
     message:
         "Packing the results"
     shell:
-        "python -m relora_study.archive pack --results results --study {input.study:q} --output {output:q}"
+        "python -m relora_study.sharing.archive pack --results results --study {input.study:q} --output {output:q}"
         " 2> >(tee {log:q} >&2)"

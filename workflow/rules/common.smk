@@ -6,8 +6,8 @@ from pathlib import Path
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
 from relora_study.config.variants import sweep_cells
-from relora_study.imports import source_files
-from relora_study.job_resources import (
+from relora_study.storage.imports import source_files
+from relora_study.cost.job_resources import (
     launch_command,
     node_resources,
     pretrain_megabytes,
@@ -16,10 +16,10 @@ from relora_study.job_resources import (
     reading_minutes,
 )
 from relora_study.report.captions import captions, chapters, published_captions
-from relora_study.results_version import check_results, mark_results
-from relora_study.settings import searches, settings_files, sweep_settings
-from relora_study.snakemake_session import hold_folder, mistakes_in_one_line
-from relora_study.staging import stage, stage_code, staged, staged_listing, user_places
+from relora_study.storage.results_version import check_results, mark_results
+from relora_study.config.settings import searches, settings_files, sweep_settings
+from relora_study.session.snakemake import hold_folder, mistakes_in_one_line
+from relora_study.session.staging import stage, stage_code, staged, staged_listing, user_places
 
 RESULTS = Path("results")
 
@@ -91,7 +91,7 @@ def users_files(reader):
 
 
 def by_cell(amount, *arguments):
-    """A resource: the ``amount``, a function of relora_study.job_resources, for the cell of a job."""
+    """A resource: the ``amount``, a function of relora_study.cost.job_resources, for the cell of a job."""
     return lambda wildcards: amount(ALL_CELLS[wildcards.cell], *arguments)
 
 

@@ -38,7 +38,7 @@ wildcard_constraints:
 
 
 def of_candidate(amount):
-    """What ``amount`` of relora_study.job_resources says of a candidate's job, as a resource."""
+    """What ``amount`` of relora_study.cost.job_resources says of a candidate's job, as a resource."""
     return lambda wildcards: amount(SEARCHES[wildcards.search][1][wildcards.candidate])
 
 

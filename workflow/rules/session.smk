@@ -3,9 +3,9 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
-from relora_study.estimate import estimated_minutes, expected_seconds
-from relora_study.progress import Progress
-from relora_study.snakemake_session import (
+from relora_study.cost.operations import estimated_minutes, expected_seconds
+from relora_study.session.progress import Progress
+from relora_study.session.snakemake import (
     TerminalFilter,
     cost_of_run,
     filter_terminal,

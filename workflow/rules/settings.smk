@@ -1,5 +1,5 @@
 # Each stage has a settings file, so a changed key reruns only the jobs that read it. A job reads its settings from this
-# file alone. Each start stages the contents of the files (relora_study/staging.py).
+# file alone. Each start stages the contents of the files (relora_study/session/staging.py).
 rule section_settings:
     input:
         staged("settings/{section}.yaml"),

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell, read_section
-from ..contracts import read_contract
-from ..files import read_csv
-from ..rung import Rung
-from ..settings import SearchSettings, Sweeps
+from ..config.settings import SearchSettings, Sweeps
+from ..storage.contracts import read_contract
+from ..storage.files import read_csv
+from ..storage.rung import Rung
 from .intervals import t_interval
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..config.evaluated import BLIMP
-from ..schedule import learning_rate_ratio
+from ..config.schedule import learning_rate_ratio
 from .around_resets import AroundResets
 from .published_recipe import (
     LABELS,

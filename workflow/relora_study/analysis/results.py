@@ -12,7 +12,7 @@ from pandas.api.typing import SeriesGroupBy
 from ..config import Cell, Evaluation, Report, Selection, read_section
 from ..config.evaluated import BLIMP, PALOMA
 from ..errors import UserError
-from ..files import read_yaml
+from ..storage.files import read_yaml
 from .around_resets import AroundResets, around_resets, over_full_rank
 from .naming import shows_published, suite_name, texts_name
 from .published import Published

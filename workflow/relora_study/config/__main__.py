@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 
 from ..errors import command_line
-from ..files import read_yaml, write_text
+from ..storage.files import read_yaml, write_text
 from .documents import commented, page, schema_text
 from .reading import PROJECT
 

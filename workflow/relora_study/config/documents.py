@@ -8,7 +8,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic.json_schema import GenerateJsonSchema
 
-from ..files import StrictLoader
+from ..storage.files import StrictLoader
 from .fields import Section
 from .reading import EXTENDS
 from .study import Study

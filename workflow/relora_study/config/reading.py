@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
-from ..files import read_yaml
+from ..storage.files import read_yaml
 from .evaluated import BLIMP, is_blimp
 from .fields import SectionT
 from .study import Study

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ..config import HELD_OUT_SEQUENCES, VALIDATION_SEQUENCES, Data, read_section
+from ..config.settings import CorpusNeeds, TokenSettings
 from ..errors import command_line
-from ..files import sha256, write_json, write_text
-from ..settings import CorpusNeeds, TokenSettings
+from ..storage.files import sha256, write_json, write_text
 from .convert import ShardLayout, convert
 from .documents import Stored, split
 from .enough import check_enough

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
 from ..errors import UserError
-from ..files import require_room, sha256, write_csv, write_whole
+from ..storage.files import require_room, sha256, write_csv, write_whole
 from .shards import Shards, in_parallel, verify
 from .tokens import IdArray, Split
 

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile, ParquetWriter
 
 from ..errors import UserError
-from ..files import write_whole
+from ..storage.files import write_whole
 from .progress import progress
 
 SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.string())])

@@ -1,7 +1,7 @@
 """Check that the packed corpus is large enough for a study, before anything trains."""
 
+from ..config.settings import CorpusNeeds
 from ..errors import UserError
-from ..settings import CorpusNeeds
 from .tokens import Manifest
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import read_yaml, sha256
+from ..storage.files import read_yaml, sha256
 
 PINS = Path(__file__).parents[3] / "resources" / "datasets.yaml"
 

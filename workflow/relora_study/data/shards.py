@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..config import HubPretokenized
 from ..errors import UserError
-from ..files import require_room, sha256, write_json
+from ..storage.files import require_room, sha256, write_json
 from .hub import HUB_ERRORS, commit, first_line
 from .progress import progress
 

@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import pandas as pd
 
 from ..config import Data
-from ..files import read_yaml
+from ..storage.files import read_yaml
 from .documents import Document
 from .fetch import PINS
 from .folder import Listing

@@ -13,9 +13,9 @@ from tokenizers.normalizers import NFC, NFD
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
-from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
-from ..files import sha256, write_whole
+from ..storage.contracts import Contract, read_contract, write_contract
+from ..storage.files import sha256, write_whole
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time

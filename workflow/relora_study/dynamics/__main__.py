@@ -7,12 +7,12 @@ import torch
 import typer
 
 from ..config import Cell, read_section
+from ..config.settings import DynamicsSettings
 from ..data.tokens import held_out_batch
 from ..errors import command_line
-from ..files import write_csv
-from ..memory import release_freed_memory
 from ..model.device import chosen_device
-from ..settings import DynamicsSettings
+from ..model.memory import release_freed_memory
+from ..storage.files import write_csv
 from .cell import cell_table, open_subject
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..cell_manifest import diverged_at
 from ..config import Cell, read_section
-from ..files import make_once, write_csv
-from ..imports import code_version
+from ..config.schedule import due_steps
 from ..model.checkpoints import list_checkpoints, load_model, read_metadata
-from ..schedule import due_steps
+from ..storage.cell_manifest import diverged_at
+from ..storage.files import make_once, write_csv
+from ..storage.imports import code_version
 from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
 from .representations import hidden_states, linear_cka

@@ -11,18 +11,18 @@ import typer
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..cell_manifest import diverged_at
 from ..config import Cell, Evaluation, read_section
+from ..config.schedule import due_steps, is_evaluated
+from ..config.settings import MeasurementSettings
 from ..data.documents import Stored
 from ..data.tokenizer import id_count, open_tokenizer
 from ..data.tokens import held_out_batch, open_tokens, row_count
 from ..errors import UserError, command_line
-from ..files import write_csv, write_text, write_whole
-from ..memory import keep_freed_memory
 from ..model.checkpoints import list_checkpoints, load_model
 from ..model.device import chosen_device
-from ..schedule import due_steps, is_evaluated
-from ..settings import MeasurementSettings
+from ..model.memory import keep_freed_memory
+from ..storage.cell_manifest import diverged_at
+from ..storage.files import write_csv, write_text, write_whole
 from .checkpoint import EvaluationData, evaluate_once
 from .domains import collect_texts
 from .minimal_pairs import encode_pairs

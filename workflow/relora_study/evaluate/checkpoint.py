@@ -12,10 +12,10 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from ..files import make_once, read_csv, write_csv, write_whole
-from ..imports import code_version
 from ..model.checkpoints import load_model, read_metadata
 from ..model.device import CPU
+from ..storage.files import make_once, read_csv, write_csv, write_whole
+from ..storage.imports import code_version
 from .minimal_pairs import accuracies, judge
 from .perplexity import Texts, perplexities, score_texts
 from .scoring import negative_log_likelihoods

@@ -13,7 +13,7 @@ import pandas as pd
 from ..data.folder import is_hidden, list_documents
 from ..data.reader import parse_objects, read_objects, require_unicode
 from ..errors import UserError
-from ..files import sha256, write_whole
+from ..storage.files import sha256, write_whole
 from .hub import load_configurations, require_columns
 
 # The file of BLiMP's authors (CC-BY 4.0), pinned by its hash.

@@ -7,12 +7,12 @@ import pandas as pd
 import typer
 
 from ..config import Cell, read_section
+from ..config.settings import SearchSettings, as_yaml
 from ..config.variants import settled
-from ..contracts import read_contract
 from ..errors import UserError, command_line
-from ..files import read_csv, write_csv, write_text
-from ..rung import Rung
-from ..settings import SearchSettings, as_yaml
+from ..storage.contracts import read_contract
+from ..storage.files import read_csv, write_csv, write_text
+from ..storage.rung import Rung
 from .halving import promoted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

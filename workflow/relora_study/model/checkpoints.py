@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..config import Cell
-from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
-from ..files import sha256, write_folder_whole
+from ..storage.contracts import Contract, read_contract, write_contract
+from ..storage.files import sha256, write_folder_whole
 from .build import use_kernels
 from .device import CPU
 from .relora import ReLoRALinear, adapters, effective_state

@@ -5,7 +5,7 @@ weight W computes ``W x + s B A x``, where A [rank, in] and B [out, rank] train 
 merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k such
 products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
 
-This module has the layer. `relora_study.schedule` says when a cycle ends, and `relora_study.train.resets` does what
+This module has the layer. `relora_study.config.schedule` says when a cycle ends. `relora_study.train.resets` does what
 happens then: it merges, restarts, and clears the optimizer's moments.
 """
 

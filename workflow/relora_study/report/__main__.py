@@ -73,7 +73,7 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
 @app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
-    from ..files import write_text
+    from ..storage.files import write_text
     from .landing import page
 
     write_text(output, page(_source(results, published)))

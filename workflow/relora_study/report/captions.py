@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config import Cell
 from ..config.evaluated import BLIMP
-from ..files import read_yaml
+from ..storage.files import read_yaml
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
 OVERLAY = " Thin dashed lines: the published curves of the paper."

@@ -15,7 +15,7 @@ from ..analysis.published import Published
 from ..analysis.results import Runs
 from ..analysis.significance import published_test
 from ..config import Report
-from ..files import write_json, write_whole
+from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, published_captions
 from .landing import places, versions

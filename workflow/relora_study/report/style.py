@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from ..analysis.published_recipe import LABELS
-from ..files import write_whole
+from ..storage.files import write_whole
 from .numbers import method_label
 
 # The palette of Okabe and Ito; each method also has its own line and mark.

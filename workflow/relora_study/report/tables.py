@@ -16,7 +16,7 @@ from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
 from ..evaluate.proportions import chance_p, wilson
-from ..files import write_csv, write_text
+from ..storage.files import write_csv, write_text
 from .escape import markdown
 from .numbers import readable
 

@@ -19,14 +19,14 @@ import typer
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..cell_manifest import CellManifest
 from ..config import Cell, read_section
-from ..contracts import write_contract
+from ..config.schedule import due_steps, is_reset
 from ..data.tokens import open_tokens, read_manifest, row, row_count
 from ..errors import UserError, command_line
-from ..memory import release_freed_memory
 from ..model.checkpoints import list_checkpoints, read_metadata
-from ..schedule import due_steps, is_reset
+from ..model.memory import release_freed_memory
+from ..storage.cell_manifest import CellManifest
+from ..storage.contracts import write_contract
 from .candidates import dropped, is_promoted, scored
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size

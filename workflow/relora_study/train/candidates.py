@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..rung import Rung
+from ..storage.rung import Rung
 from .loop import mean_loss
 from .run import Run
 

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from ..config import Cell
-from ..files import require_room
+from ..config.schedule import due_steps
 from ..model.build import count_parameters
-from ..schedule import due_steps
+from ..storage.files import require_room
 
 STATES_KEPT = 2  # the newest states stay; while a state is written, there is one more
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 from ..config import Cell
-from ..contracts import Contract, read_contract, write_contract
 from ..errors import UserError
+from ..storage.contracts import Contract, read_contract, write_contract
 
 
 class Diverged(UserError):

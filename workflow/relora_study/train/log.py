@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ..files import errors_naming, sync, write_text
+from ..storage.files import errors_naming, sync, write_text
 from .divergence import Diverged
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]

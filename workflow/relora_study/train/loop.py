@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import Cell
+from ..config.schedule import is_due, is_reset, learning_rate_ratio
 from ..model.checkpoints import save_checkpoint
 from ..model.kernels.cross_entropy import head_cross_entropy
 from ..model.relora import adapters
-from ..schedule import is_due, is_reset, learning_rate_ratio
 from . import parallel
 from .disk import check_disk
 from .divergence import Diverged, record_divergence

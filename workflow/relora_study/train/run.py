@@ -7,9 +7,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from ..config import Cell
+from ..config.schedule import has_adapters
 from ..model.build import build_model
 from ..model.relora import adapters, add_adapters, remove_adapters
-from ..schedule import has_adapters
 from .parallel import rank
 from .resets import MasterCopies
 

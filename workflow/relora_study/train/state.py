@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..config import Cell
-from ..contracts import Contract, read_contract, write_contract
+from ..config.schedule import due_steps
 from ..errors import UserError
-from ..files import sha256, write_folder_whole
 from ..model.checkpoints import checkpoint_place, is_whole, save_tensors
-from ..schedule import due_steps
+from ..storage.contracts import Contract, read_contract, write_contract
+from ..storage.files import sha256, write_folder_whole
 from . import parallel
 from .disk import STATES_KEPT
 from .divergence import Diverged, forget_divergence, read_divergence

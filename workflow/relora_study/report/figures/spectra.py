@@ -9,7 +9,7 @@ from ...analysis.adapter_pattern import adapter_shares, published_shares
 from ...analysis.published_recipe import LABELS
 from ...analysis.source import Source, full_rank, rank_ceiling, select
 from ...config import Cell, Method
-from ...schedule import is_reset
+from ...config.schedule import is_reset
 from ..style import PUBLISHED, log_axis
 from .parts import by_step, draw_methods, draw_readings, grid_of
 

@@ -2,8 +2,8 @@
 
 import math
 
-from .config import Cell, Runtime
-from .estimate import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, training_flops
+from ..config import Cell, Runtime
+from .operations import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, training_flops
 
 CORES_OF_NOMINAL = 2  # cores that reach the nominal speed together
 GPU_FLOPS_PER_SECOND = 0.1 * 312e12  # a tenth of an A100's peak: small models leave much of a GPU idle

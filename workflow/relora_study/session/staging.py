@@ -12,9 +12,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from .config import Section, Study
-from .files import sha256
-from .settings import as_yaml
+from ..config import Section, Study
+from ..config.settings import as_yaml
+from ..storage.files import sha256
 
 Entry = list[str | int]  # one line of a listing: a file's path, then its size and time, or its hash
 STAGED = Path(".snakemake") / "relora_study"  # a dry run writes nowhere else

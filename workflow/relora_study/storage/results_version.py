@@ -5,7 +5,7 @@ Another version can give a file another meaning, so that its numbers would be mi
 
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 from .files import write_text
 
 MARK = "schema_version"  # the marking file in the results folder

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml
 
-from .config import Cell, Data, Dynamics, Evaluation, Point, Section, Study
-from .config.fields import PositiveInt
-from .config.variants import candidates, sweep_variants
+from . import Cell, Data, Dynamics, Evaluation, Point, Section, Study
+from .fields import PositiveInt
+from .variants import candidates, sweep_variants
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper plans a study of 1,000 cells in seconds
 

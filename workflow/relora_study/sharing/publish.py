@@ -1,4 +1,4 @@
-"""`python -m relora_study.publish`: upload a cell's checkpoints and a model card to the Hugging Face Hub.
+"""`python -m relora_study.sharing.publish`: upload a cell's checkpoints and a model card to the Hugging Face Hub.
 
 No rule runs this command: publishing is a user's decision.
 """
@@ -11,11 +11,11 @@ import typer
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from .cell_manifest import CellManifest, read_cell_manifest
-from .config import Cell, read_section
-from .errors import UserError, command_line
-from .model.checkpoints import list_checkpoints
-from .schedule import is_evaluated
+from ..config import Cell, read_section
+from ..config.schedule import is_evaluated
+from ..errors import UserError, command_line
+from ..model.checkpoints import list_checkpoints
+from ..storage.cell_manifest import CellManifest, read_cell_manifest
 
 SHOWN = [  # suite, item and metric in evaluation.csv, and the name on the card
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),

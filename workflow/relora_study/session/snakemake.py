@@ -13,7 +13,7 @@ from typing import TextIO
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from .errors import UserError, refusal
+from ..errors import UserError, refusal
 
 NOTES = Path(".snakemake")
 # A run's profiles, of this folder and of the user, hold options for runs alone.

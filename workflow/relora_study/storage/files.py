@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from .errors import UserError
+from ..errors import UserError
 
 
 def write_whole(path: Path, write: Callable[[Path], Any]) -> None:

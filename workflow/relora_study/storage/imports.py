@@ -9,7 +9,7 @@ from functools import cache
 from modulefinder import ModuleFinder
 from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @cache

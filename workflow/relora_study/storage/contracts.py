@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .errors import UserError
+from ..errors import UserError
 from .files import write_json
 
 

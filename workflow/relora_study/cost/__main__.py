@@ -1,4 +1,4 @@
-"""`python -m relora_study.plan`: estimate what each cell of a study costs, before anything runs."""
+"""`python -m relora_study.cost`: estimate what each cell of a study costs, before anything runs."""
 
 import time
 from math import isnan
@@ -10,19 +10,19 @@ import pandas as pd
 import torch
 import typer
 
+from ..analysis.published import final_values
+from ..analysis.published_recipe import has_papers_shape
+from ..config import Cell, Study, cells, read_study
+from ..config.schedule import is_due
+from ..errors import command_line
+from ..model.build import count_parameters
+from ..model.device import chosen_device
+from ..storage.files import write_csv
+from ..train.disk import bytes_needed
+from ..train.loop import take_step
+from ..train.run import start
 from .activations import activation_bytes
-from .analysis.published import final_values
-from .analysis.published_recipe import has_papers_shape
-from .config import Cell, Study, cells, read_study
-from .errors import command_line
-from .estimate import data_bytes, training_flops
-from .files import write_csv
-from .model.build import count_parameters
-from .model.device import chosen_device
-from .schedule import is_due
-from .train.disk import bytes_needed
-from .train.loop import take_step
-from .train.run import start
+from .operations import data_bytes, training_flops
 
 # Dense bfloat16 operations a second with float32 sums, from the vendor's data sheets (A100 and H100 as SXM).
 GPUS = {"A100": 312e12, "H100": 989e12, "RTX 4090": 165e12}

@@ -2,7 +2,7 @@
 
 import math
 
-from .config import Cell, Method, Train
+from . import Cell, Method, Train
 
 
 def learning_rate_ratio(method: Method, step: int) -> float:

@@ -1,4 +1,4 @@
-"""`python -m relora_study.archive`: pack results without checkpoints into one file, and unpack it.
+"""`python -m relora_study.sharing.archive`: pack results without checkpoints into one file, and unpack it.
 
 A reader can remake the report from the file without training anything.
 """
@@ -17,9 +17,9 @@ from typing import Annotated
 
 import typer
 
-from .config import Selection, read_section
-from .errors import UserError, command_line
-from .files import write_whole
+from ..config import Selection, read_section
+from ..errors import UserError, command_line
+from ..storage.files import write_whole
 
 # Files outside the cells. Data, checkpoints and states stay out, because they are large or not ours to share.
 SHARED_FILES = [

@@ -1,6 +1,6 @@
 """Estimate the memory that activations take in training, from forward passes of small shapes.
 
-The plan (`relora_study.plan`) prints the estimate, so that a user picks a micro-batch that fits a GPU.
+The plan (`relora_study.cost`) prints the estimate, so that a user picks a micro-batch that fits a GPU.
 """
 
 import weakref
@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .config import Cell
-from .train.loop import mean_loss
-from .train.run import start
+from ..config import Cell
+from ..train.loop import mean_loss
+from ..train.run import start
 
 FEW_TOKENS = (32, 64)
 FEW_ENTRIES = 257  # of the vocabulary: the head keeps no logits, and its gradient is counted with the others

@@ -1,6 +1,6 @@
 """Estimate how long a study takes: count floating-point operations from the shapes, and assume a nominal speed."""
 
-from .config import Cell, Study, cells
+from ..config import Cell, Study, cells
 
 # Operations a second that two CPU cores reach together in these small models (README, "Time and memory").
 NOMINAL_FLOPS_PER_SECOND = 1.2e11

@@ -1,0 +1,1 @@
+"""What a study costs: operations, memory, what jobs ask a scheduler for, and the plan."""

@@ -1,0 +1,1 @@
+"""Results for others: an archive of a study, and checkpoints for the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""What lies on disk: whole files, the typed contents that stages exchange, and what vouches for them."""
