@@ -29,7 +29,7 @@ run: .venv/run ## run the default study (config.yaml) to results/paper.pdf and r
 	@snakemake --cores all
 
 # Two processes share the tests; tests that need one study, or another fixture that takes long, share a process.
-PYTEST := python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+PYTEST := python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 test: .venv/test ## run the tests in minutes, a study from its corpus to the paper included
 	@$(PYTEST)
 

@@ -2,6 +2,7 @@ import copy
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,22 +18,37 @@ from relora_study.storage.files import read_yaml, sha256
 from studies import lay_out, snakemake, write_yaml
 
 ROOT = Path(__file__).parent.parent
-# Fixtures that take long: one process runs all tests that ask for one of them. The longest comes first.
-SHARED = ("study", "released", "clone", "commands", "drawn", "in_two", "loaded")
+# Files whose tests share a fixture that takes long: one process runs them, and makes it once. The longest comes first.
+# (pytest-xdist's own groups need a later version: 3.8.0 cannot tell pytest 9.2 the name of a test's group.)
+GROUPS = {
+    "study": ("tests/workflow/", "tests/faults/test_study.py"),
+    "processes": ("tests/train/test_process.py", "tests/train/test_divergence.py", "tests/faults/test_storage.py"),
+}
 
 
-@pytest.hookimpl(wrapper=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Have each of `SHARED` made once and in time, however many processes run the tests."""
+def group_of(node: str) -> str:
+    """The group of the test named ``node``: by its file, which else is a group of its own."""
+    file = node.partition("::")[0]
+    return next((group for group, places in GROUPS.items() if file.startswith(places)), file)
 
-    def shared(item: pytest.Item) -> str:
-        return next((name for name in SHARED if name in item.fixturenames), "")
 
-    for item in items:
-        if group := shared(item):
-            item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: SHARED.index(shared(item)) if shared(item) else len(SHARED))
-    return (yield)
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the groups, in their order."""
+    order = list(GROUPS)
+    items.sort(key=lambda item: order.index(group) if (group := group_of(item.nodeid)) in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Processes take group after group."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.fixture(scope="session")

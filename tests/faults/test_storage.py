@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.config.schedule import due_steps
+from relora_study.data.tokenizer import train_tokenizer
 from relora_study.data.tokens import open_tokens
 from relora_study.errors import UserError, refusal
 from relora_study.model import checkpoints
@@ -114,7 +115,9 @@ def test_a_folder_without_permission_is_said_in_one_line(tmp_path, run):
 
 
 def test_a_missing_input_is_said_in_one_line(tmp_path, run):
-    arguments = ["--settings", tmp_path / "none.yaml", "--documents", tmp_path, "--output", tmp_path / "out"]
+    train_tokenizer(["the law was new"], 290).save_pretrained(tmp_path / "tokenizer")
+    places = {"settings": "none.yaml", "documents": "", "tokenizer": "tokenizer", "output": "out"}
+    arguments = [part for name, place in places.items() for part in (f"--{name}", tmp_path / place)]
     done = run(["relora_study.evaluate", "texts", *arguments])
     assert done.returncode == 1 and "none.yaml" in done.stderr and "Traceback" not in done.stderr
 

@@ -49,13 +49,13 @@ def table(name: str, output: Place, results: Place = Path("results"), published:
 def experiment_figure(name: str, output: Place, results: Place = Path("results")) -> None:
     """Draw the search (NAME "search") or the sweep called NAME to OUTPUT.pdf and OUTPUT.png."""
     from ..analysis.experiments import search_rungs, sweep_keys, sweep_runs
-    from .figures import experiments
+    from .figures.experiments import draw_response, draw_search
     from .style import finish
 
     if name == "search":
-        finish(experiments.search(search_rungs(results)), output)
+        finish(draw_search(search_rungs(results)), output)
     else:
-        finish(experiments.response(sweep_runs(results, name), sweep_keys(results, name)), output)
+        finish(draw_response(sweep_runs(results, name), sweep_keys(results, name)), output)
 
 
 @app.command()

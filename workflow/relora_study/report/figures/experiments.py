@@ -14,7 +14,7 @@ LOSS = "held-out loss\n(nats/token)"
 LOG_RATIO = 8  # of a key's largest to its smallest value, from which its axis is logarithmic
 
 
-def response(runs: pd.DataFrame, keys: list[str]) -> Figure:
+def draw_response(runs: pd.DataFrame, keys: list[str]) -> Figure:
     """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more."""
     return _surface(runs, keys) if len(keys) == 2 and _is_grid(runs, keys) else _lines(runs, keys or ["method"])
 
@@ -89,7 +89,7 @@ def _surface(runs: pd.DataFrame, keys: list[str]) -> Figure:
     return figure
 
 
-def search(rungs: pd.DataFrame) -> Figure:
+def draw_search(rungs: pd.DataFrame) -> Figure:
     """The loss of every candidate at each rung that it reached: a column a size, a row a method."""
     sizes, methods = list(rungs["size"].unique()), list(rungs.method.unique())
     figure, grid = panels(len(methods), len(sizes))
