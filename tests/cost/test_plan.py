@@ -3,7 +3,7 @@
 import pytest
 import torch
 from relora_study.cost import __main__ as plan
-from relora_study.cost import app, cell_plan, measured_hours
+from relora_study.cost.__main__ import app, cell_plan, measured_hours
 from relora_study.cost.activations import activation_bytes, kept_bytes
 from relora_study.cost.operations import flops_per_token
 from relora_study.model.build import build_model

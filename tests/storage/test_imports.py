@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from relora_study.storage import imports
 
-PACKAGE = Path(__file__).parents[1] / "workflow/relora_study"
+PACKAGE = Path(__file__).parents[2] / "workflow/relora_study"
 ROOTS = ["data.__main__", "evaluate.__main__", "dynamics.__main__", "report.__main__", "train.__main__"]
 ROOTS += ["evaluate.checkpoint", "dynamics.cell"]
 # Imports each module in a process of its own, then what the loaded modules import inside their functions, and says

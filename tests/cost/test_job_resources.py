@@ -22,7 +22,7 @@ from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.model.relora import add_adapters
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 METHODS = [
     ("full", {}),
     ("relora", {}),

@@ -114,7 +114,7 @@ def test_nothing_is_taken_from_an_archive_that_is_not_as_it_was(results, tmp_pat
 def test_half_a_download_is_one_line(results, tmp_path):
     archive = packed(results)
     archive.write_bytes(archive.read_bytes()[:300])
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1] / "workflow")}
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2] / "workflow")}
     command = [sys.executable, "-m", "relora_study.sharing.archive", "unpack", archive, "--results", tmp_path / "clone"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "is not a whole archive" in done.stderr

@@ -11,7 +11,7 @@ from relora_study.config import cells, check
 from relora_study.cost.operations import expected_seconds
 from relora_study.session.progress import SECONDS_BETWEEN_LINES, line, pace_of, seconds_left
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROFILE = yaml.safe_load((ROOT / "workflow/profiles/default/config.yaml").read_text())
 SNAKEFILE = """
 import sys

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 # Blocks of 4 MiB, each with a small one behind it that stays: holes that a heap keeps.
 HOLES = """
