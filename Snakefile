@@ -28,6 +28,7 @@ localrules:
     all,
     published_only,
     section_settings,
+    code_listing,
     cell_settings,
     search_settings,
     tuned_settings,

@@ -30,7 +30,7 @@ def pairs_in(folder, paradigms):
 
 def named(raw, report=None, **pairs):
     evaluation = {**raw["evaluation"], "minimal_pairs": {**raw["evaluation"]["minimal_pairs"], **pairs}}
-    return suite_name(Evaluation.model_validate(evaluation), report)
+    return suite_name(Evaluation.model_validate(evaluation), report or check(raw, []).report)
 
 
 def test_a_suite_is_blimp_by_its_67_paradigms(raw, tmp_path):

@@ -17,7 +17,7 @@ from relora_study.errors import UserError
 from relora_study.evaluate.__main__ import app
 from relora_study.evaluate.domains import collect_texts
 from relora_study.evaluate.suite import read_hub, read_suite
-from relora_study.storage.files import read_yaml
+from relora_study.storage.files import StrictLoader, read_yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -52,6 +52,8 @@ def dangers(code: str) -> list[str]:
             name = ast.unparse(node.func)
             switches = {word.arg: getattr(word.value, "value", "not a constant") for word in node.keywords}
             bad = [key for key, value in FORBIDDEN_SWITCHES.items() if key in switches and switches[key] != (not value)]
+            if name == "yaml.load" and ast.unparse(node.args[-1]) == "StrictLoader":
+                continue
             if name in FORBIDDEN_CALLS or name.split(".")[-1] in FORBIDDEN_NAMES or bad:
                 found.append(f"{node.lineno}: {name} {bad}")
             if name.startswith("Auto") and name.endswith(".from_pretrained") and "trust_remote_code" not in switches:
@@ -59,6 +61,10 @@ def dangers(code: str) -> list[str]:
             if name == "LlamaForCausalLM.from_pretrained" and switches.get("use_safetensors") is not True:
                 found.append(f"{node.lineno}: {name} without use_safetensors")
     return found
+
+
+def test_the_strict_loader_of_yaml_is_a_safe_one():
+    assert issubclass(StrictLoader, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT / "workflow")))

@@ -38,7 +38,7 @@ def test_which_factor_has_a_gradient_at_the_first_step(make_cell, method, a_lear
 
 
 def test_master_copies_bring_the_old_adapters_back_after_one_step(make_cell):
-    cell = make_cell("relora_zero2", adapter_initialization="kaiming", dropout=0.0)
+    cell = make_cell("relora", merge="unscaled", restart="undone", dropout=0.0)
     run, steps = start(cell, CPU), 5
     for step in range(1, steps):
         take_step(run, batch_of(step), step)
@@ -140,7 +140,7 @@ def test_a_warm_start_ends_alike_in_all_processes_and_leaves_no_gradient(make_ce
         run = start(cell, CPU)
         take_step(run, batch_of(0), 1)
         torch.manual_seed(rank)  # as processes have random numbers of their own
-        loop._after_step(run, 2, tmp_path)
+        loop._after_step(run, 2, tmp_path, cell.train.steps)
         drawn.append([layer.A.detach() for layer in adapters(run.model).values()])
         assert all(parameter.grad is None for parameter in run.model.parameters())
         assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(rank)))

@@ -60,8 +60,8 @@ def test_a_second_run_does_nothing(study):
 def test_plot_code_reruns_the_report_alone(study):
     code = study / "workflow/relora_study/report/style.py"
     code.write_text(code.read_text() + "\n# touched\n")
-    assert set(planned(study)) == LATE
-    assert planned(study, "results/figures/resets.pdf") == {"figure": 1, "total": 1}
+    assert set(planned(study)) == LATE | {"code_listing"}
+    assert planned(study, "results/figures/resets.pdf") == {"code_listing": 1, "figure": 1, "total": 2}
 
 
 def test_a_plot_setting_reruns_the_report_alone(study):
@@ -85,7 +85,7 @@ def test_a_deleted_cell_is_trained_again(study):
 def test_a_typo_stops_before_any_job(study):
     done = snakemake(study, "--config", "train={stepz: 5}")
     assert done.returncode != 0
-    assert "error: train.stepz = 5: unknown key; see config.yaml" in done.stderr
+    assert "error: train.stepz = 5: unknown key; see docs/configuration.md" in done.stderr
     assert "(--config)" in done.stderr
     assert "Traceback" not in done.stderr and 'File "' not in done.stderr
 

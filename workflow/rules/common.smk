@@ -77,12 +77,12 @@ def workflow_files(*names):
 def code(stage):
     """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it.
 
-    Call it outside input functions. Snakemake may have listed the folder by then, and would miss a new listing.
+    A rule copies the staged listing into place, as it does with settings. Snakemake follows a job's change to all that
+    takes its output, but misses a changed file behind an `ancient` input.
     """
-    listing = staged_listing(f"code-{stage}")
     if workflow.is_main_process:
-        stage_code(source_files(f"{stage}.__main__"), PACKAGE, listing)
-    return str(listing)
+        stage_code(source_files(f"{stage}.__main__"), PACKAGE, staged_listing(f"code-{stage}"))
+    return f"results/settings/code-{stage}.txt"
 
 
 def users_files(reader):

@@ -32,3 +32,18 @@ rule cell_settings:
         "Settings: {wildcards.cell}"
     shell:
         "tail -n +2 {input:q} > {output:q} 2> {log:q}"
+
+
+rule code_listing:
+    input:
+        staged_listing("code-{stage}"),
+    output:
+        "results/settings/code-{stage}.txt",
+    log:
+        "results/logs/settings/code-{stage}.log",
+    conda:
+        "../../envs/data.yaml"
+    message:
+        "Listing the code of {wildcards.stage}"
+    shell:
+        "cp {input:q} {output:q} 2> {log:q}"

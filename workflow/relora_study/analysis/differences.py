@@ -62,21 +62,25 @@ COLUMNS = ["size", "method", "measure", "seeds", "difference", "difference_low",
 def differences(runs: Runs) -> pd.DataFrame:
     """Each method less full rank at the last step, paired by seed: a row a size, method and measure.
 
-    ``p`` is the sign-flip test's, ``p_holm`` after Holm's correction over the methods of a size and measure.
+    A cell that diverged is left out. ``p`` is the sign-flip test's, ``p_holm`` after Holm's correction over the methods
+    of a size and measure.
     """
     rows: list[dict[str, object]] = []
     for measure, kind in MEASURES.items():
-        last = measured(runs, *kind).sort_values("step").groupby(["size", "method", "seed"]).value.last()
+        rows_there = measured(runs, *kind)
+        whole = rows_there[~rows_there.cell.isin(list(runs.diverged))]
+        last = whole.sort_values("step").groupby(["size", "method", "seed"]).value.last()
         for size in runs.sizes:
-            rows += _of_size(last[size], runs, {"size": size, "measure": measure})
+            rows += _of_size(last.get(size, last.iloc[:0]), runs, {"size": size, "measure": measure})
     table = pd.DataFrame(rows, columns=COLUMNS)
     table["p_holm"] = table.groupby(["size", "measure"], sort=False).p.transform(holm)
     return table
 
 
 def _of_size(values: pd.Series, runs: Runs, named: dict[str, str]) -> Iterator[dict[str, object]]:
-    for method in runs.methods:
-        if runs.full_rank_method not in (None, method) and method in values:
-            found = paired_difference(values[method], values[runs.full_rank_method])
+    reference = runs.full_rank_method
+    for method in runs.methods if reference in values else []:
+        if method != reference and method in values:
+            found = paired_difference(values[method], values[reference])
             spread = {"seeds": found.seeds, "difference": found.mean, "p": found.p}
             yield named | {"method": method, "difference_low": found.low, "difference_high": found.high} | spread

@@ -71,7 +71,7 @@ def _with_values(kind: type[Section], values: Mapping[str, Any]) -> Iterator[tup
     """Yield each field below ``kind`` with its value, without fields in blocks that users name and can repeat."""
     for name, field in kind.model_fields.items():
         inner, named = section_of(field.annotation)
-        if name not in values:
+        if name not in values or (inner and values[name] is None):
             continue
         if inner and not named:
             yield from _with_values(inner, values[name])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
-from pydantic_core import CoreSchema
 
 
 class Section(BaseModel):
@@ -29,7 +28,7 @@ class Unit:
 
     name: str
 
-    def __get_pydantic_json_schema__(self, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, core_schema: Any, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         """Return the schema of the field, with the unit."""
         return {**handler(core_schema), "x-unit": self.name}
 

@@ -65,9 +65,9 @@ class Study(Section):
     runtime: Runtime
     """The machines and the precision of the jobs."""
     sweeps: Annotated[dict[Name, Sweep] | None, Field(exclude_if=is_none)] = None
-    """Experiments by name: cells beside the study's own, with keys varied (docs/experiments.md)."""
+    """Experiments by name: more cells, with keys varied (docs/experiments.md); null: none."""
     tuning: Annotated[Tuning | None, Field(exclude_if=is_none)] = None
-    """A search, on equal budgets, for the settings of each size and method of the study (docs/experiments.md)."""
+    """Search for the settings of each size and method (docs/experiments.md); null: none."""
 
     @property
     def cycle_steps(self) -> int:

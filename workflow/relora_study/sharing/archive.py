@@ -25,6 +25,7 @@ from ..storage.files import write_whole
 SHARED_FILES = [
     "schema_version",
     "settings/*.yaml",
+    "settings/code-*.txt",
     "figures/*",
     "tables/*",
     "paper.pdf",
