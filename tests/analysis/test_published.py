@@ -91,6 +91,7 @@ def test_figures_of_the_released_curves_alone(tmp_path, name):
     pyplot.close(figure)
 
 
+@pytest.mark.long
 def test_overlays_are_drawn_where_asked_for_and_never_enter_our_tables(results, opened):
     both = opened("overlay")
     labels = {line.get_label() for axes in FIGURES["training_curves"](both).axes for line in axes.get_lines()}

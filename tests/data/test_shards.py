@@ -379,6 +379,7 @@ def test_a_changed_revision_is_refused_beside_the_old_ones_shards(hub, settings,
         prepare(settings(path=None, revision=OTHER))
 
 
+@pytest.mark.long
 def test_without_network_the_address_is_named(settings, prepare, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"cannot list pico-lm/pretokenized-dolma .*check data\.hub_pretokenized"):

@@ -61,11 +61,13 @@ def edited(monkeypatch, tmp_path):
     imports.code_version.cache_clear()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("root", ROOTS)
 def test_the_files_are_those_that_python_loads(loaded, root):
     assert set(imports.source_files(root)) == loaded[root]
 
 
+@pytest.mark.long
 def test_a_change_to_a_module_changes_the_key_of_exactly_what_imports_it(loaded, edited):
     copy, keys = edited
     before = keys()
@@ -109,6 +111,7 @@ def files_of(root: str, copy: Path) -> list[Path]:
     return [file.relative_to(copy) for file in imports.source_files(root)]
 
 
+@pytest.mark.long
 def test_readers_import_nothing_of_the_training(loaded):
     for root in ("evaluate.__main__", "dynamics.__main__"):
         rooms = {file.relative_to(PACKAGE).parts[0] for file in loaded[root]}

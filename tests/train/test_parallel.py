@@ -60,6 +60,7 @@ def in_two(make_cell, tmp_path_factory) -> dict[str, tuple[Path, Cell]]:
     return {name: (place / name, cell) for name, cell in cells.items()}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["full", "relora"])
 def test_two_processes_equal_one_with_accumulation(in_two, tmp_path, method):
     folder, cell = in_two[method]
@@ -69,6 +70,7 @@ def test_two_processes_equal_one_with_accumulation(in_two, tmp_path, method):
     assert one.gradient_norm.tolist() == pytest.approx(two.gradient_norm.tolist(), rel=1e-2)
 
 
+@pytest.mark.long
 def test_both_processes_hold_the_same_weights_though_each_drops_out_on_its_own(in_two):
     folder, _ = in_two["dropout"]
     first, second = (load_file(folder / f"{rank}.st") for rank in (0, 1))

@@ -85,6 +85,7 @@ def test_fifty_kills_at_random_moments_leave_no_trace(prepare, commands):
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
 
 
+@pytest.mark.long
 def test_a_time_limit_splits_a_run_without_a_trace(prepare, commands, whole):
     split, arguments = prepare("split", time_limit=0.02)
     codes = []
@@ -111,6 +112,7 @@ def test_a_second_trainer_is_refused_and_a_dead_one_holds_nothing(prepare, comma
     assert third.wait(timeout=180) == command.STOPPED
 
 
+@pytest.mark.long
 def test_one_that_waits_goes_on_where_the_other_ended(prepare, commands, whole):
     """What Snakemake starts waits: the job of a Snakemake that was killed may still train the cell."""
     cell, arguments = prepare("cell")

@@ -131,7 +131,7 @@ class Tuning(Section):
     spaces: Annotated[dict[Name, Space] | None, Field(exclude_if=is_none)] = None
     """What is tried for the methods named here instead, with as many candidates."""
     rungs: Annotated[list[PositiveSteps], Field(min_length=1), Unit("optimizer steps")]
-    """Optimizer steps at which candidates are compared, rising; the last may be below `train.steps`."""
+    """Optimizer steps at which candidates are compared; the last may be below `train.steps`."""
     keep: ProperShare = 0.5
     """Share of the candidates that goes on from one rung to the next; at least one does."""
     seed: NonNegativeInt = 0
