@@ -13,6 +13,8 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/package.smk"
 include: "workflow/rules/common.smk"
+include: "workflow/rules/experiment_inputs.smk"
+include: "workflow/rules/report_inputs.smk"
 include: "workflow/rules/settings.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/pretrain.smk"

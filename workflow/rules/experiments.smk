@@ -1,7 +1,3 @@
-from relora_study.report.captions import experiment_caption
-from relora_study.report.escape import rst
-
-
 # Sweeps are cells beside the study's own, which the report reads one loss of. A search trains candidates from rung to
 # rung; every job of it is known from the start, and one whose candidate was dropped ends at once.
 rule score:
@@ -35,17 +31,6 @@ wildcard_constraints:
     search=one_of(SEARCHES),
     candidate=one_of(name for _, tried in SEARCHES.values() for name in tried),
     rung=r"\d+",
-
-
-def of_candidate(amount):
-    """What ``amount`` of relora_study.cost.job_resources says of a candidate's job, as a resource."""
-    return lambda wildcards: amount(SEARCHES[wildcards.search][1][wildcards.candidate])
-
-
-def rung_before(wildcards):
-    """Who goes on from the rung before; nothing at the first."""
-    rung = int(wildcards.rung)
-    return f"results/tuning/{wildcards.search}/rung-{rung - 1}.csv" if rung else []
 
 
 rule search_settings:
@@ -125,12 +110,6 @@ rule selection:
         " --output {output:q} {input.rungs:q} 2> >(tee {log:q} >&2)"
 
 
-def search_of(wildcards):
-    """The search that chooses a cell's settings."""
-    cell = CELLS[wildcards.cell]
-    return f"results/tuning/{cell.size_name}-{cell.method_name}"
-
-
 rule tuned_settings:
     input:
         code("experiments"),
@@ -154,25 +133,6 @@ rule tuned_settings:
     shell:
         "python -m relora_study.experiments settle --base {input.base:q} --settings {input.settings:q}"
         " --selection {input.selection:q} --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-EXPERIMENTS = [*(STUDY.sweeps or {}), *(["search"] if SEARCHES else [])]
-
-
-def experiment_inputs(wildcards):
-    """What a sweep's cells scored, or what the candidates of all searches left."""
-    if wildcards.experiment != "search":
-        cells = SWEEPS[wildcards.experiment].cells
-        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "score.csv"])
-        return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
-    last = len(STUDY.tuning.rungs)
-    parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
-    return [REPORT_CODE, *expand("results/tuning/{search}/{part}", search=SEARCHES, part=parts)]
-
-
-def experiment_caption_of(kind):
-    """The caption of an experiment's ``kind`` ("figure", "table") for Snakemake's report."""
-    return lambda wildcards: rst(experiment_caption(wildcards.experiment, kind))
 
 
 rule experiment_figure:

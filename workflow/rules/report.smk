@@ -1,52 +1,7 @@
 # Each rule serves two documents. The wildcard `place` is empty for our runs, with parts in results/, and `published/`
 # for the published values, with parts in results/published/ that need no run.
-from relora_study.report.escape import rst
-
-CAPTIONS_IN = {"": CAPTIONS, "published/": PUBLISHED}
-SOURCES = {"": "paper/paper.typ", "published/": "paper/published.typ"}
-CATEGORIES = {"": ("Figures", "Tables"), "published/": ("Published curves", "Published values")}
-
-
 wildcard_constraints:
     place="(published/)?",
-
-
-def inputs_of_report(wildcards):
-    """The inputs of a part of either document: readings of our runs, or the published values."""
-    return published_inputs(wildcards) if wildcards.place else report_inputs(wildcards)
-
-
-def figures_of(wildcards):
-    """The figures of the document."""
-    return expand(
-        "results/{place}figures/{name}.pdf", place=wildcards.place, name=CAPTIONS_IN[wildcards.place]["figures"]
-    )
-
-
-def caption_of(kind):
-    """The caption of a part of the ``kind`` "figures", "tables" or "paper", for the web report."""
-    return lambda wildcards: rst(CAPTIONS_IN[wildcards.place][kind][getattr(wildcards, "name", kind)])
-
-
-def category_of(number):
-    """The category of figures (0) or tables (1) in the web report."""
-    return lambda wildcards: CATEGORIES[wildcards.place][number]
-
-
-def chapter_of(wildcards):
-    """The chapter of a figure of our runs in the web report."""
-    return "" if wildcards.place else CHAPTERS[wildcards.name]
-
-
-def source_of(wildcards):
-    """The option by which the command reads the published values."""
-    return "--published" if wildcards.place else ""
-
-
-def names_of(kind):
-    """A constraint on names: the ``kind`` of parts that the document of the folder before the name has."""
-    folder, published, ours = f"published/{kind}/", "|".join(PUBLISHED[kind]), "|".join(CAPTIONS[kind])
-    return f"(?<={folder})({published})|(?<!{folder})({ours})"
 
 
 rule figure:

@@ -1,0 +1,40 @@
+# What the jobs of sweeps and searches take, and the captions of what the report shows of them.
+import shlex
+
+from relora_study.report.captions import experiment_caption
+from relora_study.report.escape import rst
+
+EXPERIMENTS = [*(STUDY.sweeps or {}), *(["search"] if SEARCHES else [])]
+
+
+def of_candidate(amount):
+    """What ``amount`` of relora_study.cost.job_resources says of a candidate's job, as a resource."""
+    return lambda wildcards: amount(SEARCHES[wildcards.search][1][wildcards.candidate])
+
+
+def rung_before(wildcards):
+    """Who goes on from the rung before; nothing at the first."""
+    rung = int(wildcards.rung)
+    return f"results/tuning/{wildcards.search}/rung-{rung - 1}.csv" if rung else []
+
+
+def search_of(wildcards):
+    """The search that chooses a cell's settings."""
+    cell = CELLS[wildcards.cell]
+    return f"results/tuning/{cell.size_name}-{cell.method_name}"
+
+
+def experiment_inputs(wildcards):
+    """What a sweep's cells scored, or what the candidates of all searches left."""
+    if wildcards.experiment != "search":
+        cells = SWEEPS[wildcards.experiment].cells
+        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "score.csv"])
+        return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
+    last = len(STUDY.tuning.rungs)
+    parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
+    return [REPORT_CODE, *expand("results/tuning/{search}/{part}", search=SEARCHES, part=parts)]
+
+
+def experiment_caption_of(kind):
+    """The caption of an experiment's ``kind`` ("figure", "table") for Snakemake's report."""
+    return lambda wildcards: rst(experiment_caption(wildcards.experiment, kind))
