@@ -34,7 +34,7 @@ def test_the_released_adapters_are_dead_spike_at_merges_and_grow():
         for component in ("v", "o", "w2"):
             first, last = (own.value[f"{c}_share_{component}"] for c in ("first", "last"))
             assert first < 0.3 and last > 0.9
-        assert own.verdict.str.contains("flat|spike|no restart|ceiling|bfloat16|times away").all()
+        assert own.verdict.str.contains("flat|spike|undone restart|ceiling|bfloat16|times away").all()
         assert own.value["condition_number"] == pytest.approx(own.value["random_bfloat16"], rel=0.2)
 
 
@@ -60,7 +60,7 @@ def test_other_curves_would_get_other_verdicts(monkeypatch, tmp_path):
     monkeypatch.setattr(published, "FOLDER", tmp_path)
     verdicts = " / ".join(audit(Published()).verdict)
     forget()
-    assert "flat" not in verdicts and "a spike after" not in verdicts and "no restart" not in verdicts
+    assert "flat" not in verdicts and "a spike after" not in verdicts and "undone restart" not in verdicts
 
 
 def test_the_published_sizes_are_those_that_are_built(raw):

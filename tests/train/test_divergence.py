@@ -168,11 +168,12 @@ def test_both_processes_end_together(make_cell, tmp_path):
     train_in_two({folder: runaway(make_cell)}, tmp_path)
     step = json.loads((folder / "diverged.json").read_text())["step"]
     assert pd.read_csv(folder / "log.csv").step.tolist() == list(range(1, step + 1))
-    weights = [(folder / f"{rank}.st").read_bytes() for rank in (0, 1)]
+    left = {path: path.read_bytes() for path in (folder / "log.csv", folder / "diverged.json")}
     for rank in (0, 1):
-        (folder / f"{rank}.st").unlink()
+        (folder / f"{rank}.st").unlink()  # what each process writes at its end
     train_in_two({folder: runaway(make_cell)}, tmp_path)
-    assert [(folder / f"{rank}.st").read_bytes() for rank in (0, 1)] == weights
+    assert all((folder / f"{rank}.st").exists() for rank in (0, 1))
+    assert {path: path.read_bytes() for path in left} == left, "nothing trains again"
 
 
 def test_the_switch_does_not_change_what_trained(make_cell):

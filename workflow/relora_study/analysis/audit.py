@@ -1,6 +1,6 @@
 """The audit: measures that can show each difference between the described method and the released code.
 
-A measure has a key, by which sentences find it, a label for readers, a function that takes the reading, and verdicts.
+A measure has a key, by which sentences find it, a label for readers, a function that reads its value from the evidence, and verdicts.
 The first verdict that holds is the outcome.
 """
 
@@ -21,7 +21,7 @@ from .rounding import FORMATS
 COLUMNS = ["finding", "cell", "measure", "value", "published", "verdict"]
 PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]
 
-FLAT = 0.01  # of the change in the second cycle: a curve that moves less in the first looks flat
+FLAT = 0.01  # a first cycle that moves less than this share of the second looks flat
 LOST = 1e-6  # share of an update: rounding in float32 loses less
 LARGE_JUMP = 0.01  # nats a token: a smaller change of the held-out loss at a merge is no jump
 ERRORS = 2  # standard errors above 0: two-sided 95 % of a normal distribution
@@ -31,9 +31,9 @@ GROWTH = 1.5  # fold, from the first cycle to the last: noise between cycles sta
 ALIKE = 0.5  # correlation over cycles above which one shape follows another
 NEAR_LEVEL = 0.1  # of the ceiling: root mean square distance within which two levels are near
 SAME_READING = 0.1  # relative difference within which two readings agree
-ABOVE = 1.001  # of the ceiling: 1, and the rounding of the spectrum
+ABOVE = 1.001  # share of the ceiling: 1, and an allowance for the rounding of the spectrum
 NOISE = 100  # fold: a condition number that changes more between two precisions is round-off
-EPSILON = 10  # fold: bias correction alone gives about 3, a moment divided by epsilon far more
+OVER_EPSILON = 10  # fold: bias correction alone gives about 3, a moment divided by epsilon far more
 SMALL_JUMP = 0.1  # of the second reset's jump
 ON_CEILING = 0.95  # of the ceiling: a level spectrum gives 1, minus rounding
 NEAR_RANDOM = 0.05  # relative distance from the PER of a random product
@@ -85,7 +85,7 @@ def _published(column: str) -> Callable[[Evidence], float]:
     return lambda evidence: float(evidence.pattern[f"published_{column}"])
 
 
-DEAD, MERGE, RESTART = "dead first cycle", "unscaled merge", "no restart"
+DEAD, MERGE, RESTART = "dead first cycle", "unscaled merge", "undone restart"
 FLAT_START = "change of PER of W2 in cycle 1, over the change in cycle 2"
 
 OF_RUNS = (
@@ -164,7 +164,7 @@ OF_RUNS = (
     Measure(
         "first_share",
         RESTART,
-        "adapters' PER over its ceiling in the first cycle",
+        "PER of all adapters over its ceiling in the first cycle",
         read.pattern_reading("first"),
         (
             Verdict("near", "as low as the published share", lambda r: abs(r.value / r.beside - 1) < NEAR_FIRST),
@@ -175,7 +175,7 @@ OF_RUNS = (
     Measure(
         "growth",
         RESTART,
-        "PER of V's adapters in the last common cycle, over PER in the first",
+        "PER of V's adapters in the last cycle that both have, over PER in the first",
         read.pattern_reading("growth"),
         (
             Verdict("grows", "grows from cycle to cycle", lambda r: r.value > GROWTH),
@@ -244,7 +244,7 @@ OF_RUNS = (
             Verdict(
                 "over_epsilon",
                 "far larger, because Adam divides a moment that survives alone by epsilon",
-                lambda r: r.value > EPSILON,
+                lambda r: r.value > OVER_EPSILON,
             ),
             Verdict("bias", "larger: Adam's bias correction treats new moments as old", lambda r: r.value > 1),
             Verdict("no_larger", "no larger than before"),
@@ -256,7 +256,7 @@ OF_RUNS = (
 def _growing() -> Iterator[Measure]:
     """Measures: the published adapters' shares of their ceiling in the first and the last cycle."""
     verdicts = (
-        Verdict("grows", "grows over cycles: no restart", lambda r: r.beside > GROWTH),
+        Verdict("grows", "grows over cycles: an undone restart", lambda r: r.beside > GROWTH),
         Verdict("level", "level over cycles: restarted"),
     )
     for component, name in (("v", "V"), ("o", "O"), ("w2", "W2")):
@@ -358,7 +358,7 @@ OF_PUBLISHED = (
 def audit(source: Runs | Published) -> pd.DataFrame:
     """The audit of ``source``: a row for each measure of each model whose adapters are reset.
 
-    Columns key, outcome, finding, measure, value, published, verdict, and cell (our runs) or size (published models).
+    Columns key, outcome, finding, measure, value, verdict; for our runs also cell and published, else size.
     """
     if isinstance(source, Runs):
         return _table(read.evidence_of_runs(source), OF_RUNS, COLUMNS)

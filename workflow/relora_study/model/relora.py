@@ -1,8 +1,8 @@
 """ReLoRA: each layer trains a low-rank adapter beside a frozen weight, merges it into the weight, and starts anew.
 
 Lialin et al. 2023 (arXiv 2307.05695), section 3. The adapter is LoRA's (Hu et al. 2021, arXiv 2106.09685): a layer with
-weight W computes ``W x + s B A x``, where A [rank, in] and B [out, rank] train and W is frozen. One cycle ends with a
-merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k such
+weight W computes ``W x + s B A x``, dropout aside; A [rank, in] and B [out, rank] train and W is frozen. A cycle ends
+with a merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k such
 products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
 
 This module has the layer. `relora_study.config.schedule` says when a cycle ends. `relora_study.train.resets` does what
@@ -70,7 +70,7 @@ class ReLoRALinear(nn.Module):
         """Begin a cycle: draw A kaiming-uniform with a = sqrt 5, and set B to zero.
 
         The product B A is then zero, so the layer computes W x until B has moved. A is drawn on the CPU, because a
-        GPU's draws depend on its number of processors.
+        GPU's draws depend on its number of multiprocessors.
         """
         drawn = torch.empty_like(self.A, device="cpu")
         self.A.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5)))

@@ -1,8 +1,8 @@
 """Tell Snakemake, by file times alone, that a setting, a user's file or code changed.
 
 Snakemake's record of parameters (its `params` trigger) misses a change under `--rerun-triggers mtime` or without the
-folder `.snakemake`. So every parse of the workflow compares each settings file with the configuration. A file that must
-change is staged under `.snakemake`, newer than the file that it replaces, and a rule copies it to its place.
+folder `.snakemake`. So every parse of the workflow stages each settings file under `.snakemake`: one that must change
+is newer than the file in its place, any other is as old. A rule copies a newer one to its place.
 """
 
 import hashlib
@@ -114,7 +114,11 @@ def stage_code(files: Iterable[Path], package: Path, listing: Path) -> None:
 
 
 def _stage_entries(entries: list[Entry], times: list[int], listing: Path) -> None:
-    """Write ``entries``, one a line. A first listing is as old as the newest of ``times``, a changed one is new."""
+    """Write ``entries``, one a line.
+
+    A first listing is as old as the newest of ``times``, so that a lost `.snakemake` reruns nothing. A changed listing
+    is newer than every result.
+    """
     text, before = "".join(f"{json.dumps(entry)}\n" for entry in entries), listing.exists()
     if not before or _text(listing) != text:
         _write(listing, text)
