@@ -2,8 +2,8 @@
 
 Lialin et al. 2023 (arXiv 2307.05695), section 3. The adapter is LoRA's (Hu et al. 2021, arXiv 2106.09685): a layer with
 weight W computes ``W x + s B A x``, dropout aside; A [rank, in] and B [out, rank] train and W is frozen. A cycle ends
-with a merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k such
-products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
+with a merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k
+such products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
 
 This module has the layer. `relora_study.config.schedule` says when a cycle ends. `relora_study.train.resets` does what
 happens then: it merges, restarts, and clears the optimizer's moments.
