@@ -1,7 +1,7 @@
 """The audit: measures that can show each difference between the described method and the released code.
 
-A measure has a key, by which sentences find it, a label for readers, a function that reads its value from the evidence, and verdicts.
-The first verdict that holds is the outcome.
+A measure has a key, by which sentences find it, a label for readers, a function that reads its value from the evidence,
+and verdicts. The first verdict that holds is the outcome.
 """
 
 from collections.abc import Callable, Iterable, Iterator
