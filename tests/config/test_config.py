@@ -121,6 +121,7 @@ ANYTHING = st.recursive(
 CHANGES = st.lists(st.tuples(st.sampled_from(sorted(paths(RAW))), ANYTHING), min_size=1, max_size=3)
 
 
+@pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @example([(("data",), {"\n": None})])
 @given(CHANGES)

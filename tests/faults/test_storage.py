@@ -67,6 +67,7 @@ def test_a_disk_that_fills_while_a_cell_trains(make_cell, batch_of, mount, tmp_p
     assert files(disk / "cell") == files(tmp_path / "whole")
 
 
+@pytest.mark.long
 def test_a_file_the_system_refuses_stops_the_trainer_in_one_line(prepare, run):
     whole, arguments = prepare("whole", steps=40)
     assert run(arguments).returncode == 0
@@ -79,6 +80,7 @@ def test_a_file_the_system_refuses_stops_the_trainer_in_one_line(prepare, run):
     assert files(cut) == files(whole)
 
 
+@pytest.mark.long
 def test_a_table_on_a_full_disk_keeps_the_old_one(mount, run):
     disk = mount(100_000)
     assert run([*AUDIT, str(disk / "audit")]).returncode == 0

@@ -143,6 +143,7 @@ SHOWN = ["training_curves", "blimp_by_phenomenon", "per_weights", "per_updates",
 SHOWN += ["resets", "adapter_pattern"]
 
 
+@pytest.mark.long
 def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(unchanged, drawn, figures, tmp_path, monkeypatch):
     for name in SHOWN:
         drawn(name)

@@ -64,6 +64,7 @@ def test_plot_code_reruns_the_report_alone(study):
     assert planned(study, "results/figures/resets.pdf") == {"code_listing": 1, "figure": 1, "total": 2}
 
 
+@pytest.mark.long
 def test_a_plot_setting_reruns_the_report_alone(study):
     snakemake(study, "--touch")
     jobs = planned(study, "--config", "report={title: Another title}")
