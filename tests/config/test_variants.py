@@ -13,6 +13,11 @@ def test_a_name_says_what_was_changed_in_an_order_of_its_own():
     assert variant_name("relora", dict(reversed(point.items()))) == variant_name("relora", point)
 
 
+@pytest.mark.parametrize(("value", "name"), [(1e30, "1e30"), (1.5e20, "1.5e20"), (1e-9, "0.000000001"), (3.0, "3")])
+def test_no_number_is_named_with_a_dash_or_an_endless_row_of_zeros(value, name):
+    assert variant_name("relora", {"alpha": value}) == f"relora+alpha={name}"
+
+
 @pytest.mark.parametrize(
     ("key", "section"),
     [("rank", "method"), ("learning_rate", "train"), ("betas", "train"), ("d_model", "size"), ("rope_theta", "model")],

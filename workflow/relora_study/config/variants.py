@@ -14,6 +14,7 @@ from .training import Method, Model, Size, Train
 
 # The recipe comes first: methods and sizes may set its keys apart, but a cell holds them in `train`.
 SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": Method, "size": Size}
+LARGE = 1e15  # from here on, a number is named with an exponent
 MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
 
 
@@ -32,11 +33,16 @@ def variant_name(method: str, point: Point) -> str:
 
 
 def _written(value: Any) -> str:
-    """``value`` in a folder's name: numbers without an exponent, because ``-`` parts a cell's name."""
+    """``value`` in a folder's name: small numbers without an exponent, because ``-`` parts a cell's name.
+
+    Large numbers have one: Snakemake takes a name that ends in twenty zeros for an endless recursion.
+    """
     if isinstance(value, list):
         return "_".join(map(_written, value))
-    if isinstance(value, float) and not isinstance(value, bool):
+    if isinstance(value, float) and abs(value) < LARGE:
         return np.format_float_positional(value, trim="-")
+    if isinstance(value, float):
+        return f"{value:g}".replace("e+", "e")
     return str(value).lower()
 
 
