@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ...analysis.experiments import is_numeric, responses
 from ..escape import figure_text
+from ..numbers import method_label
 from ..style import log_axis, look, panels
 
 LOSS = "held-out loss\n(nats/token)"
@@ -85,7 +86,7 @@ def _surface(runs: pd.DataFrame, keys: list[str]) -> Figure:
         axes.set_xticks(range(values.shape[1]), [f"{value}" for value in values.columns])
         axes.set_yticks(range(values.shape[0]), [f"{value}" for value in values.index])
         axes.set(xlabel=figure_text(keys[0].replace("_", " ")), ylabel=figure_text(keys[1].replace("_", " ")))
-        axes.set_title(figure_text(f"{sizes[column]}, {methods[row]}".replace("_", " ")))
+        axes.set_title(figure_text(f"{sizes[column]}, {method_label(methods[row])}".replace("_", " ")))
     return figure
 
 
@@ -98,7 +99,7 @@ def draw_search(rungs: pd.DataFrame) -> Figure:
         for _, candidate in here.groupby("candidate", sort=False):
             chosen = (candidate.outcome == "chosen").any()
             axes.plot(candidate.step, candidate.loss, **_candidate_look(chosen))
-        axes.set_title(figure_text(f"{sizes[column]}, {methods[row]}".replace("_", " ")))
+        axes.set_title(figure_text(f"{sizes[column]}, {method_label(methods[row])}".replace("_", " ")))
         axes.set_ylabel("validation loss\n(nats/token)" if column == 0 else "")
         axes.set_xlabel("optimizer step" if row == len(methods) - 1 else "")
     return figure
