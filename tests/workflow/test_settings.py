@@ -45,7 +45,7 @@ def test_a_changed_setting_trains_again(copy, triggers, notes):
     if notes == "deleted":
         shutil.rmtree(copy / ".snakemake")
     longer = ("--config", "train={steps: 30}")
-    assert planned(copy, *triggers, *longer) == {"cell_settings", "pretrain"}
+    assert planned(copy, *triggers, *longer) == {"cell_settings", "section_settings", "enough", "pretrain"}
     assert planned(copy, *triggers) == set(), "a dry run changes no result"
     done = snakemake(copy, *triggers, *longer, "--", TRAINED)
     assert done.returncode == 0, done.stdout + done.stderr

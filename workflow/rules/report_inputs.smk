@@ -29,8 +29,8 @@ def category_of(number):
 
 
 def chapter_of(wildcards):
-    """The chapter of a figure of our runs in the web report."""
-    return "" if wildcards.place else CHAPTERS[wildcards.name]
+    """The chapter of a figure in Snakemake's report, whose pages do not open a chapter without a name."""
+    return CHAPTERS[wildcards.name]
 
 
 def source_of(wildcards):
