@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..config import Cell, read_section
 from ..config.settings import SearchSettings, Sweeps
+from ..config.variants import MARK
 from ..storage.contracts import read_contract
 from ..storage.files import read_csv
 from ..storage.rung import Rung
@@ -14,7 +15,7 @@ from .intervals import t_interval
 
 
 def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
-    """A row a cell of ``sweep``: cell, size, method, seed, rank, the keys that vary, loss (nats/token), diverged_at."""
+    """A row a cell of ``sweep``: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at."""
     settings = read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]
     rows = []
     for name, point in settings.cells.items():
@@ -27,7 +28,7 @@ def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
 
 def base_method(cell: Cell) -> str:
     """The method of the configuration that a variant was made from."""
-    return cell.method_name.partition("+")[0]
+    return cell.method_name.partition(MARK)[0]
 
 
 def sweep_keys(results: Path, sweep: str) -> list[str]:
@@ -109,9 +110,3 @@ def search_rungs(results: Path) -> pd.DataFrame:
             reached.append(rung.assign(size=search.size, method=search.method, step=step, outcome=outcome))
         parts += reached
     return pd.concat(parts, ignore_index=True)
-
-
-def search_steps(results: Path) -> dict[str, int]:
-    """The optimizer steps of each search, by its name `SIZE-METHOD`: candidates that were dropped count, too."""
-    table = search_table(results)
-    return {f"{size}-{method}": int(group.steps.sum()) for (size, method), group in table.groupby(["size", "method"])}

@@ -48,14 +48,10 @@ def _draw(
     if len(keys) > 1 or rows.empty:
         axes.plot([], [], **{**drawn, "linestyle": "", "marker": "."})
         return
-    means = responses(rows, keys if keys != ["method"] else []).assign(x=lambda table: _x_of(table, keys, places))
-    means = means.sort_values("x")
+    means = responses(rows, keys if keys != ["method"] else [])
+    means = means.assign(x=means[keys[0]].map(places)).sort_values("x")
     axes.plot(means.x, means.loss, **drawn)
     axes.fill_between(means.x, means.loss_low, means.loss_high, color=drawn["color"], alpha=0.15, linewidth=0)
-
-
-def _x_of(table: pd.DataFrame, keys: list[str], places: dict[Any, float]) -> pd.Series:
-    return table[keys[0]].map(places)
 
 
 def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
