@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from relora_study.config import Cell, cells, check
-from relora_study.config.settings import as_yaml, settings_files
+from relora_study.config.settings import as_yaml, experiments_of, settings_files
 from relora_study.session.staging import files_with_status, stage, stage_code, stage_listing, staged
 from studies import ODD, ROOT
 
@@ -40,7 +40,7 @@ def test_the_text_of_settings_does_not_depend_on_the_library_that_writes_it():
 def test_staged_files_are_newer_than_what_they_replace_even_when_the_clock_is_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study, chosen = tiny()
-    files = settings_files(study, chosen)
+    files = settings_files(study, chosen, experiments_of(study))
     name, place = next(iter(chosen)), tmp_path / "results/settings/data.yaml"
     stage(study, files, Path("results"))
     kept = staged(f"cells/{name}/config.yaml").read_bytes()

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
-from relora_study.config.variants import sweep_cells
 from relora_study.storage.imports import source_files
 from relora_study.cost.job_resources import (
     launch_command,
@@ -17,7 +16,7 @@ from relora_study.cost.job_resources import (
 )
 from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.storage.results_version import check_results, mark_results
-from relora_study.config.settings import searches, settings_files, sweep_settings
+from relora_study.config.settings import experiments_of, settings_files
 from relora_study.session.snakemake import hold_folder, mistakes_in_one_line
 from relora_study.session.staging import stage, stage_code, staged, staged_listing, user_places
 
@@ -42,15 +41,13 @@ def claim_results():
 with mistakes_in_one_line():
     STUDY = checked_study()
     CELLS = cells(STUDY)
-    SWEPT = sweep_cells(STUDY)
-    SEARCHES = searches(STUDY)
-    SWEEPS = sweep_settings(STUDY).sweeps
-    ALL_CELLS = CELLS | SWEPT
+    EXPERIMENTS = experiments_of(STUDY)
+    ALL_CELLS = CELLS | EXPERIMENTS.cells
     claim_results()
     # A job parses this file too, perhaps on another node: it leaves the hold and the settings to the main process.
     if workflow.is_main_process:
         HOLD = hold_folder()
-        stage(STUDY, settings_files(STUDY, ALL_CELLS), RESULTS)
+        stage(STUDY, settings_files(STUDY, CELLS, EXPERIMENTS), RESULTS)
 
 CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
 PUBLISHED = published_captions()

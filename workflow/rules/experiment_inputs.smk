@@ -4,12 +4,12 @@ import shlex
 from relora_study.report.captions import experiment_caption
 from relora_study.report.escape import rst
 
-EXPERIMENTS = [*(STUDY.sweeps or {}), *(["search"] if SEARCHES else [])]
+REPORTED_EXPERIMENTS = [*(STUDY.sweeps or {}), *(["search"] if EXPERIMENTS.searches else [])]
 
 
 def of_candidate(amount):
     """What ``amount`` of relora_study.cost.job_resources says of a candidate's job, as a resource."""
-    return lambda wildcards: amount(SEARCHES[wildcards.search][1][wildcards.candidate])
+    return lambda wildcards: amount(EXPERIMENTS.searches[wildcards.search][1][wildcards.candidate])
 
 
 def rung_before(wildcards):
@@ -27,12 +27,12 @@ def search_of(wildcards):
 def experiment_inputs(wildcards):
     """What a sweep's cells scored, or what the candidates of all searches left."""
     if wildcards.experiment != "search":
-        cells = SWEEPS[wildcards.experiment].cells
+        cells = EXPERIMENTS.sweeps.sweeps[wildcards.experiment].cells
         found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "score.csv"])
         return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
-    return [REPORT_CODE, *expand("results/tuning/{search}/{part}", search=SEARCHES, part=parts)]
+    return [REPORT_CODE, *expand("results/tuning/{search}/{part}", search=EXPERIMENTS.searches, part=parts)]
 
 
 def experiment_caption_of(kind):

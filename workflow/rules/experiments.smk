@@ -28,8 +28,8 @@ rule score:
 
 
 wildcard_constraints:
-    search=one_of(SEARCHES),
-    candidate=one_of(name for _, tried in SEARCHES.values() for name in tried),
+    search=one_of(EXPERIMENTS.searches),
+    candidate=one_of(name for _, tried in EXPERIMENTS.searches.values() for name in tried),
     rung=r"\d+",
 
 
@@ -73,7 +73,7 @@ rule rung:
         gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
     params:
         launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),
-        until=lambda wildcards: SEARCHES[wildcards.search][0].rungs[int(wildcards.rung)],
+        until=lambda wildcards: EXPERIMENTS.searches[wildcards.search][0].rungs[int(wildcards.rung)],
         selection=lambda wildcards, input: f"--selection {shlex.quote(input.selection)}" if input.selection else "",
     message:
         "Rung {wildcards.rung} of {wildcards.candidate}, {wildcards.search}"
@@ -90,7 +90,7 @@ rule selection:
         rungs=lambda wildcards: expand(
             "results/tuning/{search}/{candidate}/rung-{rung}.json",
             search=wildcards.search,
-            candidate=SEARCHES[wildcards.search][1],
+            candidate=EXPERIMENTS.searches[wildcards.search][1],
             rung=wildcards.rung,
         ),
     output:
@@ -154,7 +154,7 @@ rule experiment_figure:
     log:
         "results/logs/report/experiment-figure-{experiment}.log",
     wildcard_constraints:
-        experiment=one_of(EXPERIMENTS),
+        experiment=one_of(REPORTED_EXPERIMENTS),
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -186,7 +186,7 @@ rule experiment_table:
     log:
         "results/logs/report/experiment-table-{experiment}.log",
     wildcard_constraints:
-        experiment=one_of(EXPERIMENTS),
+        experiment=one_of(REPORTED_EXPERIMENTS),
     conda:
         "../../envs/report.yaml"
     threads: 1

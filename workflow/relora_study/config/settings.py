@@ -5,7 +5,7 @@ A file holds only the settings that its readers use, so that another setting's c
 
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -67,13 +67,34 @@ class Sweeps(Section):
     sweeps: dict[str, SweepSettings]
 
 
-def settings_files(study: Study, cells: Mapping[str, Cell]) -> dict[str, Section]:
-    """What the settings files hold, by their path in `results/`; ``cells`` are those of the study and its sweeps."""
+class Experiments(NamedTuple):
+    """All that a study trains beside its own cells: the sweeps with their cells, and the searches."""
+
+    sweeps: Sweeps
+    cells: dict[str, Cell]
+    searches: dict[str, tuple[SearchSettings, dict[str, Cell]]]
+
+
+def experiments_of(study: Study) -> Experiments:
+    """Resolve the sweeps and searches of ``study``; sweeps share a cell of one name, and so of equal settings."""
+    settings: dict[str, SweepSettings] = {}
+    cells: dict[str, Cell] = {}
+    for name, sweep in (study.sweeps or {}).items():
+        variants = sweep_variants(study, sweep)
+        points = {variant.cell.name: variant.point for variant in variants}
+        settings[name] = SweepSettings(keys=sweep.space.keys if sweep.space else [], cells=points)
+        cells |= {variant.cell.name: variant.cell for variant in variants}
+    return Experiments(Sweeps(sweeps=settings), cells, searches(study))
+
+
+def settings_files(study: Study, cells: Mapping[str, Cell], experiments: Experiments) -> dict[str, Section]:
+    """What the settings files hold, by their path in `results/`; ``cells`` are the study's own."""
     files: dict[str, Section] = {f"settings/{name}.yaml": section for name, section in stage_settings(study).items()}
-    tuned = set(study.study.cell_names) if study.tuning else set()
+    files["settings/sweeps.yaml"] = experiments.sweeps
     for name, cell in cells.items():
-        files[f"tuning/base/{name}.yaml" if name in tuned else f"cells/{name}/config.yaml"] = cell
-    for search, (settings, candidate_cells) in searches(study).items():
+        files[f"tuning/base/{name}.yaml" if study.tuning else f"cells/{name}/config.yaml"] = cell
+    files |= {f"cells/{name}/config.yaml": cell for name, cell in experiments.cells.items()}
+    for search, (settings, candidate_cells) in experiments.searches.items():
         files[f"tuning/{search}/settings.yaml"] = settings
         files |= {f"tuning/{search}/{name}/config.yaml": cell for name, cell in candidate_cells.items()}
     return files
@@ -98,16 +119,6 @@ def searches(study: Study) -> dict[str, tuple[SearchSettings, dict[str, Cell]]]:
     return found
 
 
-def sweep_settings(study: Study) -> Sweeps:
-    """The study's sweeps: what varies, and in which cells."""
-    found = {}
-    for name, sweep in (study.sweeps or {}).items():
-        variants = sweep_variants(study, sweep)
-        points = {variant.cell.name: variant.point for variant in variants}
-        found[name] = SweepSettings(keys=sweep.space.keys if sweep.space else [], cells=points)
-    return Sweeps(sweeps=found)
-
-
 def stage_settings(study: Study) -> dict[str, Section]:
     """Return the content of each `results/settings/NAME.yaml` by NAME."""
     data, model = study.data, study.model
@@ -125,7 +136,6 @@ def stage_settings(study: Study) -> dict[str, Section]:
             batch_sequences=study.dynamics.batch_sequences,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
-        "sweeps": sweep_settings(study),
         "whole": study,
     }
 

@@ -90,15 +90,6 @@ def sweep_variants(study: Study, sweep: Sweep) -> list[Variant]:
     ]
 
 
-def sweep_cells(study: Study) -> dict[str, Cell]:
-    """The cells of all sweeps by name; sweeps share a cell whose name, and so whose settings, are equal."""
-    return {
-        variant.cell.name: variant.cell
-        for sweep in (study.sweeps or {}).values()
-        for variant in sweep_variants(study, sweep)
-    }
-
-
 def candidates(study: Study, size: str, method: str) -> dict[str, Variant]:
     """What the study's search tries for a size and a method, by the candidate's name; it trains up to the last rung."""
     assert study.tuning is not None
