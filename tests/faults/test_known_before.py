@@ -13,7 +13,7 @@ from relora_study.analysis.around_resets import over_full_rank
 from relora_study.analysis.naming import suite_name, texts_name
 from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, cells, check
-from relora_study.config.evaluated import blimp_paradigms
+from relora_study.config.evaluated import blimp_phenomena
 from relora_study.config.settings import CorpusNeeds
 from relora_study.data.enough import check_enough
 from relora_study.data.tokens import Manifest, Split
@@ -34,7 +34,7 @@ def named(raw, report=None, **pairs):
 
 
 def test_a_suite_is_blimp_by_its_67_paradigms(raw, tmp_path):
-    whole = blimp_paradigms()
+    whole = blimp_phenomena()
     assert len(whole) == 67
     of_mine = pairs_in(tmp_path / "my pairs", whole)
     assert named(raw, source="path", path=str(of_mine)) == "BLiMP"
@@ -50,7 +50,7 @@ def test_a_suite_is_blimp_by_its_67_paradigms(raw, tmp_path):
 
 
 def test_a_report_remembers_that_the_files_were_blimp(raw, tmp_path):
-    own = pairs_in(tmp_path / "mine", blimp_paradigms())
+    own = pairs_in(tmp_path / "mine", blimp_phenomena())
     pairs = {**raw["evaluation"]["minimal_pairs"], "source": "path", "path": str(own)}
     study = check({**raw, "evaluation": {**raw["evaluation"], "minimal_pairs": pairs}}, [])
     shutil.rmtree(own)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config.evaluated import BLIMP
+from ..config.evaluated import BLIMP, blimp_phenomena
 from ..config.schedule import learning_rate_ratio
 from .around_resets import AroundResets
 from .published_recipe import (
@@ -23,7 +23,6 @@ from .published_recipe import (
 )
 
 FOLDER = Path(__file__).parents[3] / "resources" / "published"
-PARADIGMS = FOLDER.parent / "blimp_paradigms.csv"
 COMPONENTS = {"swiglu_w2": "w2", "ov_circuit": "ov_authors", "attention_v": "v", "attention_o": "o"}
 BLIMP_PAIRS = 67_000
 # The authors count steps from 0 and log before the step: their step 0 is our step 1.
@@ -111,7 +110,7 @@ def _evaluation() -> pd.DataFrame:
         curves[curves.metric == name].assign(**dict(zip(columns, kept, strict=True))) for name, kept in names.items()
     ]
     paradigms = published_paradigms().rename(columns={"accuracy": "value"})
-    phenomena = paradigms.paradigm.map(pd.read_csv(PARADIGMS, comment="#").set_index("paradigm").phenomenon)
+    phenomena = paradigms.paradigm.map(blimp_phenomena())
     by_phenomenon = (
         paradigms.assign(item="phenomenon/" + phenomena).groupby(["size", "method", "step", "item"]).value.mean()
     )

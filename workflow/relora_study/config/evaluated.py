@@ -23,7 +23,7 @@ def is_blimp(pairs: MinimalPairs) -> bool:
     place = Path(pairs.path)
     if pairs.source == "hub" and not place.is_dir():
         return pairs.path in BLIMP_DATASETS
-    return set(_paradigms(place)) == blimp_paradigms()
+    return set(_paradigms(place)) == blimp_phenomena().keys()
 
 
 def is_paloma(texts: Perplexity) -> bool:
@@ -39,10 +39,11 @@ def plain_name(path: str | None) -> str:
     return f"{stem} (by name)" if stem.casefold() in (BLIMP.casefold(), PALOMA.casefold()) else stem
 
 
-def blimp_paradigms() -> set[str]:
-    """Return the names of BLiMP's 67 paradigms."""
+def blimp_phenomena() -> dict[str, str]:
+    """Return the phenomenon of each of BLiMP's 67 paradigms, by the paradigm's name."""
     with PARADIGMS.open(encoding="utf-8", newline="") as stream:
-        return {row["paradigm"] for row in csv.DictReader(line for line in stream if not line.startswith("#"))}
+        rows = csv.DictReader(line for line in stream if not line.startswith("#"))
+        return {row["paradigm"]: row["phenomenon"] for row in rows}
 
 
 def _paradigms(place: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ..config.evaluated import blimp_phenomena
 from ..data.folder import is_hidden, list_documents
 from ..data.reader import parse_objects, read_objects, require_unicode
 from ..errors import UserError
@@ -19,7 +20,6 @@ from .hub import load_configurations, require_columns
 # The file of BLiMP's authors (CC-BY 4.0), pinned by its hash.
 BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
 BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
-BLIMP_PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
 PAIRS_A_PARADIGM = 1000  # in BLiMP
 SENTENCES = ["sentence_good", "sentence_bad"]
 FIELDS = [*SENTENCES, "linguistics_term", "UID", "pairID"]
@@ -91,7 +91,7 @@ def missing_of_blimp(pairs: pd.DataFrame) -> str:
 
     A suite without any of BLiMP's paradigms is another suite, so nothing is missing.
     """
-    expected = pd.read_csv(BLIMP_PARADIGMS, comment="#").paradigm
+    expected = list(blimp_phenomena())
     counts = pairs.UID.value_counts().reindex(expected, fill_value=0)
     absent, short = counts[counts == 0], counts[(counts > 0) & (counts != PAIRS_A_PARADIGM)]
     if len(absent) == len(expected):
