@@ -10,13 +10,13 @@ import typer
 from ..config import HELD_OUT_SEQUENCES, VALIDATION_SEQUENCES, Data, read_section
 from ..config.settings import CorpusNeeds, TokenSettings
 from ..errors import command_line
+from ..progress_lines import progress
 from ..storage.files import sha256, write_json, write_text
 from .convert import ShardLayout, convert
 from .documents import Stored, split
 from .enough import check_enough
 from .fetch import fetch_news
 from .folder import list_documents
-from .progress import progress
 from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
 from .sources import FILES, read_files, read_news
 from .tokenizer import id_count, load_tokenizer, open_tokenizer, train_tokenizer

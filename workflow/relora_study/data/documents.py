@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile, ParquetWriter
 
 from ..errors import UserError
+from ..progress_lines import progress
 from ..storage.files import write_whole
-from .progress import progress
 
 SCHEMA = pa.schema([("id", pa.string()), ("domain", pa.string()), ("text", pa.string())])
 PARTS = ("train", "held_out", "validation")

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..config import HubPretokenized
 from ..errors import UserError
+from ..progress_lines import progress
 from ..storage.files import require_room, sha256, write_json
 from .hub import HUB_ERRORS, commit, first_line
-from .progress import progress
 
 LIST = "shards.json"  # beside the shards' folder `data`: sizes and hashes from the Hub, which check every copy
 KEY = "data.hub_pretokenized"

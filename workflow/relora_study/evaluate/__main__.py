@@ -97,11 +97,16 @@ def score_cell(cell_dir: Annotated[Path, typer.Option("--cell")], data: Place, t
     keep_freed_memory()
     cell, diverged = read_section(Cell, cell_dir / "config.yaml"), diverged_at(cell_dir)
     step, checkpoint = max(list_checkpoints(cell_dir, due_steps(cell, diverged)).items())
-    length, device = cell.model.context_length, chosen_device(cell.runtime.device)
-    rows = held_out_batch(data / "tokens", row_count(open_tokens(data / "tokens", "held_out"), length), length)
-    losses = negative_log_likelihoods(load_model(checkpoint, device), rows.tolist(), SCORED_TOKENS)
-    loss = float("nan") if diverged else torch.cat(losses).mean().item()
+    loss = float("nan") if diverged else _held_out_loss(cell, checkpoint, data / "tokens")
     write_csv(output, pd.DataFrame({"step": [step], "loss": [loss], "diverged_at": [diverged]}))
+
+
+def _held_out_loss(cell: Cell, checkpoint: Path, tokens: Path) -> float:
+    """Return the mean loss (nats a token) of ``checkpoint`` on all held-out ids in the folder ``tokens``."""
+    length, device = cell.model.context_length, chosen_device(cell.runtime.device)
+    rows = held_out_batch(tokens, row_count(open_tokens(tokens, "held_out"), length), length)
+    losses = negative_log_likelihoods(load_model(checkpoint, device), rows.tolist(), SCORED_TOKENS)
+    return torch.cat(losses).mean().item()
 
 
 def open_evaluation_data(

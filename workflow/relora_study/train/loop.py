@@ -7,7 +7,6 @@ checkpoint of a reset's step shows the model before the reset, and a state holds
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from ..config.schedule import is_due, is_reset, learning_rate_ratio
 from ..model.checkpoints import save_checkpoint
 from ..model.kernels.cross_entropy import head_cross_entropy
 from ..model.relora import adapters
+from ..progress_lines import progress
 from . import parallel
 from .disk import check_disk
 from .divergence import Diverged, record_divergence
@@ -34,7 +34,6 @@ from .state import (
     set_aside_another_configurations_run,
 )
 
-SECONDS_BETWEEN_PROGRESS_LINES = 20
 STEPS_BETWEEN_WAITS_FOR_THE_GPU = 20
 
 MustStop = Callable[[], bool]  # asked after each step: whether the training must save its state and stop
@@ -82,14 +81,14 @@ def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop:
     tokens = cell.train.batch_size * cell.model.context_length
     every = STEPS_BETWEEN_WAITS_FOR_THE_GPU if device.type == "cuda" else 1
     writes = parallel.rank() == 0
-    with Recorder(cell_dir if writes else None, done, tokens, every) as recorder, _progress(cell, done) as progress:
+    with Recorder(cell_dir if writes else None, done, tokens, every) as recorder, _progress(cell, done) as meter:
         for step in range(done + 1, last + 1):
             row = take_step(run, batch_of(step - 1), step)
             written = recorder.add(row | {"tokens": step * tokens})
-            if step == last or _leaves_files(cell, step):
+            if _leaves_files(cell, step, last):
                 recorder.sync()  # raises before a bad loss gets into a file, and saves the row before the file
             _after_step(run, step, cell_dir, last)
-            progress.update(tokens)
+            meter.update(tokens)
             # Only after a write, when the processes have waited for their GPUs anyway, do they ask each other.
             if written and step < last and parallel.any_process(must_stop(), device):
                 save_state(run, step, cell_dir)
@@ -173,15 +172,15 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
     return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
 
 
-def _leaves_files(cell: Cell, step: int) -> bool:
-    """Tell whether a checkpoint or a state is saved after ``step``."""
-    return is_due(cell, step) or step % cell.train.state_every == 0
+def _leaves_files(cell: Cell, step: int, last: int) -> bool:
+    """Tell whether a checkpoint or a state is saved after ``step``; one is after the ``last``."""
+    return step == last or is_due(cell, step) or step % cell.train.state_every == 0
 
 
 def _after_step(run: Run, step: int, cell_dir: Path, last: int) -> None:
     """Do, in this order, all that is due after ``step``: checkpoint, reset, change of adapters, state."""
     cell = run.cell
-    if step == last or _leaves_files(cell, step):
+    if _leaves_files(cell, step, last):
         require_finite(run, step, cell_dir)
     if is_due(cell, step) and parallel.rank() == 0:
         save_checkpoint(run.model, cell, step, cell_dir / "checkpoints")
@@ -202,18 +201,9 @@ def _adapter_gradient_norm(model: nn.Module) -> Tensor | None:
     return torch.nn.utils.get_total_norm([grad for grad in factors if grad is not None]) if factors else None
 
 
-def _progress(cell: Cell, done: int) -> Any:
-    """Return a progress meter that prints a line every few seconds, readable when cells train side by side."""
+def _progress(cell: Cell, done: int) -> tqdm:
+    """Return a progress meter in tokens; the lines of cells that train side by side begin with their names."""
     tokens = cell.train.batch_size * cell.model.context_length
-    return tqdm(
-        total=cell.train.steps * tokens,
-        initial=done * tokens,
-        desc=cell.name,
-        unit=" tokens",
-        unit_scale=True,
-        mininterval=SECONDS_BETWEEN_PROGRESS_LINES,
-        miniters=1,
-        delay=SECONDS_BETWEEN_PROGRESS_LINES,
-        disable=parallel.rank() > 0,
-        bar_format="{desc}: {percentage:.0f} % of {total_fmt} tokens, {rate_fmt}, {remaining} left\n",
-    )
+    line = "{desc}: {percentage:.0f} % of {total_fmt} tokens, {rate_fmt}, {remaining} left"
+    sizes = {"initial": done * tokens, "unit_scale": True}
+    return progress(None, cell.train.steps * tokens, cell.name, " tokens", line, **sizes, disable=parallel.rank() > 0)
