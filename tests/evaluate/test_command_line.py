@@ -348,7 +348,7 @@ def test_a_pair_whose_sentences_are_no_texts_is_named(place, monkeypatch, raw, c
     assert f"u.jsonl, line 2: not a minimal pair ({message})" in line and not any((place / "collected").iterdir())
 
 
-def test_a_suites_folder_is_read_as_a_corpus_is(place, monkeypatch, raw):
+def test_a_suites_folder_is_read_as_a_corpus_is(place, monkeypatch, raw, capsys):
     pairs = [PAIR | {"UID": "u", "pairID": number, "field": "a\u2028b"} for number in range(2)]
     rows = [json.dumps(pair, ensure_ascii=False) for pair in pairs]
     (place / "mine/.git").mkdir(parents=True)
@@ -358,3 +358,7 @@ def test_a_suites_folder_is_read_as_a_corpus_is(place, monkeypatch, raw):
     chosen = {"source": "path", "path": str(place / "mine")}
     assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
     assert suite.read_suite(place / "collected").pairID.tolist() == ["0", "1"]
+    assert f"{place / 'mine'}: 1 files read, 2 passed over: " in capsys.readouterr().err
+    (place / "collected/.snakemake_timestamp").touch()
+    suite.read_suite(place / "collected")
+    assert capsys.readouterr().err == ""  # what the study collected itself holds no surprise for its user

@@ -50,7 +50,7 @@ def minimal_pairs(settings: Place, documents: Place, output: Place) -> None:
         pairs = read_hub(chosen.path or BLIMP_ON_THE_HUB, chosen.revision)
     else:
         output.mkdir(parents=True, exist_ok=True)
-        pairs = read_suite(download_blimp(output) if chosen.source == "url" else Path(chosen.path or ""))
+        pairs = read_suite(download_blimp(output) if chosen.source == "url" else Path(chosen.path or ""), tell=True)
     if missing := missing_of_blimp(pairs):
         print(f"warning: BLiMP is incomplete: {missing}", file=sys.stderr)
     for paradigm, group in pairs.groupby("UID"):

@@ -60,13 +60,16 @@ def read_hub(name: str, revision: str | None = None) -> pd.DataFrame:
     return _checked(pd.DataFrame(pairs, columns=FIELDS), name)
 
 
-def read_suite(path: Path) -> pd.DataFrame:
+def read_suite(path: Path, tell: bool = False) -> pd.DataFrame:
     """Read all pairs of the .jsonl files in a folder or a .zip, without unpacking to disk.
 
+    ``tell`` is for a user's folder: it prints which files were passed over.
     Raises :class:`UserError` that names the file and line of a pair that is not JSON or lacks a field, or the paradigm
     of a repeated pair, or a paradigm whose name cannot name a file.
     """
-    pairs = pd.DataFrame([_pair(row, f"{name}, line {number}") for name, number, row in _rows(path)], columns=FIELDS)
+    pairs = pd.DataFrame(
+        [_pair(row, f"{name}, line {number}") for name, number, row in _rows(path, tell)], columns=FIELDS
+    )
     if pairs.empty:
         raise UserError(f"{path} holds no .jsonl file with minimal pairs; check evaluation.minimal_pairs.path")
     return _checked(pairs, str(path))
@@ -100,12 +103,13 @@ def missing_of_blimp(pairs: pd.DataFrame) -> str:
     return "; ".join(named + [f"{count} pairs, not {PAIRS_A_PARADIGM}, of {name}" for name, count in short.items()])
 
 
-def _rows(path: Path) -> Iterator[tuple[str, int, dict[str, Any]]]:
+def _rows(path: Path, tell: bool) -> Iterator[tuple[str, int, dict[str, Any]]]:
     """Yield the objects in the files of a suite, each with the file's name and the line's number."""
     try:
         if path.is_dir():
             listing = list_documents(path, SECTION, (".jsonl",))
-            listing.say(SECTION)
+            if tell:
+                listing.say(SECTION)
             for file in listing.files:
                 yield from ((str(file), number, row) for number, row in read_objects(file))
         else:
