@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.analysis.experiments import responses
-from scipy.stats import t
+from relora_study.analysis.experiments import changes, responses, sweep_table
+from relora_study.config.settings import SweepSettings
+from scipy.stats import t, ttest_rel
 
 
 def runs(losses: dict[float, list[float]], **columns) -> pd.DataFrame:
@@ -53,3 +54,33 @@ def test_each_size_and_method_has_a_best_of_its_own():
     )
     table = responses(tried, ["learning_rate"])
     assert table[table.verdict == "best"].method.tolist() == ["full", "relora"]
+
+
+LADDER = {"released": [6.0, 6.2, 6.1], "repaired": [5.5, 5.8, 5.3], "full": [5.0, 5.1, 5.2]}
+
+
+def ladder(losses: dict[str, list[float]]) -> pd.DataFrame:
+    return pd.concat([runs({0.0: values}, method=method) for method, values in losses.items()], ignore_index=True)
+
+
+def test_each_step_is_compared_with_the_one_before_by_seed():
+    table = changes(ladder(LADDER), "previous").set_index("method")
+    assert table.against.to_dict() == {"repaired": "released", "full": "repaired"}
+    oracle = ttest_rel(LADDER["repaired"], LADDER["released"]).confidence_interval(0.95)
+    row = table.loc["repaired"]
+    assert (row.difference_low, row.difference_high) == (pytest.approx(oracle.low), pytest.approx(oracle.high))
+    assert row.difference == pytest.approx(np.mean(LADDER["repaired"]) - np.mean(LADDER["released"]))
+    assert row.p == pytest.approx(2 / 2**3)  # all three seeds agree
+
+
+def test_each_method_is_compared_with_one_of_them_wherever_it_is_listed():
+    table = changes(ladder(LADDER), "full")
+    assert table.method.tolist() == ["released", "repaired"] and set(table.against) == {"full"}
+    assert (table.difference > 0).all() and table.p_holm.tolist() == [pytest.approx(0.5)] * 2
+
+
+def test_a_diverged_seed_is_left_out_of_the_pairs_and_counted_in_the_means():
+    losses = LADDER | {"repaired": [5.5, math.nan, 5.3]}
+    table = sweep_table(ladder(losses), SweepSettings(keys=[], against="previous", cells={})).set_index("method")
+    assert table.seeds_paired.tolist()[1:] == [2, 2] and table.seeds.tolist() == [3, 3, 3]
+    assert math.isnan(table.loss["repaired"]) and table.difference["repaired"] == pytest.approx((-0.5 - 0.8) / 2)

@@ -58,9 +58,16 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 }
 
+forget_dead_cluster() { # a run of these tests that was killed left its configuration, and no controller
+    grep -qs '^ClusterName=throwaway$' /etc/slurm/slurm.conf || return 0
+    ! pgrep -x slurmctld >/dev/null || absent "these tests are running already"
+    rm -f /etc/slurm/slurm.conf /etc/slurm/gres.conf
+}
+
 up() {
     local state=$1
     [ "$(id -u)" = 0 ] || absent "needs root"
+    forget_dead_cluster
     [ ! -e /etc/slurm/slurm.conf ] || absent "/etc/slurm/slurm.conf exists: this machine has a SLURM of its own"
     mkdir -p "$state/controller" /etc/slurm
     install_packages "$state"

@@ -59,7 +59,7 @@ def study(tmp_path_factory):
 def command(*arguments: str) -> list[str]:
     """Snakemake under `timeout`, because without SLURM's answers it would wait for ever."""
     own = ["--profile", "workflow/profiles/slurm", "--configfile", "tests/slurm/study.yaml"]
-    # What this SLURM lacks or makes needless: accounting, patience, a partition for GPUs.
+    # What this SLURM lacks or makes needless: accounting, patience, a partition for GPUs, nodes of eight cores.
     own += [
         "--slurm-status-command",
         "squeue",
@@ -68,7 +68,7 @@ def command(*arguments: str) -> list[str]:
         "--latency-wait",
         "10",
     ]
-    own += ["--set-resources", "pretrain:gpu=1"]
+    own += ["--set-resources", "pretrain:gpu=1", "--set-threads", "tokenizer=2", "tokens=2"]
     return ["timeout", "-k", "10", "400", sys.executable, "-m", "snakemake", *own, *arguments]
 
 

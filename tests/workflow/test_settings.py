@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[2]
 TRAINED = "results/cells/tiny-full-s1/manifest.json"
 
 
-def planned(folder: Path, *arguments: str) -> set[str]:
-    """The rules of which a run would start jobs."""
-    done = snakemake(folder, "--dry-run", *arguments, "--", TRAINED)
+def planned(folder: Path, *arguments: str, target: str = TRAINED) -> set[str]:
+    """The rules of which a run would start jobs to make ``target``."""
+    done = snakemake(folder, "--dry-run", *arguments, "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
     return set(re.findall(r"^(\w+) +\d+$", done.stdout.partition("Job stats:")[2], re.MULTILINE)) - {"total"}
 
@@ -51,6 +51,13 @@ def test_a_changed_setting_trains_again(copy, triggers, notes):
     assert done.returncode == 0, done.stdout + done.stderr
     assert yaml.safe_load((copy / TRAINED).read_text())["steps"] == 30
     assert planned(copy, *triggers, *longer) == set()
+
+
+@pytest.mark.end_to_end
+def test_a_new_cell_trains_where_a_check_before_training_is_made_again(copy):
+    changes = ("--config", "study={seeds: [2]}", "train={steps: 30}")
+    new = TRAINED.replace("s1", "s2")
+    assert planned(copy, *changes, target=new) == {"cell_settings", "section_settings", "enough", "pretrain"}
 
 
 # Texts are read again with a new tokenizer: where they are ids, they are held to its vocabulary.

@@ -87,6 +87,15 @@ def users_files(reader):
     return str(staged_listing(reader)) if reader in user_places(STUDY) else []
 
 
+def before_training(path, trained):
+    """An input that a training waits for, and that never trains again what left ``trained``, a pattern with wildcards.
+
+    Snakemake lets `ancient` pass what is missing, too: where the file at ``path`` is made again, it would start nothing
+    behind it.
+    """
+    return lambda wildcards: ancient(path) if os.path.exists(trained.format(**wildcards)) else path
+
+
 def by_cell(amount, *arguments):
     """A resource: the ``amount``, a function of relora_study.cost.job_resources, for the cell of a job."""
     return lambda wildcards: amount(ALL_CELLS[wildcards.cell], *arguments)

@@ -54,7 +54,7 @@ rule rung:
     input:
         config="results/tuning/{search}/{candidate}/config.yaml",
         tokens="results/data/tokens",
-        enough=ancient("results/data/enough.txt"),
+        enough=before_training("results/data/enough.txt", "results/tuning/{search}/{candidate}/rung-{rung}.json"),
         selection=rung_before,
     output:
         "results/tuning/{search}/{candidate}/rung-{rung}.json",

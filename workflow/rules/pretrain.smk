@@ -1,13 +1,16 @@
+CELL_MANIFEST = "results/cells/{cell}/manifest.json"
+
+
 rule pretrain:
     input:
         config="results/cells/{cell}/config.yaml",
         tokens="results/data/tokens",
         # These find mistakes in the user's texts, pairs and corpus before training. Training reads none of them.
-        enough=ancient("results/data/enough.txt"),
-        texts=ancient("results/evaluation/texts.parquet"),
-        pairs=ancient("results/evaluation/minimal_pairs"),
+        enough=before_training("results/data/enough.txt", CELL_MANIFEST),
+        texts=before_training("results/evaluation/texts.parquet", CELL_MANIFEST),
+        pairs=before_training("results/evaluation/minimal_pairs", CELL_MANIFEST),
     output:
-        manifest="results/cells/{cell}/manifest.json",
+        manifest=CELL_MANIFEST,
     log:
         "results/logs/pretrain/{cell}.log",
     benchmark:

@@ -1,22 +1,26 @@
 """Sweeps and searches as tidy tables: what was tried, what it cost, and what came out best."""
 
+import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ..config import Cell, read_section
-from ..config.settings import SearchSettings, Sweeps
+from ..config.experiments import PREVIOUS
+from ..config.settings import SearchSettings, Sweeps, SweepSettings
 from ..config.variants import MARK
 from ..storage.contracts import read_contract
 from ..storage.files import read_csv
 from ..storage.rung import Rung
+from .differences import holm, paired_difference
 from .intervals import t_interval
 
 
 def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
     """A row a cell of ``sweep``: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at."""
-    settings = read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]
+    settings = sweep_settings(results, sweep)
     rows = []
     for name, point in settings.cells.items():
         cell = read_section(Cell, results / "cells" / name / "config.yaml")
@@ -31,9 +35,42 @@ def base_method(cell: Cell) -> str:
     return cell.method_name.partition(MARK)[0]
 
 
-def sweep_keys(results: Path, sweep: str) -> list[str]:
-    """The keys that vary in ``sweep``."""
-    return read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep].keys
+def sweep_settings(results: Path, sweep: str) -> SweepSettings:
+    """What varies in ``sweep``, what its cells change, and what its methods are compared with."""
+    return read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]
+
+
+def sweep_table(runs: pd.DataFrame, settings: SweepSettings) -> pd.DataFrame:
+    """What a sweep shows in numbers: :func:`responses`, and beside them :func:`changes` where it compares methods."""
+    table = responses(runs, settings.keys)
+    if settings.against is None:
+        return table
+    return table.merge(changes(runs, settings.against), on=["size", "method"], how="left", suffixes=("", "_paired"))
+
+
+def changes(runs: pd.DataFrame, against: str) -> pd.DataFrame:
+    """The loss of each method less the loss of what it is compared with, paired by seed: a row a size and method.
+
+    ``against`` is a method, or "previous" for the method before each. Columns: size, method, against, difference with
+    Student's 95 % interval, p (sign-flip test) and p_holm (Holm's correction over the methods of a size). A seed at
+    which either diverged is left out, so ``seeds_paired`` may be below the seeds that trained.
+    """
+    rows: list[dict[str, object]] = []
+    for size, group in runs.groupby("size", sort=False):
+        losses = {str(method): rows.set_index("seed").loss for method, rows in group.groupby("method", sort=False)}
+        for reference, method in _pairs(list(losses), against):
+            found = paired_difference(losses[method], losses[reference])
+            spread = {"difference": found.mean, "difference_low": found.low, "difference_high": found.high}
+            named = {"size": size, "method": method, "against": reference}
+            rows.append(named | {"seeds": found.seeds} | spread | {"p": found.p})
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=table.groupby("size", sort=False).p.transform(holm))
+
+
+def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
+    if against == PREVIOUS:
+        return itertools.pairwise(methods)
+    return ((against, method) for method in methods if method != against)
 
 
 def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from .fields import (
     is_none,
 )
 
+PREVIOUS = "previous"  # what a sweep's methods are compared with, each with the one before it
 SIGNIFICANT_DIGITS = 3  # of a sampled value: enough to search with, and short enough for a folder's name
 
 Number = Annotated[float, BeforeValidator(as_number)]
@@ -117,6 +118,14 @@ class Sweep(Section):
     """Names of blocks under `sizes`; null: those of the study."""
     seeds: Annotated[Seeds | None, Field(exclude_if=is_none)] = None
     """A list, or how many from 42 on; null: those of the study."""
+    against: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Method that the others are compared with by seed; previous: each with the one before it."""
+
+    @model_validator(mode="after")
+    def _methods_alone(self) -> Self:
+        if self.against and self.space:
+            raise ValueError("against compares methods as they are, and space varies them; leave one out")
+        return self
 
 
 class Tuning(Section):

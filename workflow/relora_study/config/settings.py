@@ -55,9 +55,10 @@ class SearchSettings(Section):
 
 
 class SweepSettings(Section):
-    """One sweep: the keys that vary, and what each of its cells changes, by the cell's name."""
+    """One sweep: the keys that vary, what each of its cells changes, by the cell's name, and what they are against."""
 
     keys: list[str]
+    against: str | None
     cells: dict[str, Point]
 
 
@@ -82,7 +83,8 @@ def experiments_of(study: Study) -> Experiments:
     for name, sweep in (study.sweeps or {}).items():
         variants = sweep_variants(study, sweep)
         points = {variant.cell.name: variant.point for variant in variants}
-        settings[name] = SweepSettings(keys=sweep.space.keys if sweep.space else [], cells=points)
+        keys = sweep.space.keys if sweep.space else []
+        settings[name] = SweepSettings(keys=keys, against=sweep.against, cells=points)
         cells |= {variant.cell.name: variant.cell for variant in variants}
     return Experiments(Sweeps(sweeps=settings), cells, searches(study))
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from .data import Data
-from .experiments import Sweep, Tuning
+from .experiments import PREVIOUS, Sweep, Tuning
 from .fields import Name, Section, Seeds, is_none
 from .measuring import Dynamics, Evaluation, Report
 from .training import Method, Model, Runtime, Size, Train
@@ -223,6 +223,9 @@ def _of_sweeps(study: Study) -> Iterator[str]:
         unknown = set(sweep.sizes or []) - study.sizes.keys()
         if unknown:
             yield f"sweeps.{name}.sizes: {min(unknown)!r} is not one of {', '.join(study.sizes)}"
+        trained = sweep.methods or study.study.methods
+        if sweep.against not in (None, PREVIOUS, *trained):
+            yield f"sweeps.{name}.against: {sweep.against!r} is not {PREVIOUS} or one of {', '.join(trained)}"
 
 
 def _of_tuning(study: Study) -> Iterator[str]:

@@ -48,26 +48,26 @@ def table(name: str, output: Place, results: Place = Path("results"), published:
 @app.command()
 def experiment_figure(name: str, output: Place, results: Place = Path("results")) -> None:
     """Draw the search (NAME "search") or the sweep called NAME to OUTPUT.pdf and OUTPUT.png."""
-    from ..analysis.experiments import search_rungs, sweep_keys, sweep_runs
-    from .figures.experiments import draw_response, draw_search
+    from ..analysis.experiments import search_rungs, sweep_runs, sweep_settings
+    from .figures.experiments import draw_search, draw_sweep
     from .style import finish
 
     if name == "search":
         finish(draw_search(search_rungs(results)), output)
     else:
-        finish(draw_response(sweep_runs(results, name), sweep_keys(results, name)), output)
+        finish(draw_sweep(sweep_runs(results, name), sweep_settings(results, name)), output)
 
 
 @app.command()
 def experiment_table(name: str, output: Place, results: Place = Path("results")) -> None:
     """Write the search (NAME "search") or the sweep called NAME to OUTPUT.csv, .md and .tex."""
-    from ..analysis.experiments import responses, search_table, sweep_keys, sweep_runs
+    from ..analysis.experiments import search_table, sweep_runs, sweep_settings, sweep_table
     from .tables import write_table
 
     if name == "search":
         write_table(search_table(results), output)
     else:
-        write_table(responses(sweep_runs(results, name), sweep_keys(results, name)), output)
+        write_table(sweep_table(sweep_runs(results, name), sweep_settings(results, name)), output)
 
 
 @app.command()

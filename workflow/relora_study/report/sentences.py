@@ -189,8 +189,8 @@ def _methods_with(cells: pd.Series, every_cell: pd.Series) -> Iterable[str]:
     """The methods of ``cells``, each with a count where only some of its cells in ``every_cell`` are among them."""
     whole = every_cell.map(_method).value_counts()
     for method, count in cells.map(_method).value_counts(sort=False).items():
-        part = "" if count == whole[method] else f", {count} of {whole[method]} cells"
-        yield method_label(str(method)) + part
+        part = "" if count == whole[method] else f"{count} of {whole[method]} cells of "
+        yield part + method_label(str(method))
 
 
 def patterns(table: pd.DataFrame, audited: pd.DataFrame) -> list[str]:

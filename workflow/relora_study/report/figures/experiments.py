@@ -6,13 +6,67 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...analysis.experiments import is_numeric, responses
+from ...analysis.experiments import changes, is_numeric, responses
+from ...config.experiments import PREVIOUS
+from ...config.settings import SweepSettings
 from ..escape import figure_text
 from ..numbers import method_label
 from ..style import log_axis, look, panels
 
 LOSS = "held-out loss\n(nats/token)"
 LOG_RATIO = 8  # of a key's largest to its smallest value, from which its axis is logarithmic
+
+
+def draw_sweep(runs: pd.DataFrame, settings: SweepSettings) -> Figure:
+    """The loss of a sweep's cells by what varies; or by method, with each method's change, where it compares them."""
+    return draw_changes(runs, settings.against) if settings.against else draw_response(runs, settings.keys)
+
+
+def draw_changes(runs: pd.DataFrame, against: str) -> Figure:
+    """A row a size: the loss of each method, and its difference to what it is compared with, paired by seed."""
+    sizes = list(runs["size"].unique())
+    figure, grid = panels(len(sizes), 2, share_x=False)
+    figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
+    compared = changes(runs, against)
+    for (losses, differences), size in zip(grid, sizes, strict=True):
+        names = _names(runs, size)
+        _draw_losses(losses, runs[runs["size"] == size], names)
+        _draw_differences(differences, compared[compared["size"] == size], names)
+        losses.set_title(figure_text(size.replace("_", " ")))
+    of = "the method above" if against == PREVIOUS else method_label(against)
+    grid[-1][0].set_xlabel(LOSS.replace("\n", " "))
+    grid[-1][1].set_xlabel(figure_text(f"difference to {of}"))
+    return figure
+
+
+def _names(runs: pd.DataFrame, size: str) -> list[str]:
+    return list(runs[runs["size"] == size].method.unique())
+
+
+def _draw_losses(axes: Any, rows: pd.DataFrame, names: list[str]) -> None:
+    """Seeds as points and the mean with its interval, one method below another."""
+    means = responses(rows, []).set_index("method").loc[names]
+    axes.plot(rows.loss, rows.method.map(names.index), linestyle="", marker=".", color="#777777", alpha=0.6)
+    _intervals(axes, means.loss, means.loss_low, means.loss_high, range(len(names)))
+    axes.set_yticks(range(len(names)), [figure_text(method_label(name)) for name in names])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    for place, method in enumerate(names):
+        if diverged := int(means.diverged[method]):
+            note = f" {diverged} of {means.seeds[method]} diverged"
+            axes.annotate(note, (1, place), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=6)
+
+
+def _draw_differences(axes: Any, rows: pd.DataFrame, names: list[str]) -> None:
+    """The mean difference of each method with its interval, beside a line at no difference."""
+    axes.axvline(0, color="#777777", linewidth=0.8)
+    _intervals(axes, rows.difference, rows.difference_low, rows.difference_high, rows.method.map(names.index))
+    axes.set_yticks(range(len(names)), [])
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def _intervals(axes: Any, means: Any, low: Any, high: Any, places: Any) -> None:
+    axes.hlines(places, low, high, color="#0072B2", linewidth=1.4)
+    axes.plot(means, places, linestyle="", marker="o", color="#0072B2")
 
 
 def draw_response(runs: pd.DataFrame, keys: list[str]) -> Figure:
