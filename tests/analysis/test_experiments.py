@@ -65,7 +65,7 @@ def ladder(losses: dict[str, list[float]]) -> pd.DataFrame:
 
 def test_each_step_is_compared_with_the_one_before_by_seed():
     table = changes(ladder(LADDER), "previous").set_index("method")
-    assert table.against.to_dict() == {"repaired": "released", "full": "repaired"}
+    assert table.compared_with.to_dict() == {"repaired": "released", "full": "repaired"}
     oracle = ttest_rel(LADDER["repaired"], LADDER["released"]).confidence_interval(0.95)
     row = table.loc["repaired"]
     assert (row.difference_low, row.difference_high) == (pytest.approx(oracle.low), pytest.approx(oracle.high))
@@ -75,7 +75,7 @@ def test_each_step_is_compared_with_the_one_before_by_seed():
 
 def test_each_method_is_compared_with_one_of_them_wherever_it_is_listed():
     table = changes(ladder(LADDER), "full")
-    assert table.method.tolist() == ["released", "repaired"] and set(table.against) == {"full"}
+    assert table.method.tolist() == ["released", "repaired"] and set(table.compared_with) == {"full"}
     assert (table.difference > 0).all() and table.p_holm.tolist() == [pytest.approx(0.5)] * 2
 
 

@@ -84,6 +84,7 @@ rule paper:
     input:
         inputs_of_report,
         figures_of,
+        experiments_of_paper,
         source=lambda wildcards: workflow_files(SOURCES[wildcards.place]),
         parts=workflow_files("paper/style.typ", "paper/references.bib"),
     output:
@@ -106,10 +107,13 @@ rule paper:
     params:
         caption=caption_of("paper"),
         source=source_of,
+        experiments=lambda wildcards: (
+            [] if wildcards.place else [f"--experiment {name}" for name in REPORTED_EXPERIMENTS]
+        ),
     message:
         "Typesetting {output}"
     shell:
-        "python -m relora_study.report paper --source {input.source:q} {params.source}"
+        "python -m relora_study.report paper --source {input.source:q} {params.source} {params.experiments}"
         " --output {output:q} 2> >(tee {log:q} >&2)"
 
 

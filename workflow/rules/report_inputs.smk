@@ -18,6 +18,12 @@ def figures_of(wildcards):
     )
 
 
+def experiments_of_paper(wildcards):
+    """The figures and tables of sweeps and of the search, which the paper on our runs shows."""
+    parts = ["figures/experiment_{name}.pdf", "tables/experiment_{name}.csv"]
+    return [] if wildcards.place else expand([f"results/{part}" for part in parts], name=REPORTED_EXPERIMENTS)
+
+
 def caption_of(kind):
     """The caption of a part of the ``kind`` "figures", "tables" or "paper", for the web report."""
     return lambda wildcards: rst(CAPTIONS_IN[wildcards.place][kind][getattr(wildcards, "name", kind)])

@@ -51,9 +51,9 @@ def sweep_table(runs: pd.DataFrame, settings: SweepSettings) -> pd.DataFrame:
 def changes(runs: pd.DataFrame, against: str) -> pd.DataFrame:
     """The loss of each method less the loss of what it is compared with, paired by seed: a row a size and method.
 
-    ``against`` is a method, or "previous" for the method before each. Columns: size, method, against, difference with
-    Student's 95 % interval, p (sign-flip test) and p_holm (Holm's correction over the methods of a size). A seed at
-    which either diverged is left out, so ``seeds_paired`` may be below the seeds that trained.
+    ``against`` is a method, or "previous" for the method before each. Columns: size, method, compared_with, seeds,
+    difference with Student's 95 % interval, p (sign-flip test) and p_holm (Holm's correction over the methods of a
+    size). A seed at which either diverged is left out.
     """
     rows: list[dict[str, object]] = []
     for size, group in runs.groupby("size", sort=False):
@@ -61,7 +61,7 @@ def changes(runs: pd.DataFrame, against: str) -> pd.DataFrame:
         for reference, method in _pairs(list(losses), against):
             found = paired_difference(losses[method], losses[reference])
             spread = {"difference": found.mean, "difference_low": found.low, "difference_high": found.high}
-            named = {"size": size, "method": method, "against": reference}
+            named = {"size": size, "method": method, "compared_with": reference}
             rows.append(named | {"seeds": found.seeds} | spread | {"p": found.p})
     table = pd.DataFrame(rows)
     return table.assign(p_holm=table.groupby("size", sort=False).p.transform(holm))

@@ -93,6 +93,8 @@ class Report(Section):
 
     title: str
     """Title of the paper."""
+    introduction: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """First paragraph of the paper's introduction; null: none."""
     published: Literal["auto", "overlay", "off"]
     """auto (where all shapes are the paper's) | overlay | off: the published curves.
 

@@ -80,11 +80,22 @@ def landing(output: Place, results: Place = Path("results"), published: Alone = 
 
 
 @app.command()
-def paper(source: Place, output: Place, results: Place = Path("results"), published: Alone = False) -> None:
+def paper(
+    source: Place,
+    output: Place,
+    results: Place = Path("results"),
+    published: Alone = False,
+    experiment: Annotated[list[str] | None, typer.Option(help='a sweep, or "search"; repeated')] = None,
+) -> None:
     """Typeset SOURCE with the figures and tables in RESULTS."""
+    from .experiments import experiment_sections
     from .paper import published_values, typeset, values
 
-    contents = published_values(Published()) if published else values(open_runs(results), _settings(results))
+    if published:
+        contents = published_values(Published())
+    else:
+        sections = experiment_sections(results, experiment or [])
+        contents = values(open_runs(results), _settings(results), sections)
     typeset(source, contents, results / "published" if published else results, output)
 
 

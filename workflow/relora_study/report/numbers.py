@@ -10,6 +10,7 @@ METHODS = {
     "relora": "ReLoRA",
     "relora_released": "ReLoRA as released",
     "relora_zero2": "ReLoRA under ZeRO-2",
+    "relora_repaired": "ReLoRA repaired",
 }
 HEADERS = {
     "train_loss": "train loss (nats/token)",
@@ -90,10 +91,10 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
     for name in [name for name in table if name not in ends]:
         if name in ("cell", "against"):
             shown[name] = cell_labels(table[name]).tolist()
-        elif name in ("method", "size"):
-            shown[name] = [
-                method_label(value) if name == "method" else value.replace("_", " ") for value in table[name]
-            ]
+        elif name in ("method", "compared_with"):
+            shown[name] = [MISSING if pd.isna(value) else method_label(value) for value in table[name]]
+        elif name == "size":
+            shown[name] = [value.replace("_", " ") for value in table[name]]
         elif f"{name}_low" in table:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             shown[name] = [with_interval(*bounds) for bounds in ranges]

@@ -1,6 +1,6 @@
 """The paper: one file of numbers, tables and sentences (values.json), and the Typst source that reads it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import typst
 
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.audit import audit
+from ..analysis.differences import differences
 from ..analysis.naming import shows_published
 from ..analysis.published import Published
 from ..analysis.results import Runs
@@ -51,17 +52,23 @@ def typeset(source: Path, contents: dict[str, Any], folder: Path, output: Path) 
     write_whole(output, lambda path: path.write_bytes(pdf))
 
 
-def values(runs: Runs, settings: Report) -> dict[str, Any]:
-    """The contents of the paper on our runs: its numbers, tables and data-dependent sentences."""
+def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """The contents of the paper on our runs: its numbers, tables and data-dependent sentences.
+
+    ``experiments`` are the sections on sweeps and the search (report.experiments).
+    """
     final, tests, audited, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
     published, published_audit = Published(), audit(Published())
     manifests = [runs.manifest(cell) for cell in runs.cells.values()]
     comparable = ~(tests.cell.isin(list(runs.diverged)) | tests.against.isin(list(runs.diverged)))
     return {
         "title": settings.title,
+        "introduction": settings.introduction or "",
         "study": _study(runs),
         "sizes": runs.sizes,
-        "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"],
+        "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"]
+        | {section["name"]: section["caption"] for section in experiments},
+        "experiments": list(experiments),
         "shapes": _shapes(runs),
         "methods": _methods(runs),
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
@@ -72,6 +79,7 @@ def values(runs: Runs, settings: Report) -> dict[str, Any]:
                 runs.diverged,
             )
         ),
+        "differences": _rows(differences(runs).dropna(subset="difference_low")),
         "published": _rows(final_results(published)),
         "audit": _by_method(audited, runs.diverged),
         "audited": sentences.verdicts(audited),

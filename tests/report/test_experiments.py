@@ -1,0 +1,50 @@
+"""What the paper says of experiments: words that the numbers choose."""
+
+import numpy as np
+import pandas as pd
+from relora_study.report.experiments import compared, responded, searched
+
+SPREAD = {"size": "tiny", "compared_with": "relora_zero2", "seeds": 3, "diverged": 0}
+
+
+def changed(method: str, difference: float, half: float, **more) -> dict:
+    ends = {"difference_low": difference - half, "difference_high": difference + half}
+    return {**SPREAD, "method": method, "difference": difference, **ends, **more}
+
+
+def test_a_change_is_called_clear_only_where_its_interval_leaves_out_zero():
+    rows = [changed("relora", -0.2, 0.1), changed("full_reset", 0.3, 0.1), changed("warm_start", -0.1, 0.2)]
+    lower, higher, unclear = compared(pd.DataFrame(rows))
+    assert lower == "Tiny, these lower the loss: ReLoRA, -0.20 [-0.30, -0.10]."
+    assert higher == "Tiny, these raise the loss: full reset, 0.30 [0.20, 0.40]."
+    assert unclear == "Tiny, these show no clear change: warm start, -0.10 [-0.30, 0.10]."
+
+
+def test_a_diverged_method_is_named_with_its_seeds():
+    rows = [changed("relora", np.nan, np.nan, diverged=2)]
+    assert list(compared(pd.DataFrame(rows))) == ["Tiny, these diverge: ReLoRA (2 of 3 seeds)."]
+
+
+def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
+    spread = {"size": "tiny", "loss_low": np.nan, "loss_high": np.nan}
+    rows = [
+        {**spread, "method": "full", "learning_rate": 0.003, "loss": 5.5, "verdict": "best"},
+        {**spread, "method": "relora", "learning_rate": 0.01, "loss": 5.75, "verdict": "lowest, at the edge of r"},
+        {**spread, "method": "relora", "learning_rate": 0.001, "loss": 6.0, "verdict": ""},
+    ]
+    assert list(responded(pd.DataFrame(rows), ["learning_rate"])) == [
+        "Tiny, full rank: the lowest loss is 5.500 at learning rate 0.003.",
+        "Tiny, ReLoRA: the lowest loss is 5.750 at learning rate 0.01, at the edge of r: a lower one may lie beyond.",
+    ]
+
+
+def test_the_search_is_told_with_its_choice_its_edge_and_its_cost():
+    rows = [
+        {"size": "tiny", "method": "full", "learning_rate": rate, "loss": 5.0, "steps": steps, "outcome": outcome}
+        for rate, steps, outcome in [(0.004, 600, "chosen"), (0.002, 300, "dropped"), (0.001, 150, "dropped")]
+    ]
+    (said,) = searched(pd.DataFrame(rows))
+    assert said == (
+        "Tiny, full rank: learning rate 0.004, of 3 candidates, at the edge of learning rate: a better value may lie"
+        " beyond; the search took 1,050 steps, 1.8 times those of its longest candidate."
+    )

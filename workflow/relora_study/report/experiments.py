@@ -1,0 +1,116 @@
+"""What the paper says of sweeps and of the search: a heading, sentences that the numbers choose, and a table."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ..analysis.experiments import search_table, sweep_runs, sweep_settings, sweep_table
+from ..config import Point
+from .captions import experiment_caption
+from .numbers import method_label, plain, readable, with_interval
+
+SEARCH = "search"
+
+
+def experiment_sections(results: Path, names: list[str]) -> list[dict[str, Any]]:
+    """A section of the paper for each experiment: heading, sentences, and the captions of its figure and its table."""
+    return [_section(results, name) for name in names]
+
+
+def _section(results: Path, name: str) -> dict[str, Any]:
+    if name == SEARCH:
+        table = search_table(results)
+        chosen = table[table.outcome == "chosen"]
+        said, rows = list(searched(table)), chosen.drop(columns=["outcome", "dropped_after", "steps"])
+    else:
+        settings = sweep_settings(results, name)
+        rows = sweep_table(sweep_runs(results, name), settings)
+        said = list(compared(rows) if settings.against else responded(rows, settings.keys))
+    words = readable(rows.drop(columns=_empty(rows)))
+    return {
+        "name": f"experiment_{name}",
+        "heading": name.replace("_", " ").capitalize(),
+        "sentences": said,
+        "caption": experiment_caption(name, "figure"),
+        "table": [list(words.columns), *words.to_numpy().tolist()],
+        "table_caption": experiment_caption(name, "table"),
+    }
+
+
+def _empty(rows: pd.DataFrame) -> list[str]:
+    """Columns that say nothing of this experiment."""
+    silent = {"diverged": 0, "verdict": ""}
+    return [name for name, nothing in silent.items() if name in rows and (rows[name] == nothing).all()]
+
+
+def compared(rows: pd.DataFrame) -> Iterator[str]:
+    """For each size: the changes whose interval leaves out 0, those whose interval holds it, and what diverged."""
+    for size, group in rows.groupby("size", sort=False):
+        shown = group.dropna(subset="difference")
+        lower, higher = shown[shown.difference_high < 0], shown[shown.difference_low > 0]
+        unclear = shown.drop([*lower.index, *higher.index])
+        said = [
+            text
+            for verb, found in (("lower the loss", lower), ("raise the loss", higher))
+            if (text := f"{verb}: {'; '.join(map(_change, found.itertuples()))}" if len(found) else "")
+        ]
+        if len(unclear):
+            said.append(f"show no clear change: {'; '.join(map(_change, unclear.itertuples()))}")
+        if len(diverged := group[group.diverged > 0]):
+            named = (
+                f"{method_label(row.method)} ({row.diverged} of {row.seeds} seeds)" for row in diverged.itertuples()
+            )
+            said.append(f"diverge: {'; '.join(named)}")
+        yield from (f"{_words(size)}, these {text}." for text in said)
+
+
+def _change(row: Any) -> str:
+    return f"{method_label(row.method)}, {with_interval(row.difference, row.difference_low, row.difference_high)}"
+
+
+def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
+    """For each size and method: where its loss is lowest, and whether a lower one may lie beyond."""
+    for (size, method), group in rows.groupby(["size", "method"], sort=False):
+        for row in group[group.verdict != ""].to_dict("records"):
+            loss = with_interval(row["loss"], row["loss_low"], row["loss_high"])
+            at = f" at {_settings({key: row[key] for key in keys})}" if keys else ""
+            beyond = (
+                "" if row["verdict"] == "best" else f", {row['verdict'].partition(', ')[2]}: a lower one may lie beyond"
+            )
+            yield f"{_words(size)}, {method_label(str(method))}: the lowest loss is {loss}{at}{beyond}."
+
+
+def searched(table: pd.DataFrame) -> Iterator[str]:
+    """For each size and method: the settings that the search chose, out of how many, and what the search cost."""
+    fixed = {"size", "method", "loss", "steps", "outcome", "dropped_after"}
+    for (size, method), group in table.groupby(["size", "method"], sort=False):
+        (chosen,) = group[group.outcome == "chosen"].to_dict("records")
+        point = {key: value for key, value in chosen.items() if key not in fixed and not pd.isna(value)}
+        edges = [
+            key for key in point if chosen[key] in (group[key].min(), group[key].max()) and group[key].nunique() > 1
+        ]
+        edge = f", at the edge of {_listed_keys(edges)}: a better value may lie beyond" if edges else ""
+        steps = group.steps.sum()
+        cost = (
+            f"the search took {plain(steps)} steps, {steps / chosen['steps']:.1f} times those of its longest candidate"
+        )
+        tried = f"{_settings(point)}, of {len(group)} candidates{edge}"
+        yield f"{_words(size)}, {method_label(str(method))}: {tried}; {cost}."
+
+
+def _settings(point: Point) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in point.items())
+
+
+def _value(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else plain(value)
+
+
+def _listed_keys(keys: list[str]) -> str:
+    return " and ".join(key.replace("_", " ") for key in keys)
+
+
+def _words(size: object) -> str:
+    return str(size).replace("_", " ").capitalize()
