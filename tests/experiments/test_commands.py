@@ -1,7 +1,10 @@
 """`python -m relora_study.experiments`: who goes on in a search, and the settings that it chose."""
 
+import shutil
+
 import pandas as pd
 import pytest
+from relora_study.analysis.experiments import search_minutes
 from relora_study.config import Cell, Space, Tuning, check, read_section
 from relora_study.config.settings import searches
 from relora_study.errors import UserError
@@ -87,3 +90,22 @@ def test_a_search_needs_documents_of_its_own(raw):
     tuning = {"space": {"grid": {"learning_rate": [1e-3, 2e-3]}}, "rungs": [100]}
     with pytest.raises(UserError, match=r"tuning needs a data\.validation_fraction above 0"):
         check({**raw, "tuning": tuning}, [])
+
+
+def test_the_cost_counts_the_search_of_a_cell_that_has_its_settings(search, make_cell, tmp_path):
+    folder, names = search
+    searched = tmp_path / "results/tuning/tiny-relora"
+    searched.mkdir(parents=True)
+    shutil.copy(folder / "settings.yaml", searched)
+    own, selection = make_cell("relora"), searched / "rung-2.csv"
+    base = tmp_path / f"results/tuning/base/{own.name}.yaml"
+    write_yaml(base, own.model_dump())
+    pd.DataFrame({"candidate": [names[1]], "loss": [1.0]}).to_csv(selection, index=False)
+    for name, seconds in ((names[0], 60.0), (names[1], 120.0)):
+        (searched / name).mkdir()
+        pd.DataFrame({"step": [1, 2], "seconds": [seconds, seconds]}).to_csv(
+            searched / name / "timing.csv", index=False
+        )
+    settle(base, searched / "settings.yaml", selection, folder / "config.yaml")
+    assert search_minutes(tmp_path / "results", read_section(Cell, folder / "config.yaml")) == pytest.approx(6.0)
+    assert search_minutes(tmp_path / "results", own) == 0.0, "the search's folder is left from another study"

@@ -10,7 +10,7 @@ import pandas as pd
 from ..config import Cell, read_section
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
-from ..config.variants import MARK
+from ..config.variants import MARK, settled
 from ..storage.contracts import read_contract
 from ..storage.files import read_csv
 from ..storage.rung import Rung
@@ -133,6 +133,21 @@ def _search(folder: Path) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     return table.sort_values(["steps", "loss"], ascending=[False, True], kind="stable")
+
+
+def search_minutes(results: Path, cell: Cell) -> float:
+    """The minutes that all candidates trained in the search that chose the settings of ``cell``; 0 if none did."""
+    folder, base = (
+        results / "tuning" / f"{cell.size_name}-{cell.method_name}",
+        results / f"tuning/base/{cell.name}.yaml",
+    )
+    if not (base.exists() and (folder / "settings.yaml").exists()):
+        return 0.0
+    search = read_section(SearchSettings, folder / "settings.yaml")
+    best = str(read_csv(folder / f"rung-{len(search.rungs) - 1}.csv").candidate.iloc[0])
+    if settled(read_section(Cell, base), search.candidates[best]) != cell:
+        return 0.0  # left by a study that searched
+    return sum(float(read_csv(place).seconds.sum()) for place in folder.glob("*/timing.csv")) / 60
 
 
 def search_rungs(results: Path) -> pd.DataFrame:

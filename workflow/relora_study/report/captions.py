@@ -23,8 +23,10 @@ def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
     seeds = len({cell.seed for cell in cells.values()})
     words = {
         "pairs": suite,
-        "means": f" Means over {seeds} seeds." if seeds > 1 else "",
-        "seeds": f" Means over {seeds} seeds; bands: 95 % bootstrap intervals." if seeds > 1 else "",
+        "means": f" Means over {seeds} seeds; small points: seeds." if seeds > 1 else "",
+        "seeds": f" Means over {seeds} seeds, with bands of 95 % bootstrap intervals; small points: seeds."
+        if seeds > 1
+        else "",
         "layers": " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
         "overlay": OVERLAY if overlay else "",
     }

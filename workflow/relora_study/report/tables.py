@@ -9,6 +9,7 @@ from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.comparison import published_vs_replicated
 from ..analysis.differences import differences
+from ..analysis.experiments import search_minutes
 from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
 from ..analysis.results import Runs, last_losses
@@ -94,7 +95,10 @@ def _reported_results(source: Published) -> pd.DataFrame:
 
 
 def cost(source: Runs | Published) -> pd.DataFrame:
-    """Time and memory of our training, or the published GPU-hours. Only this table varies between reruns."""
+    """Time and memory of our training, or the published GPU-hours. Only this table varies between reruns.
+
+    Where a search chose settings, ``search_minutes`` is what all its candidates of the cell's size and method took.
+    """
     if not isinstance(source, Runs):
         return _reported(source, ["gpu_hours"])
     rows = []
@@ -105,13 +109,15 @@ def cost(source: Runs | Published) -> pd.DataFrame:
             {
                 "cell": cell.name,
                 "minutes": seconds / 60,
+                "search_minutes": search_minutes(source.folder.parent, cell),
                 "device_hours": count * seconds / 3600,
                 "tokens_per_second": manifest["tokens"] / seconds,
                 "peak_MiB": manifest["peak_memory_bytes"] / 2**20,
                 "devices": f"{count} {kind}{'s' * (count > 1)}",
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if table.search_minutes.any() else table.drop(columns="search_minutes")
 
 
 def significance(source: Runs | Published) -> pd.DataFrame:

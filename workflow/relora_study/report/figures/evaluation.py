@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from ...analysis.source import Source
 from ..escape import figure_text
 from ..style import POINTS, log_axis, look, panels
-from .parts import accuracy_label, draw_methods
+from .parts import accuracy_label, draw_methods, seed_points
 
 PHENOMENON = "phenomenon/"
 
@@ -57,11 +57,14 @@ def _final_bars(source: Source, rows: pd.DataFrame, label: str) -> Figure:
     figure.set_figheight(1.3 + 0.24 * len(items))
     for axes, size in zip(grid[0], source.sizes, strict=True):
         for place, method in enumerate(source.methods):
-            chosen = rows[(rows["size"] == size) & (rows.method == method)].groupby("item").value.mean().reindex(items)
+            here = rows[(rows["size"] == size) & (rows.method == method)]
+            chosen = here.groupby("item").value.mean().reindex(items)
             shift = 0.18 * (place - (len(source.methods) - 1) / 2)
             drawn = look(source.methods, method, linestyle="")
             drawn["marker"] = drawn["marker"] or POINTS[method]
             axes.plot(chosen, np.arange(len(items)) + shift, **drawn)
+            if here.seed.nunique() > 1:
+                axes.plot(here.value, here["item"].map(items.index) + shift, **seed_points(drawn["color"]))
         axes.set(title=size.replace("_", " "), xlabel=label, yticks=range(len(items)), yticklabels=[])
         axes.grid(axis="y", linewidth=0.3)
     grid[0, 0].set_yticklabels([_words(item) for item in items])

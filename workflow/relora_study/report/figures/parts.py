@@ -15,7 +15,10 @@ from ..style import look, panels
 
 
 def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
-    """Draw the mean of ``value`` by step; with a 95 % bootstrap interval where ``over`` has several values."""
+    """Draw the mean of ``value`` by step; with a 95 % bootstrap interval where ``over`` has several values.
+
+    Several seeds are drawn as points, too: an interval of three values hides what they are.
+    """
     by_step = rows[np.isfinite(rows.value.astype(float))].groupby("step").value
     means = by_step.mean()
     if means.empty:
@@ -24,6 +27,13 @@ def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -
     if rows[over].nunique() > 1:
         band = intervals_by_step(by_step)
         axes.fill_between(band.index, band.low, band.high, color=drawn["color"], alpha=0.15, linewidth=0)
+        if over == "seed":
+            axes.plot(rows.step, rows.value, **seed_points(drawn["color"]))
+
+
+def seed_points(color: str) -> dict[str, Any]:
+    """The look of single seeds behind the mean of a method."""
+    return {"color": color, "linestyle": "", "marker": ".", "markersize": 1.5, "alpha": 0.4}
 
 
 def intervals_by_step(by_step: SeriesGroupBy) -> pd.DataFrame:
@@ -60,19 +70,23 @@ def accuracy_label(source: Source) -> str:
     return "templated-pair\naccuracy" if source.suite == TEMPLATED else f"{figure_text(source.suite)} accuracy"
 
 
-def by_step(source: Source, readings: list[tuple[str, str, str]], titles: list[str]) -> tuple[Figure, Any]:
+def by_step(
+    source: Source, readings: list[tuple[str, str, str]], titles: list[str], over: str = "layer"
+) -> tuple[Figure, Any]:
     """Panels of readings at the regular checkpoints, a row for each (quantity, component, metric)."""
     figure, grid = grid_of(source, titles, titles)
-    draw_readings(source, source.regular(), grid, readings)
+    draw_readings(source, source.regular(), grid, readings, over)
     return figure, grid
 
 
-def draw_readings(source: Source, rows: pd.DataFrame, grid: Any, readings: list[tuple[str, str, str]]) -> None:
-    """Draw each (quantity, component, metric) in a row of panels: mean and band over layers, a line for each method."""
+def draw_readings(
+    source: Source, rows: pd.DataFrame, grid: Any, readings: list[tuple[str, str, str]], over: str = "layer"
+) -> None:
+    """Draw each (quantity, component, metric) in a row of panels: mean and band ``over``, a line for each method."""
     by_reading = dict(list(rows.groupby(["quantity", "component", "metric", "size"])))
     for (row, column), axes in np.ndenumerate(grid):
         panel = by_reading.get((*readings[row], source.sizes[column]), rows.iloc[:0])
-        draw_methods(source, panel, axes)
+        draw_methods(source, panel, axes, over)
 
 
 def draw_methods(source: Source, panel: pd.DataFrame, axes: Any, over: str = "layer", **changes: Any) -> None:
