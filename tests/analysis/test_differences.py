@@ -2,12 +2,14 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.analysis.differences import holm, paired_difference, sign_flip_p
+from relora_study.analysis.differences import gaps, holm, paired_difference, sign_flip_p, trend
 from scipy.stats import t
+from statsmodels.api import OLS, add_constant
 
 VALUES = pd.Series([5.1, 5.4, 5.2, 5.0, 5.6], index=[42, 43, 44, 45, 46])
 REFERENCE = pd.Series([5.0, 5.2, 5.05, 5.02, 5.3], index=[42, 43, 44, 45, 46])
@@ -44,3 +46,35 @@ def test_holm_multiplies_the_smallest_by_all_and_never_falls():
     """Holm 1979: sorted p-values times the number of tests not yet rejected, made monotone."""
     corrected = holm(pd.Series({"a": 0.01, "b": 0.04, "c": 0.03, "d": np.nan}))
     assert corrected[["a", "b", "c"]].tolist() == pytest.approx([0.03, 0.06, 0.06]) and math.isnan(corrected["d"])
+
+
+GAPS = {24: [0.10, 0.12], 48: [0.22, 0.20], 96: [0.28, 0.33], 192: [0.41, 0.40]}
+
+
+def of_widths(losses: dict[int, list[float]]) -> SimpleNamespace:
+    """A source of one method beside full rank, whose loss is 5, with ``losses`` over it by width."""
+    rows, cells = [], {}
+    for width, over in losses.items():
+        cells[f"w{width}"] = SimpleNamespace(size_name=f"w{width}", size=SimpleNamespace(d_model=width))
+        for seed, gap in enumerate(over):
+            named = {"size": f"w{width}", "seed": seed, "step": 10, "suite": "held_out", "metric": "loss"}
+            rows += [named | {"method": "full", "value": 5.0, "cell": f"w{width}-full-s{seed}"}]
+            rows += [named | {"method": "relora", "value": 5.0 + gap, "cell": f"w{width}-relora-s{seed}"}]
+    table = pd.DataFrame(rows).assign(item="fixed_batch")
+    return SimpleNamespace(table=lambda file: table, cells=cells, diverged={}, full_rank_method="full")
+
+
+def test_the_trend_is_the_line_through_all_cells_by_doublings():
+    (row,) = trend(of_widths(GAPS)).to_dict("records")
+    doublings = np.repeat(np.log2(list(GAPS)), 2)
+    fit = OLS(np.concatenate(list(GAPS.values())), add_constant(doublings)).fit()
+    assert (row["sizes"], row["cells"], row["slope"]) == (4, 8, pytest.approx(fit.params[1]))
+    assert [row["slope_low"], row["slope_high"]] == pytest.approx(list(fit.conf_int(0.05)[1]))
+    assert row["p"] == pytest.approx(fit.pvalues[1])
+
+
+def test_two_sizes_show_no_trend_and_a_cell_without_full_rank_no_gap():
+    source = of_widths({24: [0.1], 48: [0.2]})
+    assert trend(source).slope.isna().all() and gaps(source).gap.tolist() == pytest.approx([0.1, 0.2])
+    source.diverged = {"w24-full-s0": 5}
+    assert gaps(source)["size"].tolist() == ["w48"]

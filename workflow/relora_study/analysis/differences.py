@@ -8,9 +8,10 @@ import pandas as pd
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from ..evaluate.proportions import LEVEL
 from .intervals import t_interval
 from .results import Runs
-from .source import measured
+from .source import Source, measured
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,41 @@ def differences(runs: Runs) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=COLUMNS)
     table["p_holm"] = table.groupby(["size", "measure"], sort=False).p.transform(holm)
     return table
+
+
+def gaps(source: Source) -> pd.DataFrame:
+    """The held-out loss of each cell less full rank's of equal size and seed (nats/token), at the last step.
+
+    Columns: size, d_model, method, seed, gap. A cell that diverged, or whose full rank did, has no row.
+    """
+    rows = measured(source, "held_out", "fixed_batch", "loss").sort_values("step")
+    last = rows[~rows.cell.isin(list(source.diverged))].groupby(["size", "method", "seed"]).value.last().rename("loss")
+    table = last.reset_index()
+    full = table[table.method == source.full_rank_method].drop(columns="method")
+    table = table.merge(full, on=["size", "seed"], suffixes=("", "_full")).query("method != @source.full_rank_method")
+    widths = {cell.size_name: cell.size.d_model for cell in source.cells.values()}
+    table = table.assign(d_model=table["size"].map(widths), gap=table.loss - table.loss_full)
+    return table[["size", "d_model", "method", "seed", "gap"]]
+
+
+def trend(source: Source) -> pd.DataFrame:
+    """Whether the gap to full rank grows with size: a row a method, by least squares over sizes and seeds.
+
+    ``slope`` is the change of the gap (nats/token) with each doubling of d_model, with Student's 95 % interval; ``p``
+    is the two-sided test that it is 0. Cells of one size share nothing but the size, so all count as independent. With
+    fewer than three sizes all four are missing: two points always lie on a line.
+    """
+    rows = []
+    for method, group in gaps(source).groupby("method", sort=False):
+        sizes = group.d_model.nunique()
+        slope = low = high = p = np.nan
+        if sizes > 2:
+            fit = stats.linregress(np.log2(group.d_model), group.gap)
+            half = stats.t.ppf(1 - LEVEL / 2, len(group) - 2) * fit.stderr
+            slope, low, high, p = fit.slope, fit.slope - half, fit.slope + half, fit.pvalue
+        named = {"method": method, "sizes": sizes, "cells": len(group)}
+        rows.append(named | {"slope": slope, "slope_low": low, "slope_high": high, "p": p})
+    return pd.DataFrame(rows, columns=["method", "sizes", "cells", "slope", "slope_low", "slope_high", "p"])
 
 
 def _of_size(values: pd.Series, runs: Runs, named: dict[str, str]) -> Iterator[dict[str, object]]:

@@ -53,6 +53,11 @@ class Published:
         """The labels of the two methods."""
         return list(LABELS.values())
 
+    @property
+    def full_rank_method(self) -> str:
+        """The label of full rank."""
+        return LABELS["full"]
+
     def table(self, file: str) -> pd.DataFrame:
         """The values as rows of ``file`` (log.csv, evaluation.csv, dynamics.csv) with cell, size, method, seed."""
         rows = published_table(file)

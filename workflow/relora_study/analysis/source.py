@@ -55,6 +55,10 @@ class Source(Protocol):
         """Names of the methods in order; a figure has one line for each."""
 
     @property
+    def full_rank_method(self) -> str | None:
+        """The method of rank 0 that the others are compared with."""
+
+    @property
     def suite(self) -> str:
         """The name of the minimal pairs."""
 
@@ -106,6 +110,11 @@ class Overlay:
     def methods(self) -> list[str]:
         """Our methods, then the published methods."""
         return self.runs.methods + self.published.methods
+
+    @property
+    def full_rank_method(self) -> str | None:
+        """Ours."""
+        return self.runs.full_rank_method
 
     @property
     def suite(self) -> str:

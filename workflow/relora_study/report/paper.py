@@ -10,7 +10,7 @@ import typst
 
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.audit import audit
-from ..analysis.differences import differences
+from ..analysis.differences import differences, trend
 from ..analysis.naming import shows_published
 from ..analysis.published import Published
 from ..analysis.results import Runs
@@ -80,6 +80,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
             )
         ),
         "differences": _rows(differences(runs).dropna(subset="difference_low")),
+        "trend": _rows(trend(runs).dropna(subset="slope")),
         "published": _rows(final_results(published)),
         "audit": _by_method(audited, runs.diverged),
         "audited": sentences.verdicts(audited),

@@ -15,6 +15,7 @@ FIGURES: dict[str, Callable[[Source], Figure]] = {
         evaluation.blimp_by_phenomenon,
         evaluation.blimp_over_training,
         evaluation.perplexity_by_domain,
+        evaluation.gap_by_width,
         spectra.per_weights,
         spectra.cn_weights,
         spectra.per_updates,

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ...analysis.differences import gaps
 from ...analysis.source import Source
 from ..escape import figure_text
 from ..style import POINTS, log_axis, look, panels
@@ -76,6 +77,28 @@ def blimp_by_phenomenon(source: Source) -> Figure:
     figure = _final_bars(source, _phenomena(source)[0], accuracy_label(source).replace("\n", " "))
     for axes in figure.axes:
         axes.axvline(0.5, color="grey", linewidth=0.6)
+    return figure
+
+
+def gap_by_width(source: Source) -> Figure:
+    """Each method's held-out loss less full rank's by width: seeds as points, means, and the line of the trend."""
+    rows, figure = gaps(source), panels(1, 1, share_x=False)[0]
+    (axes,) = figure.axes
+    if source.full_rank_method:
+        axes.axhline(0, **look(source.methods, source.full_rank_method, marker=""))
+    for method in source.methods:
+        here = rows[rows.method == method]
+        if len(here):
+            drawn = look(source.methods, method)
+            axes.plot(here.d_model, here.gap, **seed_points(drawn["color"]) | {"markersize": 3})
+            axes.plot(means := here.groupby("d_model").gap.mean(), **drawn | {"linestyle": ""})
+            if here.d_model.nunique() > 1:
+                fit = np.polyfit(np.log2(here.d_model), here.gap, 1)
+                axes.plot(means.index, np.polyval(fit, np.log2(means.index)), **drawn | {"marker": "", "label": "_"})
+    widths = sorted(rows.d_model.unique())
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(widths, [f"{width}" for width in widths])
+    axes.set(xlabel="width (d_model)", ylabel="held-out loss\nover full rank (nats/token)")
     return figure
 
 
