@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit help run test test-all test-conda test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs check lock clean
+.PHONY: audit help run test test-all test-conda test-slurm drill pack bench bench-train bench-dynamics bench-eval plan docs findings check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -73,6 +73,9 @@ plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit
 
 docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema's descriptions
 	@PYTHONPATH=workflow python -m relora_study.config
+
+findings: .venv/run ## draw the figures of docs/findings.md again, from docs/results
+	@PYTHONPATH=workflow python -m relora_study.report findings
 
 check: .venv/test ## formatting, lint and types
 	ruff format --check .

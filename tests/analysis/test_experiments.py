@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from relora_study.analysis.experiments import changes, responses, sweep_table
-from relora_study.config.settings import SweepSettings
 from scipy.stats import t, ttest_rel
 
 
@@ -81,6 +80,7 @@ def test_each_method_is_compared_with_one_of_them_wherever_it_is_listed():
 
 def test_a_diverged_seed_is_left_out_of_the_pairs_and_counted_in_the_means():
     losses = LADDER | {"repaired": [5.5, math.nan, 5.3]}
-    table = sweep_table(ladder(losses), SweepSettings(keys=[], against="previous", cells={})).set_index("method")
+    table = sweep_table(ladder(losses), [], "previous").set_index("method")
     assert table.seeds_paired.tolist()[1:] == [2, 2] and table.seeds.tolist() == [3, 3, 3]
+    assert (table.verdict == "").all(), "nothing varies that could be best"
     assert math.isnan(table.loss["repaired"]) and table.difference["repaired"] == pytest.approx((-0.5 - 0.8) / 2)

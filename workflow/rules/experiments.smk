@@ -183,6 +183,7 @@ rule experiment_table:
         ),
         "results/tables/experiment_{experiment}.md",
         "results/tables/experiment_{experiment}.tex",
+        "results/tables/experiment_{experiment}.runs.csv",
     log:
         "results/logs/report/experiment-table-{experiment}.log",
     wildcard_constraints:

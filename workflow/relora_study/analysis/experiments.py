@@ -40,12 +40,12 @@ def sweep_settings(results: Path, sweep: str) -> SweepSettings:
     return read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]
 
 
-def sweep_table(runs: pd.DataFrame, settings: SweepSettings) -> pd.DataFrame:
+def sweep_table(runs: pd.DataFrame, keys: list[str], against: str | None) -> pd.DataFrame:
     """What a sweep shows in numbers: :func:`responses`, and beside them :func:`changes` where it compares methods."""
-    table = responses(runs, settings.keys)
-    if settings.against is None:
+    table = responses(runs, keys)
+    if against is None:
         return table
-    return table.merge(changes(runs, settings.against), on=["size", "method"], how="left", suffixes=("", "_paired"))
+    return table.merge(changes(runs, against), on=["size", "method"], how="left", suffixes=("", "_paired"))
 
 
 def changes(runs: pd.DataFrame, against: str) -> pd.DataFrame:
@@ -76,8 +76,9 @@ def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
 def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """A row a size, method and point: seeds, mean loss with Student's 95 % interval, diverged runs, and a verdict.
 
-    ``verdict`` is "best" for the lowest mean of a size and method, if no seed of it diverged. Where that point lies at
-    the end of a key's tried numbers, a lower one may lie beyond: the verdict then is "lowest, at the edge of KEY".
+    Where keys vary, ``verdict`` is "best" for the lowest mean of a size and method, if no seed of it diverged. Where
+    that point lies at the end of a key's tried numbers, a lower one may lie beyond: the verdict then is "lowest, at the
+    edge of KEY".
     """
     rows = []
     for place, group in runs.groupby(["size", "method", *keys], sort=False, dropna=False):
@@ -87,7 +88,7 @@ def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), "verdict": ""})
     table = pd.DataFrame(rows)
     for _, group in table.groupby(["size", "method"], sort=False):
-        if group.loss.notna().any():
+        if keys and group.loss.notna().any():
             table.loc[group.loss.idxmin(), "verdict"] = _verdict(group, keys)
     return table
 

@@ -55,19 +55,24 @@ def experiment_figure(name: str, output: Place, results: Place = Path("results")
     if name == "search":
         finish(draw_search(search_rungs(results)), output)
     else:
-        finish(draw_sweep(sweep_runs(results, name), sweep_settings(results, name)), output)
+        settings = sweep_settings(results, name)
+        finish(draw_sweep(sweep_runs(results, name), settings.keys, settings.against), output)
 
 
 @app.command()
 def experiment_table(name: str, output: Place, results: Place = Path("results")) -> None:
-    """Write the search (NAME "search") or the sweep called NAME to OUTPUT.csv, .md and .tex."""
-    from ..analysis.experiments import search_table, sweep_runs, sweep_settings, sweep_table
+    """Write the search (NAME "search") or the sweep called NAME to OUTPUT.csv, .md and .tex, every run to .runs.csv."""
+    from ..analysis.experiments import search_rungs, search_table, sweep_runs, sweep_settings, sweep_table
+    from ..storage.files import write_csv
     from .tables import write_table
 
     if name == "search":
-        write_table(search_table(results), output)
+        runs, table = search_rungs(results), search_table(results)
     else:
-        write_table(sweep_table(sweep_runs(results, name), sweep_settings(results, name)), output)
+        runs, settings = sweep_runs(results, name), sweep_settings(results, name)
+        table = sweep_table(runs, settings.keys, settings.against)
+    write_table(table, output)
+    write_csv(output.with_suffix(".runs.csv"), runs)
 
 
 @app.command()
@@ -97,6 +102,16 @@ def paper(
         sections = experiment_sections(results, experiment or [])
         contents = values(open_runs(results), _settings(results), sections)
     typeset(source, contents, results / "published" if published else results, output)
+
+
+@app.command()
+def findings(results: Place = Path("docs/results"), output: Place = Path("docs/images")) -> None:
+    """Draw the figures of docs/findings.md from the CSVs in RESULTS, without any run."""
+    from .findings import FINDINGS, draw
+    from .style import finish
+
+    for name in FINDINGS:
+        finish(draw(name, results), output / name)
 
 
 def _source(results: Path, published: bool) -> Runs | Published:

@@ -26,7 +26,7 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         said, rows = list(searched(table)), chosen.drop(columns=["outcome", "dropped_after", "steps"])
     else:
         settings = sweep_settings(results, name)
-        rows = sweep_table(sweep_runs(results, name), settings)
+        rows = sweep_table(sweep_runs(results, name), settings.keys, settings.against)
         said = list(compared(rows) if settings.against else responded(rows, settings.keys))
     words = readable(rows.drop(columns=_empty(rows)))
     return {

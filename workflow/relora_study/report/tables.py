@@ -8,7 +8,7 @@ import pandas as pd
 from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.comparison import published_vs_replicated
-from ..analysis.differences import differences, trend
+from ..analysis.differences import differences, gaps, trend
 from ..analysis.experiments import search_minutes
 from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
@@ -181,6 +181,7 @@ TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
         cost,
         significance,
         differences,
+        gaps,
         trend,
         audit,
         adapter_pattern,

@@ -82,14 +82,19 @@ def blimp_by_phenomenon(source: Source) -> Figure:
 
 def gap_by_width(source: Source) -> Figure:
     """Each method's held-out loss less full rank's by width: seeds as points, means, and the line of the trend."""
-    rows, figure = gaps(source), panels(1, 1, share_x=False)[0]
+    return draw_gaps(gaps(source), source.methods, source.full_rank_method)
+
+
+def draw_gaps(rows: pd.DataFrame, methods: list[str], full_rank: str | None) -> Figure:
+    """Gaps (analysis.differences.gaps) of ``methods`` by width, with full rank as the line at 0."""
+    figure = panels(1, 1, share_x=False)[0]
     (axes,) = figure.axes
-    if source.full_rank_method:
-        axes.axhline(0, **look(source.methods, source.full_rank_method, marker=""))
-    for method in source.methods:
+    if full_rank:
+        axes.axhline(0, **look(methods, full_rank, marker=""))
+    for method in methods:
         here = rows[rows.method == method]
         if len(here):
-            drawn = look(source.methods, method)
+            drawn = look(methods, method)
             axes.plot(here.d_model, here.gap, **seed_points(drawn["color"]) | {"markersize": 3})
             axes.plot(means := here.groupby("d_model").gap.mean(), **drawn | {"linestyle": ""})
             if here.d_model.nunique() > 1:

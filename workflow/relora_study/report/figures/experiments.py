@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 
 from ...analysis.experiments import changes, is_numeric, responses
 from ...config.experiments import PREVIOUS
-from ...config.settings import SweepSettings
 from ..escape import figure_text
 from ..numbers import method_label
 from ..style import log_axis, look, panels
@@ -17,9 +16,9 @@ LOSS = "held-out loss\n(nats/token)"
 LOG_RATIO = 8  # of a key's largest to its smallest value, from which its axis is logarithmic
 
 
-def draw_sweep(runs: pd.DataFrame, settings: SweepSettings) -> Figure:
+def draw_sweep(runs: pd.DataFrame, keys: list[str], against: str | None) -> Figure:
     """The loss of a sweep's cells by what varies; or by method, with each method's change, where it compares them."""
-    return draw_changes(runs, settings.against) if settings.against else draw_response(runs, settings.keys)
+    return draw_changes(runs, against) if against else draw_response(runs, keys)
 
 
 def draw_changes(runs: pd.DataFrame, against: str) -> Figure:
