@@ -10,6 +10,7 @@ import typst
 
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.audit import audit
+from ..analysis.claims import claims
 from ..analysis.differences import differences, trend
 from ..analysis.naming import shows_published
 from ..analysis.published import Published
@@ -84,6 +85,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "published": _rows(final_results(published)),
         "audit": _by_method(audited, runs.diverged),
         "audited": sentences.verdicts(audited),
+        "claims": sentences.claimed(claims(runs)),
         "published_audit": _by_size(published_audit),
         "abstract": sentences.abstract(runs, final, audited, published_audit),
         "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[comparable])],

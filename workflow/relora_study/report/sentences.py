@@ -10,7 +10,7 @@ from ..analysis.results import Runs
 from ..analysis.source import Source, select
 from ..config.evaluated import BLIMP
 from ..evaluate.proportions import LEVEL
-from .numbers import cell_label, method_label, p_value, plain
+from .numbers import cell_label, method_label, p_value, plain, with_interval
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
@@ -183,6 +183,23 @@ def verdicts(audited: pd.DataFrame) -> list[list[str]]:
         finding, measure = rows.finding.iloc[0], rows.measure.iloc[0]
         said.setdefault(finding, []).append(f"{_first_upper(measure)}: {'; '.join(each)}.")
     return [[_first_upper(finding), " ".join(texts)] for finding, texts in said.items()]
+
+
+def claimed(table: pd.DataFrame) -> list[list[str]]:
+    """Rows of a claim of the ledger and a text: the published evidence, our measure, and each method's verdict."""
+    said = []
+    for claim, rows in table.groupby("claim", sort=False):
+        first = rows.iloc[0]
+        ours = [
+            f"{method_label(row.method)} {row.verdict}"
+            + (f" ({with_interval(row.value, row.value_low, row.value_high)})" if pd.notna(row.value) else "")
+            for row in rows.itertuples()
+        ]
+        text = (
+            f"Published: {first.published_evidence}. Our measure is {first.measure}. {_first_upper('; '.join(ours))}."
+        )
+        said.append([f"{claim} ({first.origin})", text])
+    return said
 
 
 def _methods_with(cells: pd.Series, every_cell: pd.Series) -> Iterable[str]:

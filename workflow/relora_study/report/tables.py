@@ -7,6 +7,7 @@ import pandas as pd
 
 from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
+from ..analysis.claims import claims
 from ..analysis.comparison import published_vs_replicated
 from ..analysis.differences import differences, gaps, trend
 from ..analysis.experiments import search_minutes
@@ -183,6 +184,7 @@ TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
         differences,
         gaps,
         trend,
+        claims,
         audit,
         adapter_pattern,
         published_vs_replicated,

@@ -1,0 +1,58 @@
+"""The claims ledger: a verdict follows from an interval, and every claim is judged for every method with resets."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from relora_study.analysis.claims import (
+    CONFIRMED,
+    CONTRADICTED,
+    NOT_SHOWN,
+    UNTESTABLE,
+    _judged,
+    claims,
+)
+from scipy.stats import ttest_1samp
+
+
+@pytest.mark.parametrize(
+    ("differences", "claimed", "verdict"),
+    [
+        ([0.10, 0.12, 0.11], 1, CONFIRMED),
+        ([-0.10, -0.12, -0.11], 1, CONTRADICTED),
+        ([-0.10, -0.12, -0.11], -1, CONFIRMED),
+        ([0.30, -0.10, 0.05], 1, NOT_SHOWN),
+        ([0.30], 1, NOT_SHOWN),
+        ([], 1, NOT_SHOWN),
+    ],
+)
+def test_the_interval_decides(differences, claimed, verdict):
+    judged = _judged(pd.Series(differences, dtype=float), claimed)
+    assert judged.verdict == verdict
+    if len(differences) > 1:
+        oracle = ttest_1samp(differences, 0).confidence_interval(0.95)
+        assert (judged.low, judged.high) == (pytest.approx(oracle.low), pytest.approx(oracle.high))
+
+
+def test_every_claim_is_judged_for_every_method_with_resets(unchanged):
+    table = claims(unchanged)
+    restarted = {cell.method_name for cell in unchanged.cells.values() if cell.method.reset_period}
+    assert (table.groupby("claim").size() == len(restarted)).all() and set(table.method) == restarted
+    assert set(table.origin) == {"abstract", "public summary"}
+    widening = table[table.claim.str.contains("widens")]
+    assert (widening.verdict == UNTESTABLE).all(), "two sizes always lie on a line"
+
+
+def test_the_published_evidence_is_the_papers_table(unchanged):
+    evidence = claims(unchanged).drop_duplicates("claim").set_index("claim").published_evidence
+    assert evidence["ReLoRA has a higher loss than full rank"] == "+0.088 (tiny), +0.393 (small)"
+    assert evidence["ReLoRA has a lower BLiMP accuracy than full rank"] == "-0.0268 (tiny), -0.0706 (small)"
+
+
+def test_smaller_models_save_a_smaller_share_of_parameters(results):
+    """From the published counts: 89 % of the parameters train at tiny, 61 % at small."""
+    table = claims(results).set_index("claim").loc["Smaller models gain more efficiency than larger ones"]
+    counts = {name: results.manifest(cell)["trainable_parameters"] for name, cell in results.cells.items()}
+    shares = {size: counts[f"{size}-relora-s42"] / counts[f"{size}-full-s42"] for size in ("tiny", "small")}
+    row = table[table.method == "relora"].iloc[0]
+    assert row.value == pytest.approx(shares["small"] - shares["tiny"])
+    assert row.verdict == (CONFIRMED if row.value > 0 else CONTRADICTED) and np.isnan(row.value_low)
