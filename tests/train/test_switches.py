@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.config.schedule import learning_rate_ratio
+from relora_study.config.schedule import is_reset, learning_rate_ratio, rank_after
 from relora_study.dynamics.merges import merge_effects
 from relora_study.errors import UserError
 from relora_study.model.build import build_model
@@ -191,7 +191,43 @@ def test_what_goes_on_training_keeps_its_moments(make_cell):
     assert not run.optimizer.state.get(run.model.model.layers[0].mlp.up_proj.weight)
 
 
-CHANGED = {"full_rank_from": 13, "moment_mask": "shared", "moment_scope": "all"}
+def test_a_narrowed_adapter_trains_as_one_that_was_made_narrow(make_cell):
+    """Against a model whose adapters have rank 2, the scale and the first two rows of A of the narrowed ones."""
+    plain = {"dropout": 0.0, "reset_period": 50, "restart": "redraw"}
+    narrowed = start(make_cell("relora", rank=8, alpha=16, cycle_ranks=[2], **plain), CPU)
+    narrow = start(make_cell("relora", rank=2, alpha=4, **plain), CPU)
+    for wide, own in zip(adapters(narrowed.model).values(), adapters(narrow.model).values(), strict=True):
+        own.A.data.copy_(wide.A.data[:2])
+    for step in range(1, 6):
+        for run in (narrowed, narrow):
+            take_step(run, batch_of(step), step)
+    for wide, own in zip(adapters(narrowed.model).values(), adapters(narrow.model).values(), strict=True):
+        torch.testing.assert_close(wide.A[:2], own.A, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(wide.B[:, :2], own.B, rtol=1e-4, atol=1e-6)
+        assert not wide.A[2:].any() and not wide.B[:, 2:].any(), "exactly zero, not nearly"
+
+
+@pytest.mark.parametrize("restart", ["redraw", "orthogonal"])
+def test_each_cycle_has_its_rank_and_the_last_one_stays(make_cell, restart):
+    cycles = {"cycle_ranks": [4, 1, 3], "reset_period": 3, "reset_offset": 0, "rewarmup_steps": 1}
+    cell = make_cell("relora", rank=4, restart=restart, train={"checkpoint_offset": 2}, **cycles)
+    assert [rank_after(cell.method, step) for step in (0, 2, 3, 5, 6, 9, 12)] == [4, 4, 1, 1, 3, 3, 3]
+    run = start(cell, CPU)
+    for step in range(1, 12):
+        take_step(run, batch_of(step), step)
+        if is_reset(cell.method, step):
+            reset(run.model, run.optimizer, cell.method, seed=step, rank=rank_after(cell.method, step))
+        layer = next(iter(adapters(run.model).values()))
+        assert np.linalg.matrix_rank(layer.A.detach().numpy()) == rank_after(cell.method, step)
+
+
+@pytest.mark.parametrize("impossible", [{"cycle_ranks": [9]}, {"cycle_ranks": []}, {"restart": "none"}])
+def test_impossible_ranks_are_refused(make_cell, impossible):
+    with pytest.raises(UserError, match="cycle_ranks"):
+        make_cell("relora", **{"rank": 8, "cycle_ranks": [2], **impossible})
+
+
+CHANGED = {"full_rank_from": 13, "moment_mask": "shared", "moment_scope": "all", "cycle_ranks": [1]}
 
 
 def test_at_their_defaults_the_switches_leave_a_runs_fingerprint_as_it_was(make_cell):
@@ -204,7 +240,7 @@ def test_at_their_defaults_the_switches_leave_a_runs_fingerprint_as_it_was(make_
     text = text.replace(",}", "}")
     assert fingerprint(cell, "data") == hashlib.sha256((text + "data").encode()).hexdigest()
     others = [make_cell("relora", **{name: value}) for name, value in CHANGED.items()]
-    assert len({fingerprint(other, "data") for other in [cell, *others]}) == 4
+    assert len({fingerprint(other, "data") for other in [cell, *others]}) == 5
 
 
 def test_what_a_cell_does_when_it_diverges_is_not_what_it_learns(make_cell):

@@ -42,6 +42,14 @@ def has_adapters(method: Method, step: int) -> bool:
     return method.rank > 0 and step >= method.full_rank_steps and not ended
 
 
+def rank_after(method: Method, step: int) -> int:
+    """Return the rank of the adapters in the step after ``step`` finished steps, which ``cycle_ranks`` may change."""
+    if method.cycle_ranks is None or method.reset_period is None:
+        return method.rank
+    cycle = max(0, (step - method.reset_offset) // method.reset_period)
+    return method.cycle_ranks[min(cycle, len(method.cycle_ranks) - 1)]
+
+
 def is_due(cell: Cell, step: int) -> bool:
     """Tell whether the training saves a checkpoint after ``step``.
 

@@ -1,5 +1,6 @@
 """Sections about models and training: shapes, methods, the recipe, and the machine."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
@@ -156,6 +157,11 @@ class Method(Recipe):
     """
     reset_period: PositiveSteps | None = None
     """Optimizer steps from one reset to the next; null: no resets."""
+    cycle_ranks: Annotated[list[PositiveInt] | None, at_default(None)] = None
+    """Rank of the adapters in each cycle; the last one stays; null: `rank`.
+
+    None is above `rank`. The scale stays alpha / rank.
+    """
     reset_offset: Steps = 0
     """Optimizer steps from each multiple of the period to the reset: at k x period + offset."""
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
@@ -207,7 +213,7 @@ class Method(Recipe):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for problem in self._problems():
+        for problem in itertools.chain(self._problems(), self._problems_of_ranks()):
             raise ValueError(problem)
         return self
 
@@ -227,6 +233,14 @@ class Method(Recipe):
             yield "schedule jagged_cosine needs a reset_period"
         if self.warmup_steps >= self.horizon_steps:
             yield f"warmup_steps {self.warmup_steps} must be below horizon_steps {self.horizon_steps}"
+
+    def _problems_of_ranks(self) -> Iterator[str]:
+        if self.cycle_ranks is None:
+            return
+        if not self.cycle_ranks or max(self.cycle_ranks) > self.rank:
+            yield f"cycle_ranks {self.cycle_ranks} must name a rank for each cycle, at most rank {self.rank}"
+        if self.reset_period is None or self.restart not in ("redraw", "orthogonal"):
+            yield "cycle_ranks needs a reset_period and a restart that draws A anew: redraw or orthogonal"
 
 
 class Train(Section):

@@ -76,6 +76,12 @@ class ReLoRALinear(nn.Module):
         self.A.copy_(nn.init.kaiming_uniform_(drawn, a=math.sqrt(5)))
         nn.init.zeros_(self.B)
 
+    @torch.no_grad()
+    def narrow(self, rank: int) -> None:
+        """Leave the first ``rank`` rows of A: the others, and their columns of B, are zero and get no gradient."""
+        self.A[rank:] = 0.0
+        self.B[:, rank:] = 0.0
+
 
 def add_adapters(model: nn.Module, method: Method) -> None:
     """Replace every linear layer that ``method.targets`` names by a :class:`ReLoRALinear`, in place.

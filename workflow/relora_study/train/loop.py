@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import Cell
-from ..config.schedule import is_due, is_reset, learning_rate_ratio
+from ..config.schedule import is_due, is_reset, learning_rate_ratio, rank_after
 from ..model.checkpoints import save_checkpoint
 from ..model.kernels.cross_entropy import head_cross_entropy
 from ..model.relora import adapters
@@ -185,10 +185,10 @@ def _after_step(run: Run, step: int, cell_dir: Path, last: int) -> None:
     if is_due(cell, step) and parallel.rank() == 0:
         save_checkpoint(run.model, cell, step, cell_dir / "checkpoints")
     if is_reset(cell.method, step):
-        reset(run.model, run.optimizer, cell.method, seed=cell.seed + step)
+        reset(run.model, run.optimizer, cell.method, seed=cell.seed + step, rank=rank_after(cell.method, step))
     if step == cell.method.full_rank_steps > 0:
         with parallel.drawing_alike(cell.seed + step):
-            begin_adapters(run)
+            begin_adapters(run, step)
     if step == cell.method.full_rank_from:
         end_adapters(run)
     if step % cell.train.state_every == 0 or step == last:

@@ -13,8 +13,10 @@ from ..model.relora import ReLoRALinear, adapters
 from .parallel import drawing_alike
 
 
-def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int) -> None:
-    """Merge every adapter into its weight, restart it, and clear its moments, in place.
+def reset(
+    model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, seed: int, rank: int | None = None
+) -> None:
+    """Merge every adapter into its weight, restart it at ``rank`` (the method's), and clear its moments, in place.
 
     Random draws depend on ``seed`` alone, so that all processes of a data-parallel run draw alike.
     """
@@ -27,6 +29,8 @@ def reset(model: nn.Module, optimizer: torch.optim.Optimizer, method: Method, se
                 _zero_scale(layer, optimizer)
             for factor in (layer.A, layer.B):
                 _forget(optimizer.state[factor], method)
+            if rank is not None and rank < method.rank:
+                narrow(layer, optimizer, rank)
         if method.moment_scope == "all":
             factors = {id(factor) for layer in adapters(model).values() for factor in (layer.A, layer.B)}
             for parameter in model.parameters():
@@ -53,6 +57,15 @@ def _zero_scale(layer: ReLoRALinear, optimizer: torch.optim.Optimizer) -> None:
     layer.scale.zero_()
     for moment in ("exp_avg", "exp_avg_sq"):
         optimizer.state[layer.scale][moment].zero_()
+
+
+@torch.no_grad()
+def narrow(layer: ReLoRALinear, optimizer: torch.optim.Optimizer, rank: int) -> None:
+    """Narrow the adapter to ``rank``. Without moments, what is zero and gets no gradient stays zero."""
+    layer.narrow(rank)
+    for moment in ("exp_avg", "exp_avg_sq"):
+        optimizer.state[layer.A][moment][rank:] = 0.0
+        optimizer.state[layer.B][moment][:, rank:] = 0.0
 
 
 def narrow_unused(layer: ReLoRALinear) -> None:

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from ..config import Cell
-from ..config.schedule import has_adapters
+from ..config.schedule import has_adapters, rank_after
 from ..model.build import build_model
 from ..model.relora import adapters, add_adapters, remove_adapters
 from .parallel import rank
@@ -40,7 +40,7 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
     model.train()
     run = Run(cell, model, _optimizer(cell, model), device, data=data)
     if has_adapters(cell.method, done):
-        begin_adapters(run)
+        begin_adapters(run, done)
     else:
         _compile_layers(run)
     if rank():  # processes share the first weights, and draw different dropout masks
@@ -48,9 +48,11 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
     return run
 
 
-def begin_adapters(run: Run) -> None:
-    """Add adapters to the model. Parameters that still train keep their moments."""
+def begin_adapters(run: Run, done: int) -> None:
+    """Add adapters to the model after ``done`` steps. Parameters that still train keep their moments."""
     _change_parameters(run, lambda: add_adapters(run.model, run.cell.method))
+    for layer in adapters(run.model).values():
+        layer.narrow(rank_after(run.cell.method, done))
     if run.cell.method.restart == "undone":
         run.masters = MasterCopies(adapters(run.model).values())
     if run.cell.method.restart == "orthogonal":
