@@ -8,21 +8,27 @@ from pathlib import Path
 
 import pytest
 from relora_study.analysis.published_recipe import has_papers_shape
-from relora_study.config import cells, check
+from relora_study.config import cells, read_study
 from relora_study.config.schedule import is_due, is_evaluated, is_reset
+from relora_study.config.settings import experiments_of
 from relora_study.model.build import count_parameters
-from relora_study.storage.files import read_yaml
-from snakemake.utils import update_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "config.yaml"
 
 
+PRESETS = sorted(place.stem for place in (ROOT / "workflow/presets").glob("*.yaml"))
+
+
 def study(name: str):
-    merged, files = {}, [CONFIG, ROOT / f"workflow/presets/{name}.yaml"]
-    for file in files:
-        update_config(merged, read_yaml(file))
-    return check(merged, files)
+    return read_study([CONFIG, ROOT / f"workflow/presets/{name}.yaml"])
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_possible_and_so_are_its_experiments(name):
+    experiments = experiments_of(study(name))
+    assert {sweep for sweep, settings in experiments.sweeps.sweeps.items() if not settings.cells} == set()
+    assert f"presets/{name}.yaml" in (ROOT / f"workflow/presets/{name}.yaml").read_text(), "how it is run"
 
 
 # arXiv 2509.12960, tables of hyper-parameters and of sizes, and what its released code runs with.
