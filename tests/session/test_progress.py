@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 from relora_study.config import cells, check
-from relora_study.cost.operations import expected_seconds
+from relora_study.config.settings import searches
+from relora_study.cost.operations import (
+    IMPORTS,
+    NOMINAL_FLOPS_PER_SECOND,
+    expected_rung_seconds,
+    expected_seconds,
+    search_flops,
+    training_flops,
+)
 from relora_study.session.progress import SECONDS_BETWEEN_LINES, line, pace_of, seconds_left
 
 ROOT = Path(__file__).parents[2]
@@ -87,3 +95,14 @@ def test_a_long_training_is_expected_to_take_longer(raw):
     times = [expected_seconds("pretrain", one) for one in (cell, longer)]
     assert times[1] - 5 == pytest.approx(2 * (times[0] - 5))
     assert 0 < expected_seconds("tokens", None) < expected_seconds("evaluate", cell) < times[0]
+
+
+def test_a_search_is_expected_to_take_as_long_as_the_steps_that_it_trains(raw):
+    """Four candidates to step 100, two on to 200, one on to 400: 800 steps, as of 8/3 cells of 300 steps."""
+    tuning = {"space": {"grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}}, "rungs": [100, 200, 400]}
+    study = check({**raw, "tuning": tuning, "data": {**raw["data"], "validation_fraction": 0.1}}, [])
+    search = searches(study)["tiny-full"]
+    candidate = next(iter(search[1].values()))
+    assert search_flops(search) == pytest.approx(training_flops(candidate) / candidate.train.steps * 800)
+    in_all = sum(len(search[1]) * (expected_rung_seconds(search, rung) - IMPORTS) for rung in range(3))
+    assert in_all == pytest.approx(2 * search_flops(search) / NOMINAL_FLOPS_PER_SECOND)

@@ -24,8 +24,9 @@ def test_a_mistake_and_a_refusal_of_the_disk_end_in_one_line():
 
 
 def test_a_run_begins_with_its_cost():
-    assert cost_of_run(1, 0.6).startswith("1 cell: about 1 min on 2 CPU cores")
-    assert cost_of_run(6, None).startswith("6 cells: `make plan` tells their GPU hours.\n")
+    assert cost_of_run(1, 0, 0.6).startswith("1 cell: about 1 min on 2 CPU cores")
+    assert cost_of_run(6, 0, None).startswith("6 cells: `make plan` tells their GPU hours.\n")
+    assert cost_of_run(6, 24, None).startswith("6 cells and 24 candidates of searches: ")
 
 
 def test_the_web_report_is_due_where_the_study_is_whole_and_the_page_is_not_newer(tmp_path):

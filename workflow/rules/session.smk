@@ -3,7 +3,7 @@ import sys
 
 from snakemake.exceptions import WorkflowError
 
-from relora_study.cost.operations import estimated_minutes, expected_seconds
+from relora_study.cost.operations import estimated_minutes, expected_rung_seconds, expected_seconds
 from relora_study.session.progress import Progress
 from relora_study.session.snakemake import (
     TerminalFilter,
@@ -15,11 +15,16 @@ from relora_study.session.snakemake import (
 )
 
 TERMINAL = TerminalFilter()
-PROGRESS = Progress(
-    workflow,
-    lambda rule, cell: expected_seconds(rule, ALL_CELLS.get(cell)),
-    trusted=STUDY.runtime.device != "cuda",
-)
+
+
+def expected_time(rule, wildcards):
+    """The seconds that a job may take on a CPU core."""
+    if rule == "rung":
+        return expected_rung_seconds(EXPERIMENTS.searches[wildcards.search], int(wildcards.rung))
+    return expected_seconds(rule, ALL_CELLS.get(getattr(wildcards, "cell", None)))
+
+
+PROGRESS = Progress(workflow, expected_time, trusted=STUDY.runtime.device != "cuda")
 
 
 def begin():
@@ -27,8 +32,9 @@ def begin():
     mark_results(RESULTS, STUDY.schema_version)
     filter_terminal(logger.handlers, TERMINAL)
     stop_on_interrupt(TERMINAL)
-    minutes = None if STUDY.runtime.device == "cuda" else estimated_minutes(STUDY)
-    print(cost_of_run(len(CELLS), minutes), file=sys.stderr)
+    minutes = None if STUDY.runtime.device == "cuda" else estimated_minutes(STUDY, EXPERIMENTS)
+    candidates = sum(len(tried) for _, tried in EXPERIMENTS.searches.values())
+    print(cost_of_run(len(ALL_CELLS), candidates, minutes), file=sys.stderr)
     PROGRESS.start()
 
 

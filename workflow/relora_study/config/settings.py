@@ -68,12 +68,15 @@ class Sweeps(Section):
     sweeps: dict[str, SweepSettings]
 
 
+Search = tuple[SearchSettings, dict[str, Cell]]  # with its candidates by name
+
+
 class Experiments(NamedTuple):
     """All that a study trains beside its own cells: the sweeps with their cells, and the searches."""
 
     sweeps: Sweeps
     cells: dict[str, Cell]
-    searches: dict[str, tuple[SearchSettings, dict[str, Cell]]]
+    searches: dict[str, Search]
 
 
 def experiments_of(study: Study) -> Experiments:
@@ -102,7 +105,7 @@ def settings_files(study: Study, cells: Mapping[str, Cell], experiments: Experim
     return files
 
 
-def searches(study: Study) -> dict[str, tuple[SearchSettings, dict[str, Cell]]]:
+def searches(study: Study) -> dict[str, Search]:
     """Each search of the study by its name, `SIZE-METHOD`: its settings, and its candidates' cells by name."""
     if study.tuning is None:
         return {}

@@ -1,6 +1,7 @@
 """Estimate how long a study takes: count floating-point operations from the shapes, and assume a nominal speed."""
 
 from ..config import Cell, Study, cells
+from ..config.settings import Experiments, Search
 
 # Operations a second that two CPU cores reach together in these small models (README, "Time and memory").
 NOMINAL_FLOPS_PER_SECOND = 1.2e11
@@ -64,13 +65,36 @@ def data_bytes(study: Study) -> tuple[float, int]:
     return ids * SHARD_BYTES_PER_ID, ids * width
 
 
-def estimated_minutes(study: Study) -> float:
-    """Estimate the minutes of the whole study on two CPU cores, within a factor of two."""
-    flops = sum(map(training_flops, cells(study).values()))
-    return 1 + OVERHEAD * flops / NOMINAL_FLOPS_PER_SECOND / 60
+def estimated_minutes(study: Study, experiments: Experiments) -> float:
+    """Estimate the minutes of the whole study, with its experiments, on two CPU cores, within a factor of two."""
+    own, swept = (sum(map(training_flops, group.values())) for group in (cells(study), experiments.cells))
+    searched = sum(map(search_flops, experiments.searches.values()))
+    flops = OVERHEAD * own + swept + searched
+    rungs = sum(len(settings.rungs) * len(tried) for settings, tried in experiments.searches.values())
+    imports = IMPORTS * (2 * len(experiments.cells) + rungs) / 2
+    return 1 + (flops / NOMINAL_FLOPS_PER_SECOND + imports) / 60
+
+
+def search_flops(search: Search) -> float:
+    """Count the floating-point operations of a search, each step of a candidate once, as a mean over candidates."""
+    settings, tried = search
+    a_step = sum(training_flops(cell) / cell.train.steps for cell in tried.values()) / len(tried)
+    return a_step * sum(
+        alive * (until - before)
+        for alive, until, before in zip(settings.survivors, settings.rungs, [0, *settings.rungs], strict=False)
+    )
 
 
 def expected_seconds(rule: str, cell: Cell | None) -> float:
     """Estimate the seconds of a job of ``rule`` on one of two CPU cores, within about a factor of two."""
     share = SHARES.get(rule, 0.0) if cell else 0.0
     return IMPORTS + (2 * share * training_flops(cell) / NOMINAL_FLOPS_PER_SECOND if cell else 0.0)
+
+
+def expected_rung_seconds(search: Search, rung: int) -> float:
+    """Estimate the seconds of a candidate's job at ``rung``: a mean over those that train and those dropped before."""
+    settings, tried = search
+    steps = settings.rungs[rung] - (settings.rungs[rung - 1] if rung else 0)
+    cell = next(iter(tried.values()))
+    flops = training_flops(cell) / cell.train.steps * steps * settings.survivors[rung] / len(tried)
+    return IMPORTS + 2 * flops / NOMINAL_FLOPS_PER_SECOND

@@ -19,12 +19,12 @@ NAMED = 3  # how many running jobs a line names
 class Progress:
     """A thread that prints the progress of ``workflow``, from :meth:`start` to :meth:`stop`.
 
-    ``expected`` estimates the seconds of a job from the names of its rule and its cell (None for a rule without cells).
+    ``expected`` estimates the seconds of a job from its rule's name and its wildcards.
     With ``trusted`` false, the estimates count only relative to each other: a line gives no time until a job has ended.
     """
 
     workflow: Any
-    expected: Callable[[str, str | None], float]
+    expected: Callable[[str, Any], float]
     trusted: bool = True
     interval: float = SECONDS_BETWEEN_LINES
     _began: dict[Any, float] = field(default_factory=dict)  # when a running job was first seen
@@ -68,7 +68,7 @@ class Progress:
         return line(scheduler.finished_jobs, len(self.workflow.dag), [_name(job) for job in running], left)
 
     def _expected(self, job: Any) -> float:
-        return self.expected(job.rule.name, getattr(job.wildcards, "cell", None))
+        return self.expected(job.rule.name, job.wildcards)
 
 
 def _single(jobs: Iterable[Any]) -> Iterator[Any]:

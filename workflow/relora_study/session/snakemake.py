@@ -54,12 +54,13 @@ def unlock() -> None:
     subprocess.run([*SNAKEMAKE, "--snakefile", "/dev/null", "--unlock"], capture_output=True, check=False)
 
 
-def cost_of_run(cells: int, minutes: float | None) -> str:
+def cost_of_run(cells: int, candidates: int, minutes: float | None) -> str:
     """The lines that a run begins with; ``minutes`` is None where only a GPU could tell."""
+    searched = f" and {candidates} candidates of searches" if candidates else ""
     on_cpu = f"about {minutes or 0:.0f} min on 2 CPU cores, less where work is done"
     cost = "`make plan` tells their GPU hours" if minutes is None else on_cpu
     return (
-        f"{cells} cell{'s' * (cells > 1)}: {cost}.\n"
+        f"{cells} cell{'s' * (cells > 1)}{searched}: {cost}.\n"
         "Twice a minute a line tells how far the study is; results/logs holds the rest. Stop and go on at any time."
     )
 
