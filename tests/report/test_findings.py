@@ -1,10 +1,12 @@
 """The figures of docs/findings.md are those that docs/results gives, and its numbers stand in their tables."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from matplotlib.testing.compare import compare_images
-from relora_study.report.findings import FINDINGS, draw
+from relora_study.report.findings import FINDINGS, draw, with_tables
 from relora_study.report.style import finish
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -19,3 +21,18 @@ def test_a_figure_is_drawn_again_from_its_table(name, tmp_path):
 def test_every_figure_and_table_of_the_findings_is_in_the_repository():
     kept = {place.stem for place in (DOCS / "images").glob("*.png")}
     assert kept == set(FINDINGS) == {place.stem for place in (DOCS / "results").glob("*.csv")}
+
+
+def test_the_pages_tables_are_those_that_the_runs_give():
+    page = (DOCS / "findings.md").read_text()
+    assert with_tables(page, DOCS / "results") == page, "run `make findings`"
+    assert set(re.findall(r"<!-- table (\w+):", page)) == set(FINDINGS)
+    assert all(f"images/{name}.png" in page for name in FINDINGS)
+
+
+def test_a_changed_run_changes_the_page(tmp_path):
+    shutil.copytree(DOCS / "results", tmp_path / "results")
+    place = tmp_path / "results/ladder.csv"
+    place.write_text(re.sub(r"(?m)^(tiny-relora-s42,.*),\d\.\d+,$", r"\1,9.0,", place.read_text()))
+    page = (DOCS / "findings.md").read_text()
+    assert with_tables(page, tmp_path / "results") != page

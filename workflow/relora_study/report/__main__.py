@@ -105,13 +105,16 @@ def paper(
 
 
 @app.command()
-def findings(results: Place = Path("docs/results"), output: Place = Path("docs/images")) -> None:
-    """Draw the figures of docs/findings.md from the CSVs in RESULTS, without any run."""
-    from .findings import FINDINGS, draw
+def findings(docs: Place = Path("docs")) -> None:
+    """Make the figures and the tables of DOCS/findings.md again from DOCS/results, without any run."""
+    from ..storage.files import write_text
+    from .findings import FINDINGS, draw, with_tables
     from .style import finish
 
+    page = docs / "findings.md"
+    write_text(page, with_tables(page.read_text(), docs / "results"))
     for name in FINDINGS:
-        finish(draw(name, results), output / name)
+        finish(draw(name, docs / "results"), docs / "images" / name)
 
 
 def _source(results: Path, published: bool) -> Runs | Published:
