@@ -1,5 +1,6 @@
 """Readings made by hand, of which a test knows what the report must say."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,7 @@ def write_results(raw: dict, folder: Path) -> None:
     study = study.model_copy(update={"report": study.report.model_copy(update={"published": "off"})})
     for section in ("study", "report", "evaluation"):
         write_yaml(folder / f"settings/{section}.yaml", getattr(study, section).model_dump())
-    for right, (name, cell) in zip((0.8, 0.5, 0.6) * 2, cells(study).items(), strict=True):
+    for right, (name, cell) in zip(itertools.cycle((0.8, 0.5, 0.6)), cells(study).items(), strict=False):
         place = folder / "cells" / name
         write_yaml(place / "config.yaml", cell.model_dump())
         write_csv(place / "log.csv", log_of(cell))

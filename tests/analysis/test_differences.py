@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from relora_study.analysis.differences import gaps, holm, paired_difference, sign_flip_p, trend
-from scipy.stats import t
+from scipy.stats import norm, t
 from statsmodels.api import OLS, add_constant
 
 VALUES = pd.Series([5.1, 5.4, 5.2, 5.0, 5.6], index=[42, 43, 44, 45, 46])
@@ -30,6 +30,14 @@ def test_the_sign_flip_test_is_the_enumeration():
 
 def test_five_seeds_that_agree_reach_two_thirty_seconds_and_no_less():
     assert sign_flip_p(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(2 / 2**5)
+
+
+def test_fifty_seeds_are_tested_on_random_flips_in_a_moment():
+    """The normal approximation of the sign-flip distribution is the oracle; 2^50 flips would never end."""
+    differences = np.random.default_rng(7).normal(0.3, 1.0, 50)
+    deviation = math.sqrt((differences**2).sum()) / 50
+    assert sign_flip_p(differences) == pytest.approx(2 * norm.sf(abs(differences.mean()) / deviation), rel=0.1)
+    assert sign_flip_p(differences) == sign_flip_p(differences)
 
 
 def test_seeds_are_paired_by_name_and_not_by_place():
