@@ -17,11 +17,11 @@ from relora_study.session.snakemake import (
 TERMINAL = TerminalFilter()
 
 
-def expected_time(rule, wildcards):
-    """The seconds that a job may take on a CPU core."""
-    if rule == "rung":
+def expected_time(kind, wildcards):
+    """The seconds that a job of the rule called ``kind`` may take on a CPU core."""
+    if kind == "rung":
         return expected_rung_seconds(EXPERIMENTS.searches[wildcards.search], int(wildcards.rung))
-    return expected_seconds(rule, ALL_CELLS.get(getattr(wildcards, "cell", None)))
+    return expected_seconds(kind, ALL_CELLS.get(getattr(wildcards, "cell", None)))
 
 
 PROGRESS = Progress(workflow, expected_time, trusted=STUDY.runtime.device != "cuda")
