@@ -37,4 +37,8 @@ def experiment_inputs(wildcards):
 
 def experiment_caption_of(kind):
     """The caption of an experiment's ``kind`` ("figure", "table") for Snakemake's report."""
-    return lambda wildcards: rst(experiment_caption(wildcards.experiment, kind))
+    sweeps = EXPERIMENTS.sweeps.sweeps
+    compares = {name: settings.against is not None for name, settings in sweeps.items()}
+    return lambda wildcards: rst(
+        experiment_caption(wildcards.experiment, kind, compares.get(wildcards.experiment, False))
+    )

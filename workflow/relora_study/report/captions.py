@@ -38,9 +38,12 @@ def published_captions() -> Captions:
     return _filled(_texts()["published"], {"pairs": BLIMP})
 
 
-def experiment_caption(name: str, kind: str) -> str:
-    """The caption of the ``kind`` ("figure", "table") of the sweep ``name``, or of the search."""
-    of = "search" if name == "search" else "sweep"
+def experiment_caption(name: str, kind: str, compares: bool = False) -> str:
+    """The caption of the ``kind`` ("figure", "table") of the sweep ``name``, or of the search.
+
+    ``compares`` tells whether the sweep compares methods (`against`).
+    """
+    of = "search" if name == "search" else "comparison" if compares else "sweep"
     return str(_texts()["experiments"][f"{of}_{kind}"]).format(name=name.replace("_", " "))
 
 

@@ -20,6 +20,7 @@ def experiment_sections(results: Path, names: list[str]) -> list[dict[str, Any]]
 
 
 def _section(results: Path, name: str) -> dict[str, Any]:
+    compares = False
     if name == SEARCH:
         table = search_table(results)
         chosen = table[table.outcome == "chosen"]
@@ -27,15 +28,16 @@ def _section(results: Path, name: str) -> dict[str, Any]:
     else:
         settings = sweep_settings(results, name)
         rows = sweep_table(sweep_runs(results, name), settings.keys, settings.against)
-        said = list(compared(rows) if settings.against else responded(rows, settings.keys))
+        compares = settings.against is not None
+        said = list(compared(rows) if compares else responded(rows, settings.keys))
     words = readable(rows.drop(columns=_empty(rows)))
     return {
         "name": f"experiment_{name}",
         "heading": name.replace("_", " ").capitalize(),
         "sentences": said,
-        "caption": experiment_caption(name, "figure"),
+        "caption": experiment_caption(name, "figure", compares),
         "table": [list(words.columns), *words.to_numpy().tolist()],
-        "table_caption": experiment_caption(name, "table"),
+        "table_caption": experiment_caption(name, "table", compares),
     }
 
 

@@ -191,7 +191,7 @@ def claimed(table: pd.DataFrame) -> list[list[str]]:
     for claim, rows in table.groupby("claim", sort=False):
         first = rows.iloc[0]
         ours = [
-            f"{method_label(row.method)} {row.verdict}"
+            f"{method_label(row.method)}: {row.verdict}"
             + (f" ({with_interval(row.value, row.value_low, row.value_high)})" if pd.notna(row.value) else "")
             for row in rows.itertuples()
         ]
