@@ -1,6 +1,7 @@
 # How the package reaches Snakemake and every job. The package is not installed: each process runs it in place.
 import shutil
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def unpacked(clone, ref):
         with tempfile.TemporaryDirectory(dir=folder.parent) as place:
             with (Path(place) / "files.tar").open("wb") as stream:
                 clone.archive(stream, ref, path=["workflow", "resources", "paper"])
-            shutil.unpack_archive(Path(place) / "files.tar", Path(place) / "files", filter="data")
+            careful = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and newer
+            shutil.unpack_archive(Path(place) / "files.tar", Path(place) / "files", **careful)
             (Path(place) / "files").rename(folder)
     return folder
 
