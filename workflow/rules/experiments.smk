@@ -97,6 +97,7 @@ rule selection:
         "results/tuning/{search}/rung-{rung}.csv",
     log:
         "results/logs/tuning/{search}/rung-{rung}.log",
+    priority: 20
     conda:
         "../../envs/report.yaml"
     threads: 1
@@ -122,6 +123,7 @@ rule tuned_settings:
         "results/logs/settings/{cell}.log",
     wildcard_constraints:
         cell=one_of(TUNED),
+    priority: 20
     conda:
         "../../envs/report.yaml"
     threads: 1
