@@ -75,6 +75,7 @@ def test_a_search_in_which_all_diverged_says_so(search, make_cell):
 UNFAIR = [
     ({"seed": 42}, "tuning.seed 42 is one of study.seeds"),
     ({"rungs": [100, 700]}, r"tuning.rungs \[100, 700\] must end at train.steps 600"),
+    ({"space": {"grid": {"steps": [100, 200, 300, 400]}}}, "tuning: steps is no key to search"),
     ({"spaces": {"mine": {"grid": {"rank": [1, 2, 3, 4]}}}}, "tuning.spaces: 'mine' is not one of study.methods"),
 ]
 

@@ -97,6 +97,16 @@ def gaps(source: Source) -> pd.DataFrame:
     return table[["size", "d_model", "method", "seed", "gap"]]
 
 
+def mean_gaps(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean of :func:`gaps` over seeds for each method and width, with Student's 95 % interval."""
+    table = []
+    for (method, width), group in rows.groupby(["method", "d_model"], sort=False):
+        low, high = t_interval(group.gap.to_numpy())
+        named = {"method": method, "d_model": width, "seeds": len(group)}
+        table.append(named | {"gap": group.gap.mean(), "gap_low": low, "gap_high": high})
+    return pd.DataFrame(table)
+
+
 def trend(source: Source) -> pd.DataFrame:
     """Whether the gap to full rank grows with size: a row a method, by least squares over sizes and seeds.
 
@@ -104,8 +114,13 @@ def trend(source: Source) -> pd.DataFrame:
     is the two-sided test that it is 0. Cells of one size share nothing but the size, so all count as independent. With
     fewer than three sizes all four are missing: two points always lie on a line.
     """
-    rows = []
-    for method, group in gaps(source).groupby("method", sort=False):
+    return fitted_trend(gaps(source))
+
+
+def fitted_trend(rows: pd.DataFrame) -> pd.DataFrame:
+    """:func:`trend`, from the table of :func:`gaps`."""
+    table = []
+    for method, group in rows.groupby("method", sort=False):
         sizes = group.d_model.nunique()
         slope = low = high = p = np.nan
         if sizes > 2:
@@ -113,8 +128,8 @@ def trend(source: Source) -> pd.DataFrame:
             half = stats.t.ppf(1 - LEVEL / 2, len(group) - 2) * fit.stderr
             slope, low, high, p = fit.slope, fit.slope - half, fit.slope + half, fit.pvalue
         named = {"method": method, "sizes": sizes, "cells": len(group)}
-        rows.append(named | {"slope": slope, "slope_low": low, "slope_high": high, "p": p})
-    return pd.DataFrame(rows, columns=["method", "sizes", "cells", "slope", "slope_low", "slope_high", "p"])
+        table.append(named | {"slope": slope, "slope_low": low, "slope_high": high, "p": p})
+    return pd.DataFrame(table, columns=["method", "sizes", "cells", "slope", "slope_low", "slope_high", "p"])
 
 
 def _of_size(values: pd.Series, runs: Runs, named: dict[str, str]) -> Iterator[dict[str, object]]:

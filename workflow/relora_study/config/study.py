@@ -240,5 +240,7 @@ def _of_tuning(study: Study) -> Iterator[str]:
         yield f"tuning.seed {tuning.seed} is one of study.seeds: settings would be chosen on a seed that is reported"
     if not study.data.validation_fraction:
         yield "tuning needs a data.validation_fraction above 0: documents of its own to choose settings on"
+    if any("steps" in space.keys for space in (tuning.space, *(tuning.spaces or {}).values())):
+        yield "tuning: steps is no key to search: the rungs say how long candidates train"
     if tuning.rungs[-1] > study.train.steps:
         yield f"tuning.rungs {tuning.rungs} must end at train.steps {study.train.steps} or before"

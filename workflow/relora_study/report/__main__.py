@@ -108,12 +108,12 @@ def paper(
 def findings(docs: Place = Path("docs")) -> None:
     """Make the figures and the tables of DOCS/findings.md again from DOCS/results, without any run."""
     from ..storage.files import write_text
-    from .findings import FINDINGS, draw, with_tables
+    from .findings import FIGURES, draw, with_tables
     from .style import finish
 
     page = docs / "findings.md"
     write_text(page, with_tables(page.read_text(), docs / "results"))
-    for name in FINDINGS:
+    for name in FIGURES:
         finish(draw(name, docs / "results"), docs / "images" / name)
 
 

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ..analysis.differences import fitted_trend, mean_gaps
 from ..analysis.experiments import sweep_table
 from ..config.experiments import PREVIOUS
 from ..storage.files import read_csv
@@ -15,40 +15,44 @@ from .escape import markdown
 from .figures.experiments import draw_changes
 from .numbers import readable
 
-TABLE = re.compile(r"(<!-- table (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
+MARKED = re.compile(r"(<!-- table (\w+) of (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
+WORDS = ("size", "method", "compared with")  # columns that are set to the left
 
 
-class Finding(NamedTuple):
-    """What one table of runs shows: its figure, and its numbers in words."""
-
-    draw: Callable[[pd.DataFrame], Figure]
-    table: Callable[[pd.DataFrame], pd.DataFrame]
-
-
-def compared_with(against: str) -> Finding:
-    """Methods compared with one of them, or each with the one before."""
-    return Finding(
-        lambda runs: draw_changes(runs, against),
-        lambda runs: sweep_table(runs, [], against).drop(
-            columns=["verdict", "diverged", "seeds_paired", "p", "p_holm"]
-        ),
-    )
+def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """The mean loss of each method of a sweep, and its difference to what it is compared with."""
+    silent = ["verdict", "diverged", "seeds_paired", "p", "p_holm"]
+    return lambda runs: sweep_table(runs, [], against).drop(columns=silent)
 
 
-FINDINGS = {"ladder": compared_with(PREVIOUS)}
+def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
+    """The candidate that each search chose, with its validation loss at the last rung."""
+    return rungs[rungs.outcome == "chosen"][["size", "method", "candidate", "loss"]]
+
+
+# A figure is drawn from the table of its name; several tables of the page may come from one.
+FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "ladder": lambda runs: draw_changes(runs, PREVIOUS),
+}
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "losses": _losses(PREVIOUS),
+    "gaps": mean_gaps,
+    "trend": fitted_trend,
+    "rates": _rates,
+}
 
 
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from the table of its name in ``folder``."""
-    return FINDINGS[name].draw(read_csv(folder / f"{name}.csv"))
+    return FIGURES[name](read_csv(folder / f"{name}.csv"))
 
 
 def with_tables(page: str, folder: Path) -> str:
     """``page`` with each table between its marks made again from ``folder``."""
-    return TABLE.sub(lambda mark: mark[1] + _table(mark[2], folder), page)
+    return MARKED.sub(lambda mark: mark[1] + _table(mark[2], mark[3], folder), page)
 
 
-def _table(name: str, folder: Path) -> str:
-    words = readable(FINDINGS[name].table(read_csv(folder / f"{name}.csv"))).map(markdown)
-    sides = ["left" if column in ("size", "method", "compared with") else "right" for column in words]
+def _table(kind: str, name: str, folder: Path) -> str:
+    words = readable(TABLES[kind](read_csv(folder / f"{name}.csv"))).map(markdown)
+    sides = ["left" if column in WORDS else "right" for column in words]
     return str(words.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
