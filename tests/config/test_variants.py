@@ -1,6 +1,8 @@
 """Variants of a cell: named by what they change, and by nothing else."""
 
 import pytest
+from relora_study.config import check
+from relora_study.config.settings import experiments_of
 from relora_study.config.variants import section_of, variant_name, vary
 from relora_study.errors import UserError
 
@@ -46,3 +48,26 @@ def test_a_variant_differs_in_the_keys_named_and_nowhere_else(make_cell):
 def test_what_cannot_be_is_refused_by_name(make_cell):
     with pytest.raises(UserError, match=r"tiny-relora\+reset_period=0-s1"):
         vary(make_cell("relora"), {"reset_period": 0})
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        (
+            {"methods": ["full", "relora"], "against": "rolera"},
+            "sweeps.mine.against: 'rolera' is not previous or one of",
+        ),
+        ({"methods": ["relora"], "against": "full"}, "sweeps.mine.against: 'full' is not previous or one of relora"),
+        ({"space": {"grid": {"rank": [2, 4]}}, "against": "full"}, "against compares methods as they are"),
+    ],
+)
+def test_a_comparison_with_what_does_not_train_is_refused(raw, sweep, message):
+    with pytest.raises(UserError, match=message):
+        check({**raw, "sweeps": {"mine": sweep}}, [])
+
+
+def test_a_sweeps_settings_say_what_its_methods_are_against(raw):
+    study = check({**raw, "sweeps": {"mine": {"methods": ["relora", "full"], "against": "previous"}}}, [])
+    settings = experiments_of(study).sweeps.sweeps["mine"]
+    assert (settings.against, settings.keys) == ("previous", [])
+    assert list(settings.cells)[0].startswith("tiny-relora-"), "in the order of the configuration"
