@@ -70,4 +70,4 @@ def test_a_sweeps_settings_say_what_its_methods_are_against(raw):
     study = check({**raw, "sweeps": {"mine": {"methods": ["relora", "full"], "against": "previous"}}}, [])
     settings = experiments_of(study).sweeps.sweeps["mine"]
     assert (settings.against, settings.keys) == ("previous", [])
-    assert list(settings.cells)[0].startswith("tiny-relora-"), "in the order of the configuration"
+    assert next(iter(settings.cells)).startswith("tiny-relora-"), "in the order of the configuration"
