@@ -69,7 +69,9 @@ def of_widths(losses: dict[int, list[float]]) -> SimpleNamespace:
             rows += [named | {"method": "full", "value": 5.0, "cell": f"w{width}-full-s{seed}"}]
             rows += [named | {"method": "relora", "value": 5.0 + gap, "cell": f"w{width}-relora-s{seed}"}]
     table = pd.DataFrame(rows).assign(item="fixed_batch")
-    return SimpleNamespace(table=lambda file: table, cells=cells, diverged={}, full_rank_method="full")
+    return SimpleNamespace(
+        table=lambda file: table, cells=cells, diverged={}, full_rank_method="full", methods=["full", "relora"]
+    )
 
 
 def test_the_trend_is_the_line_through_all_cells_by_doublings():

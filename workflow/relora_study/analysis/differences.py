@@ -1,6 +1,6 @@
 """Differences between methods that share a seed's first weights, data order and evaluation items: paired by seed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +94,13 @@ def gaps(source: Source) -> pd.DataFrame:
     table = table.merge(full, on=["size", "seed"], suffixes=("", "_full")).query("method != @source.full_rank_method")
     widths = {cell.size_name: cell.size.d_model for cell in source.cells.values()}
     table = table.assign(d_model=table["size"].map(widths), gap=table.loss - table.loss_full)
+    table = table.sort_values(["d_model", "method", "seed"], key=_order(source), kind="stable")
     return table[["size", "d_model", "method", "seed", "gap"]]
+
+
+def _order(source: Source) -> Callable[[pd.Series], pd.Series]:
+    """The order of rows: methods in the study's, other columns in their own."""
+    return lambda column: column.map(source.methods.index) if column.name == "method" else column
 
 
 def mean_gaps(rows: pd.DataFrame) -> pd.DataFrame:

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from ..analysis.differences import fitted_trend, mean_gaps
 from ..analysis.experiments import sweep_table
 from ..config.experiments import PREVIOUS
-from ..storage.files import read_csv
 from .escape import markdown
-from .figures.experiments import draw_changes
-from .numbers import readable
+from .figures.evaluation import draw_gaps
+from .figures.experiments import draw_changes, draw_search
+from .numbers import method_label, readable
 
 MARKED = re.compile(r"(<!-- table (\w+) of (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
-WORDS = ("size", "method", "compared with")  # columns that are set to the left
+WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that are set to the left
 
 
 def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
@@ -26,25 +26,32 @@ def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 
 
 def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
-    """The candidate that each search chose, with its validation loss at the last rung."""
-    return rungs[rungs.outcome == "chosen"][["size", "method", "candidate", "loss"]]
+    """The learning rate that each search chose: a row a size, a column a method."""
+    chosen = rungs[rungs.outcome == "chosen"]
+    rates = chosen.assign(rate=chosen.candidate.str.rpartition("=")[2].astype(float))
+    table = rates.pivot(index="size", columns="method", values="rate").sort_index(key=lambda sizes: sizes.str.len())
+    methods = rungs.method.drop_duplicates()
+    return table[methods].rename(columns=method_label).reset_index()
 
 
 # A figure is drawn from the table of its name; several tables of the page may come from one.
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "ladder": lambda runs: draw_changes(runs, PREVIOUS),
+    "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
+    "tuned_search": draw_search,
 }
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "losses": _losses(PREVIOUS),
     "gaps": mean_gaps,
     "trend": fitted_trend,
     "rates": _rates,
+    "claims": lambda rows: rows[["claim", "method", "value", "value_low", "value_high", "verdict"]],
 }
 
 
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from the table of its name in ``folder``."""
-    return FIGURES[name](read_csv(folder / f"{name}.csv"))
+    return FIGURES[name](pd.read_csv(folder / f"{name}.csv"))
 
 
 def with_tables(page: str, folder: Path) -> str:
@@ -53,6 +60,6 @@ def with_tables(page: str, folder: Path) -> str:
 
 
 def _table(kind: str, name: str, folder: Path) -> str:
-    words = readable(TABLES[kind](read_csv(folder / f"{name}.csv"))).map(markdown)
+    words = readable(TABLES[kind](pd.read_csv(folder / f"{name}.csv"))).map(markdown)
     sides = ["left" if column in WORDS else "right" for column in words]
     return str(words.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
