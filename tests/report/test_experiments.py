@@ -48,3 +48,12 @@ def test_the_search_is_told_with_its_choice_its_edge_and_its_cost():
         "Tiny, full rank: learning rate 0.004, of 3 candidates, at the edge of learning rate: a better value may lie"
         " beyond; the search took 1,050 steps, 1.8 times those of its longest candidate."
     )
+
+
+def test_a_chosen_word_has_no_edge():
+    rows = [
+        {"size": "tiny", "method": "relora", "merge": merge, "loss": 5.0, "steps": 100, "outcome": outcome}
+        for merge, outcome in [("unscaled", "chosen"), ("scaled", "dropped")]
+    ]
+    (said,) = searched(pd.DataFrame(rows))
+    assert "edge" not in said and "merge unscaled, of 2 candidates" in said

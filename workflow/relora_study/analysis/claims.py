@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .differences import gaps, trend
+from .differences import gaps, over_full_rank, trend
 from .intervals import t_interval
 from .published import final_values, published_table
 from .published_recipe import LABELS
@@ -123,12 +123,9 @@ def _verdict(low: float, high: float) -> str:
 
 
 def _paired(runs: Runs, rows: pd.DataFrame, method: str) -> pd.Series:
-    """Last values of ``method`` less full rank's, by size and seed; without cells that diverged."""
-    whole = rows[~rows.cell.isin(list(runs.diverged))].sort_values("step")
-    last = whole.groupby(["method", "size", "seed"]).value.last()
-    if runs.full_rank_method not in last or method not in last:
-        return pd.Series(dtype=float)
-    return last[method] - last[runs.full_rank_method]
+    """What the last values of ``method`` are over full rank's, by size and seed."""
+    over = over_full_rank(runs, rows)
+    return over[over.index.get_level_values("method") == method]
 
 
 def _loss(runs: Runs, method: str) -> Judged:

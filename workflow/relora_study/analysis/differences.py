@@ -82,18 +82,26 @@ def differences(runs: Runs) -> pd.DataFrame:
     return table
 
 
+def over_full_rank(source: Source, rows: pd.DataFrame) -> pd.Series:
+    """The last ``value`` of each cell in ``rows`` less full rank's of equal size and seed, by method, size and seed.
+
+    A cell that diverged, or whose full rank did or is missing, has no value.
+    """
+    whole = rows[~rows.cell.isin(list(source.diverged))].sort_values("step")
+    last = whole.groupby(["method", "size", "seed"]).value.last()
+    full = last[last.index.get_level_values("method") == source.full_rank_method].droplevel("method")
+    return (last - full.reindex(last.index.droplevel("method")).to_numpy()).dropna()
+
+
 def gaps(source: Source) -> pd.DataFrame:
     """The held-out loss of each cell less full rank's of equal size and seed (nats/token), at the last step.
 
     Columns: size, d_model, method, seed, gap. A cell that diverged, or whose full rank did, has no row.
     """
-    rows = measured(source, "held_out", "fixed_batch", "loss").sort_values("step")
-    last = rows[~rows.cell.isin(list(source.diverged))].groupby(["size", "method", "seed"]).value.last().rename("loss")
-    table = last.reset_index()
-    full = table[table.method == source.full_rank_method].drop(columns="method")
-    table = table.merge(full, on=["size", "seed"], suffixes=("", "_full")).query("method != @source.full_rank_method")
+    over = over_full_rank(source, measured(source, "held_out", "fixed_batch", "loss"))
+    table = over.drop(source.full_rank_method, level="method", errors="ignore").rename("gap").reset_index()
     widths = {cell.size_name: cell.size.d_model for cell in source.cells.values()}
-    table = table.assign(d_model=table["size"].map(widths), gap=table.loss - table.loss_full)
+    table = table.assign(d_model=table["size"].map(widths))
     table = table.sort_values(["d_model", "method", "seed"], key=_order(source), kind="stable")
     return table[["size", "d_model", "method", "seed", "gap"]]
 

@@ -94,10 +94,14 @@ def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _verdict(group: pd.DataFrame, keys: list[str]) -> str:
-    best = group.loc[group.loss.idxmin()]
-    edges = [key for key in keys if is_numeric(group[key]) and best[key] in (group[key].min(), group[key].max())]
-    open_ended = [key for key in edges if group[key].nunique() > 1]
+    open_ended = open_ends(group, group.loc[group.loss.idxmin()], keys)
     return f"lowest, at the edge of {', '.join(open_ended)}" if open_ended else "best"
+
+
+def open_ends(tried: pd.DataFrame, best: pd.Series, keys: list[str]) -> list[str]:
+    """The ``keys`` of which ``best`` has the lowest or the highest number in ``tried``: a better one may lie beyond."""
+    edges = [key for key in keys if is_numeric(tried[key]) and best[key] in (tried[key].min(), tried[key].max())]
+    return [key for key in edges if tried[key].nunique() > 1]
 
 
 def is_numeric(values: pd.Series) -> bool:

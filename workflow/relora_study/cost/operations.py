@@ -77,12 +77,14 @@ def estimated_minutes(study: Study, experiments: Experiments) -> float:
 
 def search_flops(search: Search) -> float:
     """Count the floating-point operations of a search, each step of a candidate once, as a mean over candidates."""
+    return sum(rung_flops(search, rung) for rung in range(len(search[0].rungs)))
+
+
+def rung_flops(search: Search, rung: int) -> float:
+    """Count the floating-point operations of all candidates that reach ``rung``, from the rung before."""
     settings, tried = search
     a_step = sum(training_flops(cell) / cell.train.steps for cell in tried.values()) / len(tried)
-    return a_step * sum(
-        alive * (until - before)
-        for alive, until, before in zip(settings.survivors, settings.rungs, [0, *settings.rungs], strict=False)
-    )
+    return a_step * settings.survivors[rung] * (settings.rungs[rung] - (settings.rungs[rung - 1] if rung else 0))
 
 
 def expected_seconds(rule: str, cell: Cell | None) -> float:
@@ -93,8 +95,4 @@ def expected_seconds(rule: str, cell: Cell | None) -> float:
 
 def expected_rung_seconds(search: Search, rung: int) -> float:
     """Estimate the seconds of a candidate's job at ``rung``: a mean over those that train and those dropped before."""
-    settings, tried = search
-    steps = settings.rungs[rung] - (settings.rungs[rung - 1] if rung else 0)
-    cell = next(iter(tried.values()))
-    flops = training_flops(cell) / cell.train.steps * steps * settings.survivors[rung] / len(tried)
-    return IMPORTS + 2 * flops / NOMINAL_FLOPS_PER_SECOND
+    return IMPORTS + 2 * rung_flops(search, rung) / len(search[1]) / NOMINAL_FLOPS_PER_SECOND

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis.experiments import search_table, sweep_runs, sweep_settings, sweep_table
+from ..analysis.experiments import open_ends, search_table, sweep_runs, sweep_settings, sweep_table
 from ..config import Point
 from .captions import experiment_caption
 from .numbers import method_label, plain, readable, with_interval
@@ -88,11 +88,9 @@ def searched(table: pd.DataFrame) -> Iterator[str]:
     """For each size and method: the settings that the search chose, out of how many, and what the search cost."""
     fixed = {"size", "method", "loss", "steps", "outcome", "dropped_after"}
     for (size, method), group in table.groupby(["size", "method"], sort=False):
-        (chosen,) = group[group.outcome == "chosen"].to_dict("records")
-        point = {key: value for key, value in chosen.items() if key not in fixed and not pd.isna(value)}
-        edges = [
-            key for key in point if chosen[key] in (group[key].min(), group[key].max()) and group[key].nunique() > 1
-        ]
+        chosen = group[group.outcome == "chosen"].iloc[0]
+        point = chosen.drop(list(fixed), errors="ignore").dropna().to_dict()  # other methods may search other keys
+        edges = open_ends(group, chosen, list(point))
         edge = f", at the edge of {_listed_keys(edges)}: a better value may lie beyond" if edges else ""
         steps = group.steps.sum()
         cost = (
