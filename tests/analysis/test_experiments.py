@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.analysis.experiments import changes, responses, sweep_table
+from relora_study.analysis.experiments import changes, columns, responses, sweep_table
 from scipy.stats import t, ttest_rel
 
 
@@ -84,3 +84,10 @@ def test_a_diverged_seed_is_left_out_of_the_pairs_and_counted_in_the_means():
     assert table.seeds_paired.tolist()[1:] == [2, 2] and table.seeds.tolist() == [3, 3, 3]
     assert (table.verdict == "").all(), "nothing varies that could be best"
     assert math.isnan(table.loss["repaired"]) and table.difference["repaired"] == pytest.approx((-0.5 - 0.8) / 2)
+
+
+def test_a_list_that_varies_is_a_word_of_its_own():
+    one = runs({0.0: [5.0, 5.1]})
+    tried = [one.assign(**columns({"betas": [0.9, second]})) for second in (0.95, 0.99)]
+    table = responses(pd.concat(tried, ignore_index=True), ["betas"])
+    assert table.betas.tolist() == ["0.9, 0.95", "0.9, 0.99"] and table.verdict.tolist()[0] == "best"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import Cell, read_section
+from ..config import Cell, Point, read_section
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
 from ..config.variants import MARK, settled
@@ -26,8 +26,13 @@ def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
         cell = read_section(Cell, results / "cells" / name / "config.yaml")
         score = read_csv(results / "cells" / name / "score.csv").iloc[0]
         identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
-        rows.append({**identity, **point, "loss": score.loss, "diverged_at": score.diverged_at})
+        rows.append({**identity, **columns(point), "loss": score.loss, "diverged_at": score.diverged_at})
     return pd.DataFrame(rows)
+
+
+def columns(point: Point) -> Point:
+    """``point`` as columns of a table: a list, such as betas, becomes text, which rows can be grouped by."""
+    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in point.items()}
 
 
 def base_method(cell: Cell) -> str:
@@ -131,7 +136,7 @@ def _search(folder: Path) -> pd.DataFrame:
         outcome = "chosen" if chosen else "diverged" if last.diverged else "dropped"
         rows.append(
             {
-                **{"size": search.size, "method": search.method, **point},
+                **{"size": search.size, "method": search.method, **columns(point)},
                 **{"loss": last.loss, "steps": record.step, "outcome": outcome},
                 "dropped_after": np.nan if chosen else search.rungs[reached[-1]],
             }
