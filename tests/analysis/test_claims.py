@@ -33,6 +33,14 @@ def test_the_interval_decides(differences, claimed, verdict):
         assert (judged.low, judged.high) == (pytest.approx(oracle.low), pytest.approx(oracle.high))
 
 
+def test_two_sizes_of_one_seed_confirm_nothing():
+    sizes = pd.MultiIndex.from_tuples([("tiny", 42), ("small", 42)], names=["size", "seed"])
+    judged = _judged(pd.Series([0.10, 0.11], index=sizes), 1)
+    assert judged.verdict == NOT_SHOWN and judged.value == pytest.approx(0.105) and np.isnan(judged.low)
+    seeds = pd.MultiIndex.from_tuples([("tiny", 42), ("tiny", 43)], names=["size", "seed"])
+    assert _judged(pd.Series([0.10, 0.11], index=seeds), 1).verdict == CONFIRMED
+
+
 def test_every_claim_is_judged_for_every_method_with_resets(unchanged):
     table = claims(unchanged)
     restarted = {cell.method_name for cell in unchanged.cells.values() if cell.method.reset_period}

@@ -1,7 +1,7 @@
 """The claims ledger: what the paper and its public summary say, the published evidence, ours, and a verdict.
 
 The verdict follows from an interval: *confirmed* where all of it lies on the claim's side, *contradicted* where all of
-it lies on the other side, and *not shown at this scale* where it holds 0 or where one pair gives no interval.
+it lies on the other side, and *not shown at this scale* where it holds 0 or where one seed gives no interval.
 """
 
 from collections.abc import Callable, Iterator
@@ -111,7 +111,8 @@ def _ranks() -> str:
 def _judged(differences: pd.Series, claimed: int) -> Judged:
     """The mean of paired differences, of which the claim says that it lies above 0 (1) or below 0 (-1)."""
     values = differences.dropna().to_numpy(dtype=float)
-    low, high = t_interval(values)
+    one_seed = "seed" in differences.index.names and differences.index.unique("seed").size < 2
+    low, high = (np.nan, np.nan) if one_seed else t_interval(values)  # two sizes of one seed repeat nothing
     return Judged(float(values.mean()) if len(values) else np.nan, low, high, _verdict(low * claimed, high * claimed))
 
 
