@@ -99,7 +99,8 @@ def gaps(source: Source) -> pd.DataFrame:
     Columns: size, d_model, method, seed, gap. A cell that diverged, or whose full rank did, has no row.
     """
     over = over_full_rank(source, measured(source, "held_out", "fixed_batch", "loss"))
-    table = over.drop(source.full_rank_method, level="method", errors="ignore").rename("gap").reset_index()
+    table = over.rename("gap").reset_index()
+    table = table[table.method != source.full_rank_method]
     widths = {cell.size_name: cell.size.d_model for cell in source.cells.values()}
     table = table.assign(d_model=table["size"].map(widths))
     table = table.sort_values(["d_model", "method", "seed"], key=_order(source), kind="stable")
