@@ -35,10 +35,23 @@ USE_ONEDNN = _mkl_is_slow() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 def matmul(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:
     """Return ``a`` [m, k] times ``b`` [k, n], plus ``plus`` [m, n], which may be overwritten; without autograd."""
     if not fits_onednn(a, b):
-        return a @ b if plus is None else plus.addmm_(a, b)
+        return a @ b if plus is None else _added(plus, a, b)
     if plus is None:
         return torch.ops.mkldnn._linear_pointwise(a, b.mT, None, "none", [], "")  # type: ignore[no-any-return]
     return torch.ops.mkldnn._linear_pointwise(a, plus, b.mT, None, "add")  # type: ignore[no-any-return]
+
+
+def _added(plus: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    return torch.addmm(plus, a, b) if torch.compiler.is_compiling() else plus.addmm_(a, b)
+
+
+def multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Return ``a * b``, in the memory of ``a`` but under torch.compile, for the end of an autograd function's forward.
+
+    If such a function returns what an operation gave back unchanged or changed in place, the backward pass that
+    PyTorch 2.11 compiles has zeros for its gradients, and says nothing.
+    """
+    return a * b if torch.compiler.is_compiling() else a.mul_(b)
 
 
 def matmul_transposed(a: Tensor, b: Tensor, plus: Tensor | None = None) -> Tensor:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .matmul import multiply
+
 
 class _Normalized(torch.autograd.Function):
     """``x / rms(x) * weight`` over the last dimension."""
@@ -22,8 +24,8 @@ class _Normalized(torch.autograd.Function):
         with torch.autocast(x.device.type, enabled=False):  # autocast would sum the squares in bfloat16
             scale = (torch.linalg.vecdot(wide, wide) / wide.shape[-1] + eps).rsqrt_().unsqueeze(-1)
         ctx.save_for_backward(x, weight, scale)
-        mapped: Tensor = (wide * scale).mul_(weight)
-        return mapped.to(x.dtype)
+        mapped = multiply(wide * scale, weight)
+        return mapped if mapped.dtype == x.dtype else mapped.to(x.dtype)  # `multiply` says why
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .matmul import multiply
+
 
 class Gated(NamedTuple):
     """The factors of ``silu(gate) * up``, the input of the last projection; both tensors are [..., width]."""
@@ -36,7 +38,7 @@ def as_rows(x: Tensor | Gated) -> tuple[Tensor, Tensor | None]:
 
 def activation(gate: Tensor, up: Tensor | None) -> Tensor:
     """Return ``silu(gate) * up``, or ``gate`` if ``up`` is None because the input is a plain tensor."""
-    return gate if up is None else functional.silu(gate).mul_(up)
+    return gate if up is None else multiply(functional.silu(gate), up)
 
 
 def activation_gradients(gradient: Tensor | None, gate: Tensor, up: Tensor | None) -> tuple[Tensor | None, ...]:
