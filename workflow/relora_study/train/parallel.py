@@ -13,6 +13,7 @@ from ..model.device import CPU, chosen_device, device_type, use_gpu
 from ..model.gpus import claim_gpus
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+LONGEST_SUM = timedelta(minutes=30)  # PyTorch's own for gloo
 LONGEST_WAIT = timedelta(days=1)  # for a process that hashes the tokens, saves, or waits for a cell or for GPUs
 
 _for_objects: list[distributed.ProcessGroup] = []  # the group of `gather`, while there is one
@@ -29,11 +30,11 @@ def world_size() -> int:
 
 
 @contextmanager
-def process_group(device_name: str, timeout: timedelta | None = None) -> Iterator[torch.device]:
+def process_group(device_name: str, timeout: timedelta = LONGEST_SUM) -> Iterator[torch.device]:
     """Join the processes that torchrun started, and yield this process's device.
 
-    Sums on GPUs go over NCCL, all else over gloo. ``timeout`` is how long a sum may wait for another process (PyTorch's
-    ten minutes on GPUs). Without torchrun, there is one process and nothing to join.
+    Sums on GPUs go over NCCL, all else over gloo. ``timeout`` is how long a sum may wait for another process. Without
+    torchrun, there is one process and nothing to join.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield chosen_device(device_name)
