@@ -16,6 +16,7 @@ from relora_study.cost.job_resources import (
     pretrain_megabytes,
     pretrain_minutes,
     reading_megabytes,
+    training_cores,
     training_minutes,
 )
 from relora_study.errors import UserError
@@ -48,10 +49,23 @@ def runtime(**changes) -> Runtime:
 
 def test_the_launch_command_fits_the_processes_and_nodes():
     assert launch_command(runtime(), 1) == "python -m"
-    assert launch_command(runtime(processes=4), 4) == "torchrun --nproc-per-node=4 --standalone -m"
+    stops = "--shutdown-timeout=300 --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
+    assert launch_command(runtime(processes=4), 4) == f"torchrun {stops} --nproc-per-node=4 --standalone -m"
     srun, torchrun = launch_command(runtime(processes=8, nodes=2), 4).split(" torchrun ")
     assert srun == "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=4"
-    assert torchrun.startswith("--nproc-per-node=4 --nnodes=2 --rdzv-backend=c10d") and torchrun.endswith(" -m")
+    assert torchrun.startswith(f"{stops} --nproc-per-node=4 --nnodes=2 --rdzv-backend=c10d")
+    assert torchrun.endswith(" -m")
+
+
+def test_torchrun_has_the_options_that_it_is_given():
+    shown = subprocess.run([sys.executable, "-m", "torch.distributed.run", "--help"], capture_output=True, text=True)
+    options = [word.partition("=")[0] for word in launch_command(runtime(processes=4), 4).split() if word[:2] == "--"]
+    assert [option for option in options if option not in shown.stdout] == []
+
+
+def test_a_process_with_a_gpu_gets_a_few_cores_and_one_without_gets_one():
+    assert training_cores(runtime(processes=4, nodes=2)) == 8
+    assert [training_cores(runtime(processes=4, device=device)) for device in ("cpu", "auto")] == [4, 4]
 
 
 def test_every_node_of_a_job_is_told_the_same_meeting_place():

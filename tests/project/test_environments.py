@@ -12,6 +12,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 CONDA_NAMES = {"torch": "pytorch"}
+COMPILER = "c-compiler"  # no package of Python, and of any version
 IMPORTED_AS = {"pyyaml": "yaml", "pytorch": "torch"}
 STAGES = {"data": ["data"], "train": ["train", "evaluate", "dynamics"], "report": ["report"]}
 
@@ -34,7 +35,7 @@ def pins(file: Path) -> dict[str, str]:
 
 def versions(dependencies: list) -> dict[str, str]:
     """Names, as pip knows them where conda's differ only in packaging, and versions of a conda environment."""
-    flat = [line for line in dependencies if isinstance(line, str) and line != "pip"]
+    flat = [line for line in dependencies if isinstance(line, str) and line not in {"pip", COMPILER}]
     flat += [line.replace("==", "=") for nested in dependencies if isinstance(nested, dict) for line in nested["pip"]]
     return {name.removesuffix("-base"): version for name, version in (line.split("=") for line in flat)}
 
@@ -47,6 +48,11 @@ def test_conda_installs_pips_versions(file):
     found = versions(environment["dependencies"])
     assert found.pop("python")
     assert found == {name: wanted[name] for name in found}
+
+
+def test_the_environment_that_may_compile_holds_a_compiler():
+    """Triton calls one. ``gcc`` alone is made for Linux, and would leave a Mac without an environment."""
+    assert COMPILER in yaml.safe_load((ROOT / "envs/train.yaml").read_text())["dependencies"]
 
 
 @pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench"])

@@ -3,12 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from relora_study.config import Cell
+from relora_study.train import parallel
 from relora_study.train.loop import train
 from safetensors.torch import load_file
 from studies import write_yaml
@@ -30,6 +33,16 @@ with parallel.process_group("cpu") as device:
         save_file(weights, folder / f"{parallel.rank()}.st")
 """
 
+# A sum may wait for two seconds; the first process comes six seconds late to an exchange of objects, as if it hashed.
+DELAYED = """
+import time
+from datetime import timedelta
+from relora_study.train import parallel
+with parallel.process_group("cpu", timedelta(seconds=2)):
+    time.sleep(6 * (parallel.rank() == 0))
+    print(parallel.gather(parallel.rank()), parallel.any_process(parallel.rank() == 1), flush=True)
+"""
+
 
 def batch_of(step):
     return torch.randint(300, (4, 17), generator=torch.Generator().manual_seed(step))
@@ -39,12 +52,18 @@ def train_in_two(cells: dict[Path, Cell], place: Path) -> None:
     """Train each cell in its folder, one after the other, by the two processes that one launch starts."""
     for folder, cell in cells.items():
         write_yaml(folder / "config.yaml", cell.model_dump())
-    (place / "worker.py").write_text(WORKER)
+    run_in_two(WORKER, place, cells)
+
+
+def run_in_two(worker: str, place: Path, arguments: Iterable[Path] = ()) -> str:
+    """What two processes of the program ``worker``, which lies in ``place``, print."""
+    (place / "worker.py").write_text(worker)
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow"), "OMP_NUM_THREADS": "1"}
-    command = [*launch, place / "worker.py", *cells]
+    command = [*launch, place / "worker.py", *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +97,47 @@ def test_both_processes_hold_the_same_weights_though_each_drops_out_on_its_own(i
     assert all(tensor.abs().max() == 0 for name, tensor in first.items() if name.endswith(".B"))
     state = load_file(folder / "state/step-000017/state.safetensors")
     assert not torch.equal(state["random/0/cpu"], state["random/1/cpu"])
+
+
+@pytest.mark.long
+def test_processes_wait_for_a_late_first_one_longer_than_for_a_sum(tmp_path):
+    assert run_in_two(DELAYED, tmp_path).splitlines() == ["[0, 1] True"] * 2
+
+
+def test_drawing_alike_keeps_the_generator_of_this_processs_gpu_alone(monkeypatch):
+    """On a machine with several GPUs, PyTorch would warn, and make a context on each."""
+    kept = []
+
+    @contextmanager
+    def fork(devices, **_):
+        kept.append(devices)
+        yield
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    for on_gpu in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda on_gpu=on_gpu: on_gpu)
+        monkeypatch.setattr(torch, "manual_seed", lambda _: None)
+        with parallel.drawing_alike(1):
+            pass
+    assert kept == [[], [3]]
+
+
+def test_drawing_alike_restores_the_generator_on_a_machine_with_idle_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    before = torch.get_rng_state()
+    with parallel.drawing_alike(1):
+        first = torch.rand(3)
+    with parallel.drawing_alike(1):
+        assert torch.equal(torch.rand(3), first)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_process_takes_its_own_of_the_gpus_that_its_machines_first_process_claimed(monkeypatch):
+    """Two machines with two processes each; the last one of the second machine."""
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(parallel, "rank", lambda: 3)
+    monkeypatch.setattr(parallel, "gather", lambda mine: [[0, 1], mine, [2, 5], mine])
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert parallel._gpu_of_this_process() == torch.device("cuda", 5)

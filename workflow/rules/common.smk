@@ -13,6 +13,7 @@ from relora_study.cost.job_resources import (
     pretrain_minutes,
     reading_megabytes,
     reading_minutes,
+    training_cores,
 )
 from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.storage.results_version import check_results, mark_results

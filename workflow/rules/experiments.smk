@@ -65,14 +65,14 @@ rule rung:
     priority: 20
     conda:
         "../../envs/train.yaml"
-    threads: STUDY.runtime.processes_per_node
+    threads: training_cores(STUDY.runtime)
     resources:
         **node_resources(STUDY.runtime),
         mem_mb=of_candidate(pretrain_megabytes),
         runtime=of_candidate(pretrain_minutes),
         gpu=STUDY.runtime.processes * (STUDY.runtime.device == "cuda"),
     params:
-        launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),
+        launch=launch_command(STUDY.runtime, training_cores(STUDY.runtime)),
         until=lambda wildcards: EXPERIMENTS.searches[wildcards.search][0].rungs[int(wildcards.rung)],
         selection=lambda wildcards, input: f"--selection {shlex.quote(input.selection)}" if input.selection else "",
     message:

@@ -21,7 +21,7 @@ rule pretrain:
     # (snakemake-executor-plugin-slurm, issue 284).
     conda:
         "../../envs/train.yaml"
-    threads: STUDY.runtime.processes_per_node
+    threads: training_cores(STUDY.runtime)
     resources:
         **node_resources(STUDY.runtime),
         mem_mb=by_cell(pretrain_megabytes),
@@ -30,7 +30,7 @@ rule pretrain:
     # The code is not an input: a comment must not cost GPU days. Delete a cell's folder to train it with changed code.
     # Checkpoints and states are not outputs: Snakemake would delete them before a rerun, which goes on from them.
     params:
-        launch=launch_command(STUDY.runtime, STUDY.runtime.processes_per_node),
+        launch=launch_command(STUDY.runtime, training_cores(STUDY.runtime)),
     message:
         "Pretraining {wildcards.cell}"
     # A scheduler and Ctrl-C signal every process of a job, and the training then finishes its step. `exec` leaves no

@@ -11,6 +11,9 @@ SAFETY = 3  # times the estimate: a job that the scheduler cuts off costs more t
 TOKENS_READ = 5_000_000  # per checkpoint: BLiMP's 134,000 sentences and as many tokens of texts, rounded up
 START_AND_SAVE = 15  # minutes beyond the time limit: imports from a busy disk, saving the last state
 LIBRARIES = {"cpu": 800, "cuda": 4000}  # megabytes of host memory that a process takes before the model
+CORES_PER_GPU = 4  # one starts kernels without a break; others read batches, copy, compile, and carry NCCL and gloo
+SHUTDOWN_SECONDS = 300  # that torchrun leaves its processes after a signal; SLURM's own limits come earlier
+STOP_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # that torchrun hands on: its default, and the last one
 MEGABYTE = 2**20
 
 
@@ -83,6 +86,11 @@ def _libraries(cell: Cell) -> int:
     return LIBRARIES["cuda" if cell.runtime.device == "cuda" else "cpu"]
 
 
+def training_cores(runtime: Runtime) -> int:
+    """Return the cores that a training needs on each node: one for a process on the CPU, a few for one with a GPU."""
+    return runtime.processes_per_node * (CORES_PER_GPU if runtime.device == "cuda" else 1)
+
+
 def launch_command(runtime: Runtime, threads: int) -> str:
     """Return the command that starts a training module: one process, several on this node, or some on each SLURM node.
 
@@ -91,7 +99,8 @@ def launch_command(runtime: Runtime, threads: int) -> str:
     """
     if runtime.processes == 1:
         return "python -m"
-    torchrun = f"torchrun --nproc-per-node={runtime.processes_per_node}"
+    stops = f"--shutdown-timeout={SHUTDOWN_SECONDS} --signals-to-handle={STOP_SIGNALS}"
+    torchrun = f"torchrun {stops} --nproc-per-node={runtime.processes_per_node}"
     if runtime.nodes == 1:
         return f"{torchrun} --standalone -m"
     srun = f"srun --nodes={runtime.nodes} --ntasks={runtime.nodes} --ntasks-per-node=1 --cpus-per-task={threads}"

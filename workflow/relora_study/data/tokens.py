@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import UserError
 from ..storage.contracts import Contract, read_contract, write_contract
 from ..storage.files import sha256, write_whole
+from ..storage.known_hashes import has_sha256
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time
@@ -148,7 +149,7 @@ def open_tokens(folder: Path, split: str, check_hash: bool = True) -> IdArray:
     """Open the ids of ``split`` (train, held_out or validation), memory-mapped: [tokens].
 
     Raises :class:`UserError` if the file differs from its manifest in length or, with ``check_hash``, in its hash. The
-    hash takes about a second a gigabyte, so only one process of a job checks it.
+    hash takes about a second a gigabyte, so only one process of a job checks it, and a machine remembers a large one.
     """
     manifest = read_manifest(folder)
     path, expected = folder / f"{split}.bin", getattr(manifest, split)
@@ -159,7 +160,7 @@ def open_tokens(folder: Path, split: str, check_hash: bool = True) -> IdArray:
         raise UserError(
             f"{path} does not hold the {expected.tokens} tokens of its manifest; delete {folder} and run again"
         )
-    if check_hash and sha256(path) != expected.sha256:
+    if check_hash and not has_sha256(path, expected.sha256):
         raise UserError(f"{path} is damaged: its hash differs from its manifest; delete {folder} and run again")
     return np.memmap(path, dtype=dtype, mode="r")
 

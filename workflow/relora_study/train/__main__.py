@@ -160,7 +160,7 @@ def _manifest(run: Run, cell_dir: Path, threads: int) -> CellManifest:
         tokens=trained * cell.train.batch_size * cell.model.context_length,
         resets=[step for step in range(1, trained + 1) if is_reset(cell.method, step)],
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        device=str(run.device),
+        device=run.device.type,  # not its number, which depends on the other jobs
         threads=threads,
         processes=world_size(),
         platform=platform.platform(),

@@ -61,12 +61,11 @@ class Recorder:
         self._tokens, self._every, self._rows = tokens_a_step, every, list[LogRow]()
         self._since = time.perf_counter()
 
-    def add(self, row: LogRow) -> bool:
-        """Take the row of a step. Returns whether all rows are written now."""
+    def add(self, row: LogRow) -> None:
+        """Take the row of a step, and write the rows held back if they are enough."""
         self._rows.append(row)
         if len(self._rows) >= self._every:
             self.flush()
-        return not self._rows
 
     def flush(self) -> None:
         """Write the rows held back. Raises :class:`Diverged` at the first loss or gradient that is not finite.

@@ -84,13 +84,14 @@ def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop:
     with Recorder(cell_dir if writes else None, done, tokens, every) as recorder, _progress(cell, done) as meter:
         for step in range(done + 1, last + 1):
             row = take_step(run, batch_of(step - 1), step)
-            written = recorder.add(row | {"tokens": step * tokens})
+            recorder.add(row | {"tokens": step * tokens})
             if _leaves_files(cell, step, last):
                 recorder.sync()  # raises before a bad loss gets into a file, and saves the row before the file
             _after_step(run, step, cell_dir, last)
             meter.update(tokens)
-            # Only after a write, when the processes have waited for their GPUs anyway, do they ask each other.
-            if written and step < last and parallel.any_process(must_stop(), device):
+            # In every step, because a scheduler kills soon after it has asked; no process waits for its GPU here.
+            if step < last and parallel.any_process(must_stop()):
+                recorder.sync()
                 save_state(run, step, cell_dir)
                 raise Stopped(f"{cell.name}: stopped after step {step}, and its state is saved; run again to go on")
 

@@ -3,12 +3,20 @@
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
-from ..model.device import chosen_device
+from ..model.device import CPU, chosen_device, device_type, use_gpu
+from ..model.gpus import claim_gpus
+
+BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+LONGEST_SUM = timedelta(minutes=30)  # PyTorch's own for gloo
+LONGEST_WAIT = timedelta(days=1)  # for a process that hashes the tokens, saves, or waits for a cell or for GPUs
+
+_for_objects: list[distributed.ProcessGroup] = []  # the group of `gather`, while there is one
 
 
 def rank() -> int:
@@ -22,28 +30,37 @@ def world_size() -> int:
 
 
 @contextmanager
-def process_group(device_name: str) -> Iterator[torch.device]:
-    """Join the processes that torchrun started (NCCL on GPUs, gloo on CPUs), and yield this process's device.
+def process_group(device_name: str, timeout: timedelta = LONGEST_SUM) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, and yield this process's device.
 
-    Without torchrun, there is one process and nothing to join.
+    Sums on GPUs go over NCCL, all else over gloo. ``timeout`` is how long a sum may wait for another process. Without
+    torchrun, there is one process and nothing to join.
     """
-    device = chosen_device(device_name)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    if together:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield chosen_device(device_name)
+        return
+    kind = device_type(device_name)
+    distributed.init_process_group(BACKENDS[kind], timeout=timeout)
     try:
-        yield device
+        _for_objects.append(distributed.new_group(backend="gloo", timeout=LONGEST_WAIT))
+        yield CPU if kind == "cpu" else _gpu_of_this_process()
     finally:
-        if together:
-            distributed.destroy_process_group()
+        _for_objects.clear()
+        distributed.destroy_process_group()
+
+
+def _gpu_of_this_process() -> torch.device:
+    """Let the first process of each machine claim GPUs for all there, and take this process's."""
+    place, processes = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    claims = gather(None if place else claim_gpus(processes, torch.cuda.device_count()))
+    return use_gpu(claims[rank() - place][place])  # torchrun numbers the processes machine by machine
 
 
 @contextmanager
 def drawing_alike(seed: int) -> Iterator[None]:
     """Seed the random generators with ``seed`` for this block, so that all processes draw alike, then restore them."""
-    with torch.random.fork_rng(enabled=True):
+    mine = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=mine, device_type="cuda"):
         torch.manual_seed(seed)
         yield
 
@@ -61,17 +78,19 @@ def sum_over_processes(tensors: Iterable[Tensor]) -> None:
             wait.wait()
 
 
-def any_process(value: bool, device: torch.device) -> bool:
-    """Tell whether ``value`` is true in any process. All processes must call it."""
-    flag = torch.tensor(float(value), device=device)
+def any_process(value: bool) -> bool:
+    """Tell whether ``value`` is true in any process, without waiting for a GPU. All processes must call it."""
+    if world_size() == 1:
+        return value
+    flag = torch.tensor(float(value))
     sum_over_processes([flag])
     return bool(flag.item())
 
 
 def gather(value: Any) -> list[Any]:
-    """Collect ``value`` from every process, by rank. All processes must call it."""
+    """Collect ``value`` from every process, by rank, however long one of them takes. All processes must call it."""
     values = [value]
     if world_size() > 1:
         values = [None] * world_size()
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=_for_objects[0])
     return values

@@ -74,6 +74,7 @@ def save_state(run: Run, step: int, cell_dir: Path) -> None:
     tensors = _learnt(run.model, run.optimizer) | _random_numbers()
     if parallel.rank() == 0:
         _write(run, step, tensors, cell_dir / "state")
+    parallel.gather(None)  # torchrun kills the first process, which writes, 30 seconds after another has ended
 
 
 def require_finite(run: Run, step: int, cell_dir: Path) -> None:
