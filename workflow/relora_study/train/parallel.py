@@ -36,7 +36,7 @@ def process_group(device_name: str, timeout: timedelta = LONGEST_SUM) -> Iterato
     Sums on GPUs go over NCCL, all else over gloo. ``timeout`` is how long a sum may wait for another process. Without
     torchrun, there is one process and nothing to join.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "RANK" not in os.environ:
         yield chosen_device(device_name)
         return
     kind = device_type(device_name)
@@ -72,7 +72,7 @@ def process_share(batch: Tensor) -> Tensor:
 
 def sum_over_processes(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor, in place, by its sum over the processes."""
-    if world_size() > 1:
+    if distributed.is_initialized():
         waits = [distributed.all_reduce(tensor, async_op=True) for tensor in tensors]
         for wait in waits:
             wait.wait()
@@ -80,7 +80,7 @@ def sum_over_processes(tensors: Iterable[Tensor]) -> None:
 
 def any_process(value: bool) -> bool:
     """Tell whether ``value`` is true in any process, without waiting for a GPU. All processes must call it."""
-    if world_size() == 1:
+    if not distributed.is_initialized():
         return value
     flag = torch.tensor(float(value))
     sum_over_processes([flag])
@@ -90,7 +90,7 @@ def any_process(value: bool) -> bool:
 def gather(value: Any) -> list[Any]:
     """Collect ``value`` from every process, by rank, however long one of them takes. All processes must call it."""
     values = [value]
-    if world_size() > 1:
+    if distributed.is_initialized():
         values = [None] * world_size()
         distributed.all_gather_object(values, value, group=_for_objects[0])
     return values
