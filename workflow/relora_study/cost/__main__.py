@@ -118,7 +118,9 @@ def plan(
 
 
 def _readable(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else "-" if isnan(value) else f"{value:.3g}"
+    if isinstance(value, int) or 1000 <= value < 10_000_000:
+        return f"{value:,.0f}"
+    return "-" if isnan(value) else f"{value:.3g}"
 
 
 def _range(hours: pd.Series, gpu: str) -> str:

@@ -31,13 +31,14 @@ def micro_batch_kernels(cell: Cell, compiled: bool) -> Kernels:
     Without ``compiled``, each operation is a kernel, so the bytes are an upper bound. With it, the decoder's layers and
     the head's softmax are joined as far as a compiler can (:func:`relora_study.cost.traffic.joined_kernels`).
     """
-    seeded = cell.model_copy(update={"name": "", "size_name": "", "method_name": "", "seed": 0})
-    return _micro_batch_kernels(seeded.model_dump_json(), compiled)
+    nameless = cell.model_copy(update={"name": "", "size_name": "", "method_name": "", "seed": 0})
+    eager, gain = _kernels_and_gain(nameless.model_dump_json())
+    return _sum(eager, gain) if compiled else eager
 
 
 @cache
-def _micro_batch_kernels(cell_json: str, compiled: bool) -> Kernels:
-    """Compute :func:`micro_batch_kernels` for a cell in JSON, a text that a cache can compare.
+def _kernels_and_gain(cell_json: str) -> tuple[Kernels, Kernels]:
+    """Return a micro-batch's kernels in eager mode, and what compiling adds to them, of a cell in JSON.
 
     Layers are alike, and so are the micro-batches of a batch after the first. So the kernels are a plane over both.
     """
@@ -48,8 +49,7 @@ def _micro_batch_kernels(cell_json: str, compiled: bool) -> Kernels:
     )
     first = _along(one, deeper, cell.size.num_hidden_layers)
     second = _along(one_of_two, deeper_of_two, cell.size.num_hidden_layers)
-    found = _scaled(_along(first, second, parts), 1 / parts)
-    return _sum(found, _gain(cell)) if compiled else found
+    return _scaled(_along(first, second, parts), 1 / parts), _gain(cell)
 
 
 def micro_batches(cell: Cell) -> int:
