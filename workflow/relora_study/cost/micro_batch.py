@@ -36,6 +36,12 @@ def micro_batch_kernels(cell: Cell, compiled: bool) -> Kernels:
     return _sum(eager, gain) if compiled else eager
 
 
+def bytes_per_token(cell: Cell, compiled: bool) -> float:
+    """Return the bytes that a GPU moves to train on one token of ``cell``."""
+    moved = sum(times * kernel.bytes for kernel, times in micro_batch_kernels(cell, compiled).items())
+    return moved / (rows(cell) * cell.model.context_length)
+
+
 @cache
 def _kernels_and_gain(cell_json: str) -> tuple[Kernels, Kernels]:
     """Return a micro-batch's kernels in eager mode, and what compiling adds to them, of a cell in JSON.

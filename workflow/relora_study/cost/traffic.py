@@ -18,6 +18,10 @@ from torch.utils._pytree import tree_leaves
 aten = torch.ops.aten
 NO_KERNELS = {aten.empty, aten.empty_like, aten.new_empty, aten.empty_strided, aten.new_empty_strided}
 FIRST_FACTOR = {aten.mm: 0, aten.bmm: 0, aten.addmm: 1, aten.addmm_: 1, aten.baddbmm: 1}  # its place in the arguments
+SHAPED_LIKE = {
+    *(aten.zeros_like, aten.ones_like, aten.full_like, aten.rand_like),
+    *(aten.new_zeros, aten.new_ones, aten.new_full),
+}  # of their argument they read the shape alone
 OVERWRITING = {aten.copy_, aten.fill_, aten.zero_}  # these do not read what they overwrite
 LOOK_UPS = {aten.gather, aten.embedding, aten.index, aten.index_select}  # they read what they return, not all they get
 SCATTERS = {aten.scatter_add_, aten.embedding_dense_backward, aten.index_put_}  # no compiler joins these to others
@@ -94,21 +98,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _note(self, func: Any, args: Any, kwargs: Any, outputs: list[Tensor]) -> None:
         mutated, read = _operands(func, args, kwargs)
         inside = {_storage(tensor) for tensor in [*mutated, *read]}
-        made = [tensor for tensor in outputs if _storage(tensor) not in inside]
-        if func.overloadpacket in NO_KERNELS or not (mutated or made):  # a view makes nothing
+        written = [*mutated, *(tensor for tensor in outputs if _storage(tensor) not in inside)]
+        if func.overloadpacket in NO_KERNELS or not written:  # a view makes nothing
             return
-        untouched = func.overloadpacket in OVERWRITING or any(argument.is_out for argument in func._schema.arguments)
-        reads = [self._access(tensor) for tensor in (read if untouched else [*read, *mutated])]
-        for tensor in [*mutated, *made]:
+        reads = [self._access(tensor) for tensor in _really_read(func, read, mutated)]
+        for tensor in written:
             self._versions[_storage(tensor)] += 1
-        writes = [self._access(tensor) for tensor in [*mutated, *made]]
-        if func.overloadpacket in LOOK_UPS:
-            reads[0] = reads[0]._replace(bytes=writes[0].bytes)
-        if func.overloadpacket is aten.scatter_add_:  # of its target, it moves as many numbers as its source has
-            reads[-1], writes[0] = (access._replace(bytes=reads[1].bytes) for access in (reads[-1], writes[0]))
+        writes = [self._access(tensor) for tensor in written]
         kind, flops = _kind_and_flops(func, args)
         joins = kind == "elementwise" and func.overloadpacket not in SCATTERS
-        self.operations.append(Operation(kind, flops, tuple(reads), tuple(writes), joins))
+        self.operations.append(Operation(kind, flops, *_really_moved(func, reads, writes), joins))
 
     def _access(self, tensor: Tensor) -> Access:
         address = _storage(tensor)
@@ -139,6 +138,24 @@ def _operands(func: Any, args: Any, kwargs: Any) -> tuple[list[Tensor], list[Ten
         written = argument.alias_info is not None and argument.alias_info.is_write
         (mutated if written else read).extend(leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
     return mutated, read
+
+
+def _really_read(func: Any, read: list[Tensor], mutated: list[Tensor]) -> list[Tensor]:
+    """Return the tensors whose numbers ``func`` reads, of those that it is given and those that it writes to."""
+    overwrites = func.overloadpacket in OVERWRITING or any(argument.is_out for argument in func._schema.arguments)
+    return [*([] if func.overloadpacket in SHAPED_LIKE else read), *([] if overwrites else mutated)]
+
+
+def _really_moved(
+    func: Any, reads: list[Access], writes: list[Access]
+) -> tuple[tuple[Access, ...], tuple[Access, ...]]:
+    """Return ``reads`` and ``writes`` with the bytes that ``func`` moves, where it moves a part of a tensor."""
+    if func.overloadpacket in LOOK_UPS:
+        reads[0] = reads[0]._replace(bytes=writes[0].bytes)
+    if func.overloadpacket is aten.scatter_add_:  # as many numbers of its target as its source has
+        _, source, target = reads
+        reads[2], writes[0] = (access._replace(bytes=source.bytes) for access in (target, writes[0]))
+    return tuple(reads), tuple(writes)
 
 
 def _kind_and_flops(func: Any, args: Any) -> tuple[str, int]:
