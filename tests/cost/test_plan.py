@@ -6,6 +6,7 @@ from relora_study.cost import __main__ as plan
 from relora_study.cost.__main__ import app, cell_plan, measured_hours
 from relora_study.cost.activations import activation_bytes, kept_bytes
 from relora_study.cost.operations import flops_per_token
+from relora_study.cost.roofline import GPUS, expected_tokens_per_second
 from relora_study.model.build import build_model
 from relora_study.model.kernels import matmul
 from relora_study.model.kernels.cross_entropy import head_cross_entropy
@@ -37,10 +38,14 @@ def test_a_plan_holds_what_a_cell_trains_and_writes(make_cell):
     cell = make_cell("relora")
     model = build_model(cell.size, cell.model, 0)
     add_adapters(model, cell.method)
-    row = cell_plan(cell, 0.5)
+    row = cell_plan(cell)
     assert row["parameters"] == sum(p.numel() for p in model.parameters())
     assert row["trainable"] == sum(p.numel() for p in model.parameters() if p.requires_grad)
-    assert row["hours_A100"] == pytest.approx(row["flops"] / (0.5 * 312e12 * 3600))
+    for mode in ("eager", "compiled"):
+        speed, share = row[f"tokens_per_second_A100_{mode}"], row[f"share_of_peak_A100_{mode}"]
+        assert speed == expected_tokens_per_second(cell, GPUS["A100"], mode == "compiled")
+        assert share == pytest.approx(speed * row["flops_per_token"] / 312e12)
+        assert row[f"hours_A100_{mode}"] == pytest.approx(row["tokens"] / speed / 3600)
     assert measured_hours(cell) > 0
 
 
@@ -84,6 +89,12 @@ def test_the_command_plans_presets(tmp_path):
     assert "paper_tiny-relora_zero2" in found.output and "One of 3 seeds" in found.output
     header, *rows = (tmp_path / "plan.csv").read_text().splitlines()
     assert len(rows) == 4 and "published_gpu_hours" in header
+    assert "derived from a roofline, not measured" in found.output
+    eager, compiled = (
+        3 * sum(float(row.split(",")[header.split(",").index(f"hours_H100_{mode}")]) for row in rows)
+        for mode in ("eager", "compiled")
+    )
+    assert f"{compiled:.0f} to {eager:.0f} on H100" in found.output
 
 
 def test_a_plan_of_shards_says_what_the_corpus_takes(tmp_path):

@@ -23,16 +23,16 @@ from ..train.loop import take_step
 from ..train.run import start
 from .activations import activation_bytes
 from .operations import data_bytes, training_flops
+from .roofline import GPUS, expected_tokens_per_second, share_of_peak
 
-# Dense bfloat16 operations a second with float32 sums, from the vendor's data sheets (A100 and H100 as SXM).
-GPUS = {"A100": 312e12, "H100": 989e12, "RTX 4090": 165e12}
+MODES = ("eager", "compiled")  # of one GPU: `runtime.compile` false or true
 MEASURED_STEPS = 3
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
-    """Return the plan's row of ``cell``; its hours are those of one GPU that reaches ``share`` of its peak.
+def cell_plan(cell: Cell) -> dict[str, float | str]:
+    """Return the plan's row of ``cell``; its hours are those of one GPU, eager and compiled, from a roofline.
 
     ``memory_GiB`` counts float32 weights, gradients and Adam's two moments, which each GPU holds throughout.
     ``activations_GiB``, which a micro-batch keeps for its backward pass, come on top. ``disk_GB`` is for one cell.
@@ -51,14 +51,23 @@ def cell_plan(cell: Cell, share: float) -> dict[str, float | str]:
         "activations_GiB": activation_bytes(cell) / 2**30,
         "disk_GB": bytes_needed(cell, total, trainable) / 1e9,
         "checkpoints": sum(is_due(cell, step) for step in range(cell.train.steps + 1)),
-        **{_hours(gpu): flops / (peak * share) / 3600 for gpu, peak in GPUS.items()},
+        **{name: value for gpu in GPUS for name, value in _speeds(cell, gpu, tokens).items()},
         "published_gpu_hours": _published_hours(cell),
     }
 
 
-def _hours(gpu: str) -> str:
-    """Return the name of the plan's column for ``gpu``."""
-    return f"hours_{gpu.replace(' ', '_')}"
+def _speeds(cell: Cell, gpu: str, tokens: int) -> dict[str, float]:
+    """Return the plan's columns for ``gpu``: tokens a second, share of its peak and hours, eager and compiled."""
+    speeds = {mode: expected_tokens_per_second(cell, GPUS[gpu], mode == "compiled") for mode in MODES}
+    return {
+        **{_column("tokens_per_second", gpu, mode): speed for mode, speed in speeds.items()},
+        **{_column("share_of_peak", gpu, mode): share_of_peak(cell, GPUS[gpu], speeds[mode]) for mode in MODES},
+        **{_column("hours", gpu, mode): tokens / speed / 3600 for mode, speed in speeds.items()},
+    }
+
+
+def _column(quantity: str, gpu: str, mode: str) -> str:
+    return f"{quantity}_{gpu.replace(' ', '_')}_{mode}"
 
 
 def _published_hours(cell: Cell) -> float:
@@ -94,30 +103,37 @@ def measured_hours(cell: Cell) -> float:
 @app.command()
 def plan(
     configs: Annotated[list[Path], typer.Argument(help="config.yaml, then overlays, weakest first")],
-    share: Annotated[float, typer.Option(min=0.01, max=1.0, help="share of a GPU's peak that training reaches")] = 0.3,
     measure: Annotated[bool, typer.Option(help="time a few steps of each size and method on this machine")] = False,
     output: Annotated[Path, typer.Option(help="the CSV to write")] = Path("results/plan.csv"),
 ) -> None:
     """Print and write the costs of each size and method of the study in CONFIGS, for one seed."""
     study = read_study(configs)
     chosen = [cell for cell in cells(study).values() if cell.seed == study.study.seeds[0]]
-    table = pd.DataFrame([cell_plan(cell, share) for cell in chosen])
+    table = pd.DataFrame([cell_plan(cell) for cell in chosen])
     if measure:
         table["hours_here"] = [measured_hours(cell) for cell in chosen]
     write_csv(output, table)
     print(table.set_index("cell").map(_readable).T.to_markdown(disable_numparse=True, stralign="right"))
-    print(f"\n{_summary(study, table, share)} Written to {output}.")
+    print(f"\n{_summary(study, table)} Written to {output}.")
 
 
 def _readable(value: float) -> str:
-    return f"{value:,}" if isinstance(value, int) else "-" if isnan(value) else f"{value:.3g}"
+    if isinstance(value, int) or 1000 <= value < 10_000_000:
+        return f"{value:,.0f}"
+    return "-" if isnan(value) else f"{value:.3g}"
 
 
-def _summary(study: Study, table: pd.DataFrame, share: float) -> str:
+def _range(hours: pd.Series, gpu: str) -> str:
+    eager, compiled = hours
+    return f"{compiled:.0f} to {eager:.0f} on {gpu}"
+
+
+def _summary(study: Study, table: pd.DataFrame) -> str:
     """Say the cost of the whole study, which the table leaves out: all seeds, and the corpus that the cells share."""
     seeds = len(study.study.seeds)
-    hours = ", ".join(f"{seeds * table[_hours(gpu)].sum():.0f} on {gpu}" for gpu in GPUS)
-    text = f"One of {seeds} seeds, at {share:.0%} of a GPU's peak. GPU hours of all cells and seeds: {hours}."
+    hours = ", ".join(_range(seeds * table[[_column("hours", gpu, mode) for mode in MODES]].sum(), gpu) for gpu in GPUS)
+    text = f"One of {seeds} seeds. Speeds and hours are derived from a roofline, not measured."
+    text += f" GPU hours of all cells and seeds, compiled and eager: {hours}."
     text += f" Disk: {seeds * table.disk_GB.sum():.0f} GB for them"
     if study.data.source != "hub_pretokenized":
         return text + "."

@@ -36,7 +36,11 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
 
     For ``done`` above 0, the caller loads the trained weights and moments from a state.
     """
-    model = build_model(cell.size, cell.model, cell.seed).to(device)
+    return begin(cell, build_model(cell.size, cell.model, cell.seed).to(device), device, done, data)
+
+
+def begin(cell: Cell, model: LlamaForCausalLM, device: torch.device, done: int = 0, data: str = "") -> Run:
+    """Make the run of :func:`start` of a ``model`` without adapters, which lies on ``device``."""
     model.train()
     run = Run(cell, model, _optimizer(cell, model), device, data=data)
     if has_adapters(cell.method, done):

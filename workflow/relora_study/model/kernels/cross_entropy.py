@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .device_kind import device_kind
 from .matmul import as_autocast, fits_onednn, matmul, matmul_transposed_wide
 
 CHUNK_BYTES = 64 * 2**20  # float32 logits of one chunk: smaller chunks add to the head's gradient more often
@@ -81,15 +82,20 @@ def _loss_and_gradient(logits: Tensor, answers: Tensor, count: int, wanted: bool
     """Return the summed loss (nats) of ``logits`` [n, vocab] for ``answers`` [n, 1] and, if ``wanted``, a gradient.
 
     The gradient is with respect to ``logits``, of the loss over ``count``, and has their type. Both are computed in
-    float32 or wider. Logits of float32 or wider are overwritten.
+    float32 or wider. The logits are overwritten, but not in compiled code, which would copy its result over them.
+
+    Narrower logits become float32 in the subtraction, and the gradient becomes narrow in the product. Conversions of
+    their own would move as many bytes as all the rest.
     """
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    chosen, largest = wide.gather(-1, answers), wide.amax(-1, keepdim=True)
-    normalizer = wide.sub_(largest).exp_().sum(-1, keepdim=True)
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    chosen, largest = logits.gather(-1, answers).to(wide), logits.amax(-1, keepdim=True).to(wide)
+    target = None if torch.compiler.is_compiling() else logits
+    shifted = torch.sub(logits, largest, out=target if logits.dtype == wide else None)
+    normalizer = shifted.exp_().sum(-1, keepdim=True)
     lost = (normalizer.log() + largest - chosen).sum()
     if not wanted:
         return lost, None
-    gradient = wide.mul_(1.0 / (normalizer * count)).to(logits.dtype)
+    gradient = torch.mul(shifted, 1.0 / (normalizer * count), out=target).to(logits.dtype)
     return lost, gradient.scatter_add_(-1, answers, gradient.new_full(answers.shape, -1.0 / count))
 
 
@@ -99,7 +105,7 @@ def _softmax(fused: bool) -> Callable[[Tensor, Tensor, int, bool], tuple[Tensor,
 
 
 def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
-    size = CHUNK_BYTES_ON_GPU if hidden.is_cuda else CHUNK_BYTES
+    size = CHUNK_BYTES_ON_GPU if device_kind(hidden) == "cuda" else CHUNK_BYTES
     return max(64, size // (4 * len(weight)))
 
 
