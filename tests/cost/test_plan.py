@@ -1,5 +1,6 @@
 """The plan: operations against torch's own counter, and the paper's counts."""
 
+import pandas as pd
 import pytest
 import torch
 from relora_study.cost import __main__ as plan
@@ -90,11 +91,6 @@ def test_the_command_plans_presets(tmp_path):
     header, *rows = (tmp_path / "plan.csv").read_text().splitlines()
     assert len(rows) == 4 and "published_gpu_hours" in header
     assert "derived from a roofline, not measured" in found.output
-    eager, compiled = (
-        3 * sum(float(row.split(",")[header.split(",").index(f"hours_H100_{mode}")]) for row in rows)
-        for mode in ("eager", "compiled")
-    )
-    assert f"{compiled:.0f} to {eager:.0f} on H100" in found.output
 
 
 def test_a_plan_of_shards_says_what_the_corpus_takes(tmp_path):
@@ -103,3 +99,6 @@ def test_a_plan_of_shards_says_what_the_corpus_takes(tmp_path):
     assert found.exit_code == 0, found.output
     assert f"{51 * 20_480 * 2049 * 2 / 1e9:.1f} GB for token ids" in found.output
     assert "11,282,784" in found.output
+    table = pd.read_csv(tmp_path / "plan.csv")
+    eager, compiled = (round(table[f"hours_A100_{mode}"].sum()) for mode in ("eager", "compiled"))
+    assert eager > compiled and f"{compiled} to {eager} on A100" in found.output

@@ -119,6 +119,16 @@ def test_layers_and_micro_batches_are_alike(make_cell, method):
     assert sum(counted.values()) * 4 == pytest.approx(sum(whole.values()))
 
 
+def test_gpus_share_a_batch(make_cell):
+    cell = make_cell("full", train={"batch_size": 8, "micro_batch_size": 2})
+    shared = {}
+    for processes in (1, 2, 8):
+        runtime = cell.runtime.model_copy(update={"processes": processes})
+        part = cell.model_copy(update={"runtime": runtime})
+        shared[processes] = rows(part), micro_batch.micro_batches(part)
+    assert shared == {1: (2, 4), 2: (2, 2), 8: (1, 1)}
+
+
 @pytest.mark.parametrize("name", ["tiny-full", "small-relora"])
 def test_the_layer_that_is_joined_is_the_layer_of_a_step(name):
     """A second micro-batch adds a layer's two passes, and adds up the gradients: three float32 numbers a weight."""
