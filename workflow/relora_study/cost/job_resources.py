@@ -6,7 +6,7 @@ from ..config import Cell, Runtime
 from .operations import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, training_flops
 
 CORES_OF_NOMINAL = 2  # cores that reach the nominal speed together
-GPU_FLOPS_PER_SECOND = 0.07 * 312e12  # the least share of an A100's peak that `roofline` expects at the paper's shapes
+GPU_FLOPS_PER_SECOND = 0.05 * 312e12  # the least share of an A100's peak that `roofline` expects at the paper's shapes
 SAFETY = 3  # times the estimate: a job that the scheduler cuts off costs more than a job that waits longer
 TOKENS_READ = 5_000_000  # per checkpoint: BLiMP's 134,000 sentences and as many tokens of texts, rounded up
 START_AND_SAVE = 15  # minutes beyond the time limit: imports from a busy disk, saving the last state

@@ -21,7 +21,7 @@ class Gpu(NamedTuple):
     narrow_product: float  # the same where some width is below `traffic.WIDE`
     float32_product: float  # operations a second, without TF32
     attention: float  # operations a second
-    launch: float = 5e-6  # seconds between two kernels that PyTorch starts from Python; a usual value
+    launch: float = 36e-6  # seconds between two kernels that Python starts: 31 to 49 beside an H200 (docs/results)
 
 
 def from_data_sheet(peak: float, bandwidth: float, float32: float, attention: float) -> Gpu:
@@ -33,12 +33,13 @@ def from_data_sheet(peak: float, bandwidth: float, float32: float, attention: fl
     return Gpu(peak, 0.8 * bandwidth, 0.65 * peak, 0.3 * peak, 0.7 * float32, attention * peak)
 
 
-# From NVIDIA's data sheets: "A100 80GB" (SXM), "H100 Tensor Core GPU" (SXM; half of its numbers, which are for sparse
-# matrices), and "Ada GPU architecture", appendix A (RTX 4090). PyTorch's flash attention is made for the A100, and
+# From NVIDIA's data sheets: "A100 80GB" (SXM), "H100 Tensor Core GPU" and "H200 Tensor Core GPU" (SXM; half of their
+# numbers, which are for sparse matrices), and "Ada GPU architecture", appendix A (RTX 4090). PyTorch's flash attention is made for the A100, and
 # leaves more of an H100 idle.
 GPUS = {
     "A100": from_data_sheet(312e12, 2.04e12, 19.5e12, attention=0.25),
     "H100": from_data_sheet(989e12, 3.35e12, 67e12, attention=0.13),
+    "H200": from_data_sheet(989e12, 4.8e12, 67e12, attention=0.13),
     "RTX 4090": from_data_sheet(165e12, 1.01e12, 82.6e12, attention=0.25),
 }
 
