@@ -42,6 +42,7 @@ def test_the_response_is_drawn_and_tabled(searched):
     assert len(table) == 6 and (table.seeds == 3).all() and table.loss.notna().all()
     assert (table.loss_low < table.loss).all() and (table.loss < table.loss_high).all()
     assert table.verdict.str.len().gt(0).groupby(table.method).sum().tolist() == [1, 1]
+    assert table.minutes.between(0.001, 5).all() and table.peak_MiB.between(100, 5000).all()
     every = pd.read_csv(searched / "results/tables/experiment_rates.runs.csv")
     assert len(every) == 18 and every.groupby(["method", "learning_rate"]).loss.mean().tolist() == pytest.approx(
         table.sort_values(["method", "learning_rate"]).loss.tolist()

@@ -28,7 +28,7 @@ def experiment_inputs(wildcards):
     """What a sweep's cells scored, or what the candidates of all searches left."""
     if wildcards.experiment != "search":
         cells = EXPERIMENTS.sweeps.sweeps[wildcards.experiment].cells
-        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "score.csv"])
+        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "manifest.json", "score.csv"])
         return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]

@@ -11,23 +11,35 @@ from ..config import Cell, Point, read_section
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
 from ..config.variants import MARK, settled
+from ..storage.cell_manifest import read_cell_manifest
 from ..storage.contracts import read_contract
 from ..storage.files import read_csv
 from ..storage.rung import Rung
 from .differences import holm, paired_difference
 from .intervals import t_interval
 
+COSTS = ["minutes", "peak_MiB"]
+
 
 def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
-    """A row a cell of ``sweep``: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at."""
+    """A row a cell of ``sweep``: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at, costs.
+
+    The costs are those of the training: minutes, and peak_MiB of the first process (on a GPU, of the host's memory).
+    """
     settings = sweep_settings(results, sweep)
     rows = []
     for name, point in settings.cells.items():
         cell = read_section(Cell, results / "cells" / name / "config.yaml")
         score = read_csv(results / "cells" / name / "score.csv").iloc[0]
         identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
-        rows.append({**identity, **columns(point), "loss": score.loss, "diverged_at": score.diverged_at})
+        found = {"loss": score.loss, "diverged_at": score.diverged_at}
+        rows.append({**identity, **columns(point), **found, **_costs(results / "cells" / name)})
     return pd.DataFrame(rows)
+
+
+def _costs(cell_dir: Path) -> dict[str, float]:
+    minutes = read_csv(cell_dir / "timing.csv").seconds.sum() / 60
+    return {"minutes": minutes, "peak_MiB": read_cell_manifest(cell_dir).peak_memory_bytes / 2**20}
 
 
 def columns(point: Point) -> Point:
@@ -50,7 +62,9 @@ def sweep_table(runs: pd.DataFrame, keys: list[str], against: str | None) -> pd.
     table = responses(runs, keys)
     if against is None:
         return table
-    return table.merge(changes(runs, against), on=["size", "method"], how="left", suffixes=("", "_paired"))
+    return table.drop(columns=COSTS, errors="ignore").merge(
+        changes(runs, against), on=["size", "method"], how="left", suffixes=("", "_paired")
+    )
 
 
 def changes(runs: pd.DataFrame, against: str) -> pd.DataFrame:
@@ -79,7 +93,7 @@ def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
 
 
 def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """A row a size, method and point: seeds, mean loss with Student's 95 % interval, diverged runs, and a verdict.
+    """A row a size, method and point: seeds, mean loss with Student's 95 % interval, diverged runs, costs, a verdict.
 
     Where keys vary, ``verdict`` is "best" for the lowest mean of a size and method, if no seed of it diverged. Where
     that point lies at the end of a key's tried numbers, a lower one may lie beyond: the verdict then is "lowest, at the
@@ -90,7 +104,8 @@ def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         low, high = t_interval(group.loss.to_numpy())
         spread = {"seeds": len(group), "loss": group.loss.mean(skipna=False), "loss_low": low, "loss_high": high}
         named = dict(zip(["size", "method", *keys], place, strict=True))
-        rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), "verdict": ""})
+        costs = {name: group[name].mean() for name in COSTS if name in group}
+        rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), **costs, "verdict": ""})
     table = pd.DataFrame(rows)
     for _, group in table.groupby(["size", "method"], sort=False):
         if keys and group.loss.notna().any():

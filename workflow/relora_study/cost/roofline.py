@@ -34,8 +34,8 @@ def from_data_sheet(peak: float, bandwidth: float, float32: float, attention: fl
 
 
 # From NVIDIA's data sheets: "A100 80GB" (SXM), "H100 Tensor Core GPU" and "H200 Tensor Core GPU" (SXM; half of their
-# numbers, which are for sparse matrices), and "Ada GPU architecture", appendix A (RTX 4090). PyTorch's flash attention is made for the A100, and
-# leaves more of an H100 idle.
+# numbers, which are for sparse matrices), and "Ada GPU architecture", appendix A (RTX 4090). PyTorch's flash attention
+# is made for the A100, and leaves more of an H100 idle.
 GPUS = {
     "A100": from_data_sheet(312e12, 2.04e12, 19.5e12, attention=0.25),
     "H100": from_data_sheet(989e12, 3.35e12, 67e12, attention=0.13),
