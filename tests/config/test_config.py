@@ -159,7 +159,7 @@ def test_a_missing_key_is_named(raw):
 
 def test_cells_are_every_size_method_and_seed(raw):
     study = check(changed(raw, "study.seeds", [1, 2]), [CONFIG])
-    assert len(cells(study)) == 2 * 3 * 2
+    assert len(cells(study)) == 2 * 4 * 2
     assert cells(study)["small-relora-s2"].size.d_model == 192
 
 
@@ -213,6 +213,7 @@ def test_a_recipe_is_the_methods_at_a_size_or_the_methods_or_the_sizes_or_the_st
     raw = changed(raw, "sizes.small.learning_rate", 2e-2)
     raw = changed(raw, "sizes.small.weight_decay", 0.0)
     raw = changed(raw, "methods.relora_released.betas", [0.8, 0.9])
+    raw = changed(raw, "study.methods", ["full", "relora", "relora_released"])
     found = cells(check(raw, [CONFIG]))
     rates = {name: cell.train.learning_rate for name, cell in found.items()}
     assert rates == {

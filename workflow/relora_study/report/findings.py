@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..analysis.differences import fitted_trend, mean_gaps
-from ..analysis.experiments import sweep_table
+from ..analysis.experiments import changes, sweep_table
+from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from .escape import markdown
 from .figures.evaluation import draw_gaps
@@ -21,8 +23,21 @@ WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that 
 
 def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
     """The mean loss of each method of a sweep, and its difference to what it is compared with."""
-    silent = ["verdict", "diverged", "seeds_paired", "p", "p_holm"]
-    return lambda runs: sweep_table(runs, [], against).drop(columns=silent)
+
+    def table(runs: pd.DataFrame) -> pd.DataFrame:
+        every = sweep_table(runs, [], against)
+        silent = ["verdict", "seeds_paired", "p", "p_holm", *([] if every.diverged.any() else ["diverged"])]
+        return every.drop(columns=silent)
+
+    return table
+
+
+def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
+    """The gap to full rank of each method of ReLoRA's own ablation, beside the published one: logs of perplexities."""
+    ours = changes(runs, "full")[["method", "difference", "difference_low", "difference_high"]]
+    perplexity = pd.read_csv(PUBLISHED / "relora_ablation.csv").set_index("method").perplexity
+    published = ours.method.map(np.log(perplexity / perplexity["full"]))
+    return ours.assign(published_perplexity=ours.method.map(perplexity), published_difference=published)
 
 
 def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
@@ -36,12 +51,15 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 
 # A figure is drawn from the table of its name; several tables of the page may come from one.
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
+    "alone": lambda runs: draw_changes(runs, "relora_zero2"),
     "ladder": lambda runs: draw_changes(runs, PREVIOUS),
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
 TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "losses": _losses(PREVIOUS),
+    "alone": _losses("relora_zero2"),
+    "beside_published": _beside_published,
     "gaps": mean_gaps,
     "trend": fitted_trend,
     "rates": _rates,
