@@ -43,11 +43,10 @@ def test_the_search_is_told_with_its_choice_its_edge_and_its_cost():
         {"size": "tiny", "method": "full", "learning_rate": rate, "loss": 5.0, "steps": steps, "outcome": outcome}
         for rate, steps, outcome in [(0.004, 600, "chosen"), (0.002, 300, "dropped"), (0.001, 150, "dropped")]
     ]
-    (said,) = searched(pd.DataFrame(rows))
-    assert said == (
-        "Tiny, full rank: learning rate 0.004, of 3 candidates, at the edge of learning rate: a better value may lie"
-        " beyond; the search took 1,050 steps, 1.8 times those of its longest candidate."
-    )
+    assert list(searched(pd.DataFrame(rows))) == [
+        "Tiny: full rank learning rate 0.004 (the edge of learning rate: a better value may lie beyond).",
+        "Each search tried 3 candidates. It took 1,050 steps, 1.8 times those of its longest candidate.",
+    ]
 
 
 def test_a_chosen_word_has_no_edge():
@@ -55,5 +54,5 @@ def test_a_chosen_word_has_no_edge():
         {"size": "tiny", "method": "relora", "merge": merge, "loss": 5.0, "steps": 100, "outcome": outcome}
         for merge, outcome in [("unscaled", "chosen"), ("scaled", "dropped")]
     ]
-    (said,) = searched(pd.DataFrame(rows))
-    assert "edge" not in said and "merge unscaled, of 2 candidates" in said
+    said = " ".join(searched(pd.DataFrame(rows)))
+    assert "edge" not in said and "ReLoRA merge unscaled." in said and "tried 2 candidates" in said

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_parts
+from pypdf import PdfReader
 from relora_study.analysis.audit import audit
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
@@ -16,10 +17,11 @@ from relora_study.report.captions import captions, chapters
 from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
-from relora_study.report.paper import published_values, typeset, values
+from relora_study.report.paper import over_seeds, published_values, typeset, values
 from relora_study.report.sentences import abstract, like_for_like, published
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
 from relora_study.storage.files import read_yaml
+from scipy import stats
 from studies import ROOT
 
 
@@ -144,19 +146,41 @@ SHOWN += ["resets", "adapter_pattern"]
 
 
 @pytest.mark.long
-def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(unchanged, drawn, figures, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["paper", "experiment"])
+def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(unchanged, drawn, figures, tmp_path, monkeypatch, kind):
     for name in SHOWN:
         drawn(name)
     shutil.copytree(figures, tmp_path / "figures")
-    found = values(unchanged, Report(title="A title", published="off"))
+    found = values(unchanged, Report(title="A title", introduction="Which is better?", published="off"))
     json.dumps(found, allow_nan=False)
     (tmp_path / "paper.d").mkdir()
-    for source in ("paper.typ", "style.typ", "references.bib"):
-        (tmp_path / "paper.d" / source).write_bytes((ROOT / "paper" / source).read_bytes())
+    for source in (ROOT / "paper").iterdir():
+        (tmp_path / "paper.d" / source.name).write_bytes(source.read_bytes())
     monkeypatch.chdir(tmp_path)
     for number in (1, 2):
-        typeset(
-            tmp_path / "paper.d/paper.typ", found, (tmp_path / ".").relative_to(tmp_path), tmp_path / f"{number}.pdf"
-        )
+        source, output = tmp_path / f"paper.d/{kind}.typ", tmp_path / f"{number}.pdf"
+        typeset(source, found, (tmp_path / ".").relative_to(tmp_path), output)
     assert (tmp_path / "1.pdf").read_bytes() == (tmp_path / "2.pdf").read_bytes()
+    text = " ".join(page.extract_text() for page in PdfReader(tmp_path / "1.pdf").pages)
+    assert "Which is better?" in text and "Claims" in text
+    assert ("Learning dynamics" in text) is ("verdicts" in text) is (kind == "paper")
+
+
+def test_the_published_values_are_said():
     assert "7.4e-166" in json.dumps(published_values(Published()))
+
+
+def test_results_over_seeds_are_means_with_students_intervals():
+    losses = [5.0, 5.2, 5.7]
+    rows = [
+        {
+            "cell": f"tiny-full-s{seed}",
+            **dict.fromkeys(["train_loss", "perplexity", "accuracy"], 1.0),
+            "held_out_loss": one,
+        }
+        for seed, one in enumerate(losses)
+    ]
+    (row,) = over_seeds(pd.DataFrame(rows)).to_dict("records")
+    half = stats.t.ppf(0.975, 2) * np.std(losses, ddof=1) / np.sqrt(3)
+    assert (row["size"], row["method"], row["seeds"]) == ("tiny", "full", 3)
+    assert row["held_out_loss"] == pytest.approx(5.3) and row["held_out_loss_high"] == pytest.approx(5.3 + half)

@@ -32,7 +32,8 @@ def experiment_inputs(wildcards):
         return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
-    return [REPORT_CODE, *expand("results/tuning/{search}/{part}", search=EXPERIMENTS.searches, part=parts)]
+    own = [REPORT_CODE, "results/settings/study.yaml"]
+    return [*own, *expand("results/tuning/{search}/{part}", search=EXPERIMENTS.searches, part=parts)]
 
 
 def experiment_caption_of(kind):

@@ -86,7 +86,7 @@ rule paper:
         figures_of,
         experiments_of_paper,
         source=lambda wildcards: workflow_files(SOURCES[wildcards.place]),
-        parts=workflow_files("paper/style.typ", "paper/references.bib"),
+        parts=workflow_files("paper/style.typ", "paper/parts.typ", "paper/references.bib"),
     output:
         report(
             "results/{place}paper.pdf",

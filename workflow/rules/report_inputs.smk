@@ -2,7 +2,8 @@
 from relora_study.report.escape import rst
 
 CAPTIONS_IN = {"": CAPTIONS, "published/": PUBLISHED}
-SOURCES = {"": "paper/paper.typ", "published/": "paper/published.typ"}
+OURS = {"replication": "paper/paper.typ", "experiment": "paper/experiment.typ"}
+SOURCES = {"": OURS[STUDY.report.kind], "published/": "paper/published.typ"}
 CATEGORIES = {"": ("Figures", "Tables"), "published/": ("Published curves", "Published values")}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config import Cell, Point, read_section
+from ..config import Cell, Point, Selection, read_section
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
 from ..config.variants import MARK, settled
@@ -135,8 +135,14 @@ def search_table(results: Path) -> pd.DataFrame:
     Columns: size, method, candidate, loss (nats/token, at the last rung that it reached), steps (optimizer steps that
     it trained), dropped_after (the rung, in steps; missing for the one chosen), outcome.
     """
-    parts = [_search(place.parent) for place in sorted((results / "tuning").glob("*/settings.yaml"))]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat([_search(folder) for folder in _searches(results)], ignore_index=True)
+
+
+def _searches(results: Path) -> list[Path]:
+    """The folders of the searches, in the order of the study's sizes and methods."""
+    study = read_section(Selection, results / "settings" / "study.yaml")
+    folders = [results / "tuning" / f"{size}-{method}" for size in study.sizes for method in study.methods]
+    return [folder for folder in folders if (folder / "settings.yaml").exists()]
 
 
 def _search(folder: Path) -> pd.DataFrame:
@@ -178,10 +184,10 @@ def search_minutes(results: Path, cell: Cell) -> float:
 def search_rungs(results: Path) -> pd.DataFrame:
     """The loss of every candidate at every rung that it reached: size, method, candidate, step, loss, outcome."""
     parts = []
-    for place in sorted((results / "tuning").glob("*/settings.yaml")):
-        search, reached = read_section(SearchSettings, place), []
+    for folder in _searches(results):
+        search, reached = read_section(SearchSettings, folder / "settings.yaml"), []
         for number, step in enumerate(search.rungs):
-            rung = read_csv(place.parent / f"rung-{number}.csv")
+            rung = read_csv(folder / f"rung-{number}.csv")
             last = number == len(search.rungs) - 1
             outcome = np.where(last & (rung.promoted == 1), "chosen", "dropped")
             reached.append(rung.assign(size=search.size, method=search.method, step=step, outcome=outcome))

@@ -95,6 +95,11 @@ class Report(Section):
     """Title of the paper."""
     introduction: Annotated[str | None, Field(exclude_if=is_none)] = None
     """First paragraph of the paper's introduction; null: none."""
+    kind: Literal["replication", "experiment"] = "replication"
+    """replication (the whole paper) | experiment (without dynamics, audit and published values).
+
+    The web report has every figure and table in either case.
+    """
     published: Literal["auto", "overlay", "off"]
     """auto (where all shapes are the paper's) | overlay | off: the published curves.
 

@@ -85,19 +85,30 @@ def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
 
 
 def searched(table: pd.DataFrame) -> Iterator[str]:
-    """For each size and method: the settings that the search chose, out of how many, and what the search cost."""
+    """For each size: the settings that the search of each method chose, and where a better one may lie beyond."""
+    for size, of_size in table.groupby("size", sort=False):
+        chosen = [f"{method_label(str(name))} {_chosen(rows)}" for name, rows in of_size.groupby("method", sort=False)]
+        yield f"{_words(size)}: {'; '.join(chosen)}."
+    searches = table.groupby(["size", "method"], sort=False)
+    steps, longest = searches.steps.sum(), table[table.outcome == "chosen"].steps.max()
+    yield (
+        f"Each search tried {_range(searches.size())} candidates. It took {_range(steps)} steps,"
+        f" {_range(steps / longest, '.1f')} times those of its longest candidate."
+    )
+
+
+def _range(values: pd.Series, spelled: str = ",") -> str:
+    low, high = (f"{value:{spelled}}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def _chosen(group: pd.DataFrame) -> str:
     fixed = {"size", "method", "loss", "steps", "outcome", "dropped_after"}
-    for (size, method), group in table.groupby(["size", "method"], sort=False):
-        chosen = group[group.outcome == "chosen"].iloc[0]
-        point = chosen.drop(list(fixed), errors="ignore").dropna().to_dict()  # other methods may search other keys
-        edges = open_ends(group, chosen, list(point))
-        edge = f", at the edge of {_listed_keys(edges)}: a better value may lie beyond" if edges else ""
-        steps = group.steps.sum()
-        cost = (
-            f"the search took {plain(steps)} steps, {steps / chosen['steps']:.1f} times those of its longest candidate"
-        )
-        tried = f"{_settings(point)}, of {len(group)} candidates{edge}"
-        yield f"{_words(size)}, {method_label(str(method))}: {tried}; {cost}."
+    chosen = group[group.outcome == "chosen"].iloc[0]
+    point = chosen.drop(list(fixed), errors="ignore").dropna().to_dict()  # other methods may search other keys
+    edges = open_ends(group, chosen, list(point))
+    edge = f" (the edge of {_listed_keys(edges)}: a better value may lie beyond)" if edges else ""
+    return f"{_settings(point)}{edge}"
 
 
 def _settings(point: Point) -> str:

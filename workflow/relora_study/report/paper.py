@@ -12,6 +12,7 @@ from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.audit import audit
 from ..analysis.claims import claims
 from ..analysis.differences import differences, trend
+from ..analysis.intervals import t_interval
 from ..analysis.naming import shows_published
 from ..analysis.published import Published
 from ..analysis.results import Runs
@@ -21,7 +22,7 @@ from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, published_captions
 from .landing import places, versions
-from .numbers import cell_label, method_label, plain, readable
+from .numbers import method_label, plain, readable
 from .tables import final_results, mark, models, significance
 
 Rows = list[list[str]]
@@ -29,6 +30,7 @@ INITIALISATIONS = {
     "pytorch": "PyTorch's default initialisation",
     "normal": "normal initialisation with deviation 0.02",
 }
+UNSHOWN = ["mean_text_perplexity"]  # of the final results; the table in results/ has it
 METHOD_COLUMNS = {
     "method": "method",
     "rank": "r",
@@ -73,21 +75,17 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "shapes": _shapes(runs),
         "methods": _methods(runs),
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
-        "final": _rows(mark(_without(final, ["mean_text_perplexity"]), runs.diverged)),
-        "significance": _rows(
-            mark(
-                tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]],
-                runs.diverged,
-            )
-        ),
+        "final": _rows(over_seeds(final) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)),
+        "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
         "differences": _rows(differences(runs).dropna(subset="difference_low")),
         "trend": _rows(trend(runs).dropna(subset="slope")),
         "published": _rows(final_results(published)),
-        "audit": _by_method(audited, runs.diverged),
+        "audit": _by_size_and_method(audited, runs.diverged),
         "audited": sentences.verdicts(audited),
         "claims": sentences.claimed(claims(runs)),
         "published_audit": _by_size(published_audit),
         "abstract": sentences.abstract(runs, final, audited, published_audit),
+        "headline": sentences.headline(runs, final),
         "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[comparable])],
         "spectra": sentences.spectra(runs),
         "like": sentences.like_for_like(runs),
@@ -152,18 +150,20 @@ def _methods(runs: Runs) -> Rows:
     return [list(METHOD_COLUMNS.values()), *rows]
 
 
-def _by_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
-    """The audit of our runs: a row for each measure; columns for each size: the published value, then the methods.
+def _by_size_and_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The audit of our runs, a table a size: a row for each measure; columns for the published value and each method.
 
     The values are means over seeds. A dagger marks a method with a cell that diverged.
     """
-    audited = audited.assign(size=audited.cell.str.split("-").str[0])
-    columns = {}
-    for size, of_size in audited.groupby("size", sort=False):
-        columns[f"{str(size).replace('_', ' ')}, published"] = of_size.groupby("key").published.first()
-        for _, cells in of_size.groupby(of_size.cell.str.split("-").str[1], sort=False):
-            dagger = " †" * bool(cells.cell.isin(list(diverged)).any())
-            columns[cell_label(cells.cell.iloc[0], seed=False) + dagger] = cells.groupby("key").value.mean()
+    sizes = audited.groupby(audited.cell.str.split("-").str[0], sort=False)
+    return [{"size": str(size).replace("_", " "), "rows": _by_method(rows, diverged)} for size, rows in sizes]
+
+
+def _by_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
+    columns = {"published": audited.groupby("key").published.first()}
+    for method, cells in audited.groupby(audited.cell.str.split("-").str[1], sort=False):
+        dagger = " †" * bool(cells.cell.isin(list(diverged)).any())
+        columns[method_label(str(method)) + dagger] = cells.groupby("key").value.mean()
     measures = audited.drop_duplicates("key").set_index("key").measure
     table = pd.DataFrame(columns).reindex(measures.index)
     rows = [[measures[key], *map(plain, row)] for key, row in zip(table.index, table.to_numpy(), strict=True)]
@@ -185,8 +185,27 @@ def _one_seed(runs: Runs) -> Runs:
     return replace(runs, cells=cells)
 
 
-def _without(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    return table.drop(columns=names)
+def _has_seeds(runs: Runs) -> bool:
+    return len({cell.seed for cell in runs.cells.values()}) > 1
+
+
+def over_seeds(final: pd.DataFrame) -> pd.DataFrame:
+    """The results of `final_results` as means over seeds with Student's 95 % intervals: a row a size and method."""
+    size_method = final.cell.str.rsplit("-s", n=1).str[0]
+    rows = []
+    for name, cells in final.groupby(size_method, sort=False):
+        size, method = str(name).split("-")
+        row: dict[str, object] = {"size": size, "method": method, "seeds": len(cells)}
+        for measure in ("train_loss", "held_out_loss", "perplexity", "accuracy"):
+            low, high = t_interval(cells[measure].to_numpy())
+            row |= {measure: cells[measure].mean(), f"{measure}_low": low, f"{measure}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _tests(tests: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
+    shown = tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
+    return _rows(mark(shown, diverged))
 
 
 def _rows(table: pd.DataFrame) -> Rows:

@@ -17,8 +17,13 @@ PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
 def abstract(runs: Runs, final: pd.DataFrame, audited: pd.DataFrame, published_audit: pd.DataFrame) -> list[str]:
     """The headline, the audit of our runs (``audited``), and the audit of the published curves."""
-    ours = (_headline(runs, final), *diverged(runs), _dead(audited), _best_pattern(audited), _spikes(audited))
+    ours = (*headline(runs, final), _dead(audited), _best_pattern(audited), _spikes(audited))
     return [sentence for sentence in (*ours, *published(published_audit)) if sentence]
+
+
+def headline(runs: Runs, final: pd.DataFrame) -> list[str]:
+    """Which of full rank and ReLoRA reaches the lower loss, and the cells that diverged."""
+    return [sentence for sentence in (_headline(runs, final), *diverged(runs)) if sentence]
 
 
 def diverged_cells(source: Source) -> dict[str, list[str]]:
