@@ -180,7 +180,9 @@ def test_results_over_seeds_are_means_with_students_intervals():
         }
         for seed, one in enumerate(losses)
     ]
-    (row,) = over_seeds(pd.DataFrame(rows)).to_dict("records")
+    lost = {**rows[0], "cell": "tiny-full-s3", "held_out_loss": 9.0}
+    (row,) = over_seeds(pd.DataFrame([*rows, lost]), {"tiny-full-s3": 8}).to_dict("records")
+    assert row.pop("diverged") == 1
     half = stats.t.ppf(0.975, 2) * np.std(losses, ddof=1) / np.sqrt(3)
     assert (row["size"], row["method"], row["seeds"]) == ("tiny", "full", 3)
     assert row["held_out_loss"] == pytest.approx(5.3) and row["held_out_loss_high"] == pytest.approx(5.3 + half)

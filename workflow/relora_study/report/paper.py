@@ -75,7 +75,9 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "shapes": _shapes(runs),
         "methods": _methods(runs),
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
-        "final": _rows(over_seeds(final) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)),
+        "final": _rows(
+            over_seeds(final, runs.diverged) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
+        ),
         "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
         "differences": _rows(differences(runs).dropna(subset="difference_low")),
         "trend": _rows(trend(runs).dropna(subset="slope")),
@@ -189,18 +191,27 @@ def _has_seeds(runs: Runs) -> bool:
     return len({cell.seed for cell in runs.cells.values()}) > 1
 
 
-def over_seeds(final: pd.DataFrame) -> pd.DataFrame:
-    """The results of `final_results` as means over seeds with Student's 95 % intervals: a row a size and method."""
+def over_seeds(final: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
+    """The results of `final_results` as means over seeds with Student's 95 % intervals: a row a size and method.
+
+    Cells that ``diverged`` are counted, and are in no mean.
+    """
     size_method = final.cell.str.rsplit("-s", n=1).str[0]
     rows = []
     for name, cells in final.groupby(size_method, sort=False):
         size, method = str(name).split("-")
-        row: dict[str, object] = {"size": size, "method": method, "seeds": len(cells)}
+        whole = cells[~cells.cell.isin(list(diverged))]
+        row: dict[str, object] = {
+            "size": size,
+            "method": method,
+            "seeds": len(whole),
+            "diverged": len(cells) - len(whole),
+        }
         for measure in ("train_loss", "held_out_loss", "perplexity", "accuracy"):
-            low, high = t_interval(cells[measure].to_numpy())
-            row |= {measure: cells[measure].mean(), f"{measure}_low": low, f"{measure}_high": high}
+            low, high = t_interval(whole[measure].to_numpy())
+            row |= {measure: whole[measure].mean(), f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows) if diverged else pd.DataFrame(rows).drop(columns="diverged")
 
 
 def _tests(tests: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:

@@ -96,7 +96,9 @@ def _reported_results(source: Published) -> pd.DataFrame:
 
 
 def cost(source: Runs | Published) -> pd.DataFrame:
-    """Time and memory of our training, or the published GPU-hours. Only this table and the costs in the tables of sweeps vary between reruns.
+    """Time and memory of our training, or the published GPU-hours.
+
+    Only this table, and the costs in the tables of sweeps, vary between reruns.
 
     Where a search chose settings, ``search_minutes`` is what all its candidates of the cell's size and method took.
     """
