@@ -144,6 +144,22 @@ def compare(paper: bool, threads: int, rounds: int) -> list[tuple[str, str, str,
     return rows
 
 
+def accumulated(rounds: int) -> list[tuple[str, str, str, float, float]]:
+    """Rows for gradient accumulation: one batch of the default tiny size in several micro-batches, against one."""
+    rows = []
+    for method, words in (("full", "full rank"), ("relora", "ReLoRA")):
+        cell, steps = paper_or_default(False)[f"tiny-{method}"], {}
+        for parts in (1, 2, 4, 8):
+            train = cell.train.model_copy(update={"micro_batch_size": cell.train.batch_size // parts})
+            steps[str(parts)] = our_step(cell.model_copy(update={"train": train}))
+        tokens = cell.train.batch_size * cell.model.context_length
+        rate = {parts: tokens / seconds for parts, seconds in seconds_in_turns(steps, rounds).items()}
+        for parts in ("2", "4", "8"):
+            case = f"default tiny: {words}, a batch in {parts} micro-batches, against one"
+            rows.append((case, "speed", "tokens/s", rate[parts], rate["1"]))
+    return rows
+
+
 def released(threads: int, rounds: int) -> list[tuple[str, str, str, float, float]]:
     """Rows for `runtime.release_memory` at the paper's small shape; the last ones, because the setting stays."""
     cell = paper_or_default(True)["small-full"]
@@ -180,7 +196,13 @@ def main(
         print(resident_kibibytes("VmHWM"))
     else:
         write_results(
-            "train", [*compare(False, threads, 4 * rounds), *compare(True, threads, rounds), *released(threads, rounds)]
+            "train",
+            [
+                *compare(False, threads, 4 * rounds),
+                *accumulated(8 * rounds),
+                *compare(True, threads, rounds),
+                *released(threads, rounds),
+            ],
         )
 
 
