@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..analysis.differences import fitted_trend, mean_gaps
-from ..analysis.experiments import changes, sweep_table
+from ..analysis.experiments import changes, responses, sweep_table
 from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from .escape import markdown
@@ -30,6 +30,11 @@ def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
         return every.drop(columns=silent)
 
     return table
+
+
+def _accumulation(runs: pd.DataFrame) -> pd.DataFrame:
+    """The mean loss and peak memory by method and micro-batch; the trainings shared a machine, so not their times."""
+    return responses(runs, ["micro_batch_size"]).drop(columns=["size", "verdict", "diverged", "minutes"])
 
 
 def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
@@ -60,6 +65,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
     "beside_published": _beside_published,
+    "accumulation": _accumulation,
     "gaps": mean_gaps,
     "trend": fitted_trend,
     "rates": _rates,
