@@ -1,4 +1,4 @@
-"""`python -m relora_study.conformance`: check any ReLoRA training code for the faults that are common in public code."""
+"""`python -m relora_study.conformance`: check any ReLoRA training code for the faults of public code."""
 
 import math
 import sys

@@ -20,9 +20,13 @@ class Adapter(NamedTuple):
     B: Tensor  # [out, rank]
     scale: float | Tensor  # s
 
+    def number(self) -> float:
+        """Return s, which may be a trained tensor."""
+        return float(self.scale.detach() if isinstance(self.scale, Tensor) else self.scale)
+
     def product(self) -> Tensor:
         """Return s B A [out, in] in float64."""
-        return float(self.scale) * (self.B.double() @ self.A.double())
+        return self.number() * (self.B.double() @ self.A.double())
 
     def effective_weight(self) -> Tensor:
         """Return W + s B A [out, in] in float64."""
@@ -30,7 +34,8 @@ class Adapter(NamedTuple):
 
     def copy(self) -> "Adapter":
         """Return copies on the CPU, each in its own precision."""
-        return Adapter(*(tensor.detach().cpu().clone() for tensor in self[:3]), float(self.scale))
+        weight, A, B = (tensor.detach().cpu().clone() for tensor in self[:3])
+        return Adapter(weight, A, B, self.number())
 
 
 def found_adapters(model: nn.Module) -> list[Adapter]:

@@ -1,7 +1,9 @@
 """Run three cycles of a training, and keep what the questions need."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -101,7 +103,7 @@ def _observed_step(training: Training) -> Step:
             live.add(number)
 
     hooks = [
-        factor.register_hook(lambda gradient, number=number: note(number, gradient))
+        factor.register_hook(partial(note, number))  # type: ignore[no-untyped-call]
         for number, adapter in enumerate(adapters)
         for factor in (adapter.A, adapter.B)
         if factor.requires_grad
@@ -151,7 +153,7 @@ def _state(training: Training) -> State:
     return State(copies, _moments(training.optimizer, factors), _moments(training.optimizer, others))
 
 
-def _moments(optimizer: torch.optim.Optimizer, parameters: dict[str, Tensor]) -> dict[str, Moments]:
+def _moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, Tensor]) -> dict[str, Moments]:
     """Return copies of Adam's two moments of the parameters that have both, by name."""
     found = {}
     for name, parameter in parameters.items():

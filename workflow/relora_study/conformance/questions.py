@@ -87,7 +87,7 @@ def _weight_shares(reset: Reset) -> tuple[float, float, float]:
 
 
 def _output_shares(reset: Reset) -> tuple[float, float]:
-    """Return by how much the output changes in the reset, and its round-off, over what the adapters contribute to it."""
+    """Return the output's change in the reset, and its round-off, as shares of what the adapters contribute."""
     before, without, after = (
         output.double() for output in (reset.output_before, reset.output_without_adapters, reset.output_after)
     )
@@ -112,7 +112,7 @@ def surviving_restart(observation: Observation) -> Finding:
         mend = "draw A anew and set B to zero after the merge"
         return Finding(question, "fault", f"{' and '.join(same)} did not change in the reset", mend, numbers)
     shares = " and ".join(f"{share:.1%} of {part}'s entries" for part, share in parts.items())
-    evidence = f"one step later, {shares} are nearer to the old value than to the new one"
+    evidence = f"one step later, {shares} are back at their old values"
     if max(numbers.values()) <= RETURNED_SHARE:
         return Finding(question, "sound", evidence, numbers=numbers)
     mend = "write the new A and B into the optimizer's master copies, too"
@@ -120,7 +120,11 @@ def surviving_restart(observation: Observation) -> Finding:
 
 
 def _returned_share(reset: Reset, part: str) -> float | None:
-    """Return the share of entries of all A or B that go back to their old values; None if the reset changed none."""
+    """Return the share of entries of all A or B that go back to their old values; None if the reset changed none.
+
+    An entry goes back if the step leaves it within half its change in the reset of the old value. An update that
+    explodes passes most old values by.
+    """
     old, new, later = (
         torch.cat([getattr(adapter, part).double().flatten() for adapter in adapters])
         for adapters in (reset.before.adapters, reset.after.adapters, reset.one_step_later)
@@ -128,8 +132,8 @@ def _returned_share(reset: Reset, part: str) -> float | None:
     changed = old != new
     if not changed.any():
         return None
-    nearer: Tensor = (later - old).abs() < (later - new).abs()
-    return float(nearer[changed].double().mean())
+    back: Tensor = (later - old).abs() < 0.5 * (new - old).abs()
+    return float(back[changed].double().mean())
 
 
 def moments_alike(observation: Observation) -> Finding:

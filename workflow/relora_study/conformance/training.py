@@ -74,8 +74,16 @@ class Training:
     def step(self) -> list[float]:
         """Let the user's code take a step, and return the adapters' rate in each step of the optimizer."""
         rates: list[float] = []
+        running: list[None] = []  # a subclass's step may call its base's, which is the same step
+
+        def begins(*_: Any) -> None:
+            if not running:
+                rates.append(_rate(self.optimizer, self.adapters()))
+            running.append(None)
+
         hooks = [
-            self.optimizer.register_step_pre_hook(lambda *_: rates.append(_rate(self.optimizer, self.adapters()))),
+            self.optimizer.register_step_pre_hook(begins),
+            self.optimizer.register_step_post_hook(lambda *_: running.pop()),
             self.model.register_forward_pre_hook(self._remember, with_kwargs=True),
         ]
         try:
