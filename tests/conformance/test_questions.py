@@ -197,6 +197,7 @@ def test_switches_of_a_method_trip_their_questions(switches, questions):
         ([3, 2, 1, 0, 1], [(3, 4)]),
         ([3, 0, 0, 1], [(1, 3)]),  # a plateau of zero
         ([3, 1, 1, 2], [(1, 1)]),  # a plateau above zero moves the adapters
+        ([3, 1e-7, 1e-7, 2], [(1, 3)]),  # next to nothing, as in Guitaricet/relora's cyclical cosine
         ([1, 2, 3, 2, 1], []),
         ([1, 2, 3, 3], []),
         ([], []),

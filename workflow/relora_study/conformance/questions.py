@@ -83,7 +83,8 @@ def _weight_shares(reset: Reset) -> tuple[float, float, float]:
     along = sum(float((change * old.product()).sum()) for change, (old, _) in zip(changes, pairs, strict=True))
     exact = [old.effective_weight() for old, _ in pairs]
     rounded = [weight.to(old.weight.dtype).double() - weight for weight, (old, _) in zip(exact, pairs, strict=True)]
-    return norm(changes) / size, 1.0 + along / size**2, norm(rounded) / size
+    kept = round(1.0 + along / size**2, 6) + 0.0  # no "-0.0 %"
+    return norm(changes) / size, kept, norm(rounded) / size
 
 
 def _output_shares(reset: Reset) -> tuple[float, float]:

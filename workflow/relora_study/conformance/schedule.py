@@ -1,21 +1,22 @@
 """Find where a learning rate falls and climbs again."""
 
+from itertools import takewhile
+
+IDLE_SHARE = 1e-3  # of the highest rate: such steps move next to nothing, and some schedules restart there, not at 0
+
 
 def rate_restarts(rates: list[float]) -> list[tuple[int, int]]:
-    """Return each restart of the rate as a range of resets that fit it, in finished steps.
+    """Return each restart of the rate as the first and the last reset that fit it, in finished steps.
 
-    A restart is a fall to a rate from which it climbs. A reset fits it just before the first low step. Steps at rate 0
-    move nothing, so a reset also fits between or just after them.
+    A restart is a fall to a rate from which it climbs. A reset fits it just before the first low step. Idle steps move
+    next to nothing, so a reset also fits between or just after them.
     """
     restarts = []
     for low in range(1, len(rates)):
-        if rates[low] >= rates[low - 1]:
-            continue
-        end = low + 1
-        while end < len(rates) and rates[end] == rates[low]:
-            end += 1
-        if end < len(rates) and rates[end] > rates[low]:
-            restarts.append((low, end if rates[low] == 0.0 else low))
+        next_other = next((rate for rate in rates[low:] if rate != rates[low]), 0.0)
+        if rates[low - 1] > rates[low] < next_other:
+            idle = takewhile(lambda rate: rate <= IDLE_SHARE * max(rates), rates[low:])
+            restarts.append((low, low + len(list(idle))))
     return restarts
 
 
