@@ -16,19 +16,22 @@ class Layer(nn.Linear):
         self.weight.requires_grad_("W trains" in faults)
         self.lora_A = nn.Linear(inputs, 4, bias=False)
         self.lora_B = nn.Linear(4, outputs, bias=False)
-        self.scale = nn.Parameter(torch.tensor(SCALE)) if "zeroed scale" in faults else SCALE
+        self.scaling = nn.Parameter(torch.tensor([SCALE])) if "zeroed scale" in faults else SCALE
         nn.init.zeros_(self.lora_B.weight)
         if "zero start" in faults:
             nn.init.zeros_(self.lora_A.weight)
 
+    def _post_lora_scale(self):
+        return self.scaling.tanh() if "zeroed scale" in self.faults else self.scaling
+
     def forward(self, x):
-        return super().forward(x) + self.scale * self.lora_B(self.lora_A(x))
+        return super().forward(x) + self._post_lora_scale() * self.lora_B(self.lora_A(x))
 
     @torch.no_grad()
     def reset(self):
         A, B = self.lora_A.weight, self.lora_B.weight
         if not {"no merge", "nothing but moments"} & self.faults:
-            self.weight += B @ A * (1.0 if "unscaled merge" in self.faults else self.scale)
+            self.weight += B @ A * (1.0 if "unscaled merge" in self.faults else self._post_lora_scale())
         if "nothing but moments" in self.faults:
             return
         if "old A" not in self.faults:
@@ -38,7 +41,7 @@ class Layer(nn.Linear):
         if "old B" not in self.faults:
             nn.init.zeros_(B)
         if "zeroed scale" in self.faults:
-            self.scale.zero_()
+            self.scaling.zero_()
 
 
 class Copies(torch.optim.AdamW):
@@ -71,6 +74,7 @@ def prune(optimizer, model, layers, faults):
     names = ["exp_avg"] if "first alone pruned" in faults else ["exp_avg", "exp_avg_sq"]
     names = names[1:] if "second alone pruned" in faults else names
     factors = [part.weight for layer in layers for part in (layer.lora_A, layer.lora_B)]
+    factors += [layer.scaling for layer in layers if "zeroed scale" in faults]
     for parameter in model.parameters() if "all moments" in faults else factors:
         state = optimizer.state.get(parameter)
         kept = torch.rand_like(parameter) >= 0.9
@@ -78,6 +82,8 @@ def prune(optimizer, model, layers, faults):
             if "independent masks" in faults:
                 kept = torch.rand_like(parameter) >= 0.9
             state[name].mul_(kept)
+        if "shrunk second" in faults:  # by a number that no mask shows
+            state["exp_avg_sq"].mul_(1e-12)
 
 
 def training(*names):

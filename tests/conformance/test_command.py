@@ -75,7 +75,7 @@ def step():
         ("    optimizer.step()", "", "step() took 0 steps of the optimizer"),
         ("layer(torch.ones(3))", "layer.weight", "step() does not call the model itself; give forward()"),
         ("reset(): pass", "reset(): raise ValueError('a\\nb')", "reset() raised ValueError: a b"),
-        (", 1.0\n", ", None\n", "no number named scaling or scale"),
+        (", 1.0\n", ", None\n", "no number named scaling or scale or s,"),
         ("layer.A, layer.B", "layer.C, layer.D", "no layer with factors named lora_A/lora_B or"),
         ("reset=reset", "reset=reset, adapters=lambda: []", "adapters() returned no rows"),
         ("reset=reset", "reset=reset, adapters=lambda: [3]", "row 0 must be (W, A, B, scale)"),
@@ -107,6 +107,15 @@ def test_a_layer_with_two_weights_that_fit_must_be_told():
     layer.other = nn.Parameter(torch.ones(4, 4))
     with pytest.raises(UserError, match="2 weights of shape"):
         found_adapters(layer)
+
+
+def test_a_scale_that_goes_through_a_function_is_read_behind_it():
+    layer = nn.Linear(4, 3, bias=False)
+    layer.A_lora, layer.B_lora = nn.Linear(4, 2, bias=False), nn.Linear(2, 3, bias=False)
+    layer.s = nn.Parameter(torch.tensor([0.5]))
+    assert found_adapters(layer)[0].number() == 0.5
+    layer._scale = lambda: layer.s.tanh()
+    assert found_adapters(layer)[0].number() == pytest.approx(0.4621, abs=1e-4)
 
 
 def test_the_output_is_without_dropout_and_leaves_each_modules_mode(tmp_path):

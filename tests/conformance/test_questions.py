@@ -50,6 +50,7 @@ FAULTS = {
     "second alone pruned": {4},
     "first alone pruned": {4},
     "no pruning": {4},
+    "shrunk second": {4},
     "all moments": {5},
     "W trains": {6},
     "late reset": {7},

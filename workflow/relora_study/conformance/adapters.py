@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from ..errors import UserError
 
-FACTOR_NAMES = (("lora_A", "lora_B"), ("lora_a", "lora_b"), ("A", "B"))
-SCALE_NAMES = ("scaling", "scale")
+FACTOR_NAMES = (("lora_A", "lora_B"), ("lora_a", "lora_b"), ("A_lora", "B_lora"), ("A", "B"))
+SCALE_NAMES = ("scaling", "scale", "s")
+# What Guitaricet/relora and relora-pico call on the attribute above: a trained scale goes through tanh there.
+SCALE_METHODS = ("_post_lora_scale", "_scale")
 
 
 class Adapter(NamedTuple):
@@ -103,12 +105,12 @@ def _adapter(name: str, module: nn.Module, A: Tensor, B: Tensor) -> Adapter:
 
 
 def _scale(name: str, module: nn.Module) -> float | Tensor:
-    for attribute in SCALE_NAMES:
-        value = getattr(module, attribute, None)
-        if isinstance(value, dict):
-            value = _of_active(module, value)
-        if isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.numel() == 1):
-            return value
+    """Return s: a number or a tensor that ``module`` holds, or what its own method makes of it."""
+    method = next((made for one in SCALE_METHODS if callable(made := getattr(module, one, None))), None)
+    for value in [method()] if method else [getattr(module, attribute, None) for attribute in SCALE_NAMES]:
+        number = _of_active(module, value) if isinstance(value, dict) else value
+        if isinstance(number, (int, float)) or (isinstance(number, Tensor) and number.numel() == 1):
+            return number
     raise UserError(f"layer {name} has no number named {' or '.join(SCALE_NAMES)}, the factor of B A; give adapters()")
 
 

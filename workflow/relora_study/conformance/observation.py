@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .adapters import Adapter, restore, zero
+from .adapters import SCALE_NAMES, Adapter, restore, zero
 from .training import Training
 
 CYCLES = 3
@@ -144,11 +144,13 @@ def _largest_change(before: list[Adapter], after: list[Adapter], parts: tuple[st
 
 def _state(training: Training) -> State:
     adapters = training.adapters()
-    factors = {
-        f"{part} of adapter {number}": getattr(one, part) for number, one in enumerate(adapters) for part in "AB"
-    }
+    factors = {f"{part} of {number}": getattr(one, part) for number, one in enumerate(adapters) for part in "AB"}
     of_adapters = {id(tensor) for adapter in adapters for tensor in adapter}
-    others = {name: tensor for name, tensor in training.model.named_parameters() if id(tensor) not in of_adapters}
+    others = {
+        name: parameter
+        for name, parameter in training.model.named_parameters()
+        if id(parameter) not in of_adapters and name.rpartition(".")[2] not in SCALE_NAMES
+    }
     copies = [adapter.copy() for adapter in adapters]
     return State(copies, _moments(training.optimizer, factors), _moments(training.optimizer, others))
 
