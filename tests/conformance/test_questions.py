@@ -11,6 +11,7 @@ from relora_study.conformance.observation import observe
 from relora_study.conformance.questions import findings, largest_update
 from relora_study.conformance.schedule import nearest_restart, rate_restarts
 from relora_study.conformance.training import Training, load
+from relora_study.errors import UserError
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faulty import training
@@ -78,6 +79,49 @@ def test_an_unscaled_merge_with_scale_two_loses_half():
     found = answers(training("unscaled merge"))
     assert number(found, 2, "kept_share") == pytest.approx(0.5, abs=1e-4)
     assert number(found, 6, "merged_share") == pytest.approx(0.5, abs=1e-4)
+
+
+def test_weights_are_judged_where_the_output_does_not_show_the_adapters():
+    given = training("unscaled merge")
+    given.forward = lambda: torch.ones(3)
+    assert with_verdict(answers(given), FAULT) == {2}
+
+
+def test_the_output_is_judged_where_adapters_and_weights_are_merged_soundly():
+    given = training()
+    merge = given.reset
+
+    def reset():
+        merge()
+        given.model[1].weight.data.mul_(1.1)  # a norm
+
+    given.reset = reset
+    assert with_verdict(answers(given), FAULT) == {2}
+
+
+def test_the_last_reset_is_judged():
+    given = training()
+    merge, resets = given.reset, []
+
+    def reset():
+        for layer in (given.model[0], given.model[3]) if resets else ():
+            layer.faults = {"no merge"}
+        resets.append(1)
+        merge()
+
+    given.reset = reset
+    assert with_verdict(answers(given), FAULT) == {2, 6}
+
+
+def test_a_reset_that_loses_an_adapter_is_not_judged():
+    given = training()
+
+    def reset():
+        given.model[0] = torch.nn.Linear(12, 24)
+
+    given.reset = reset
+    with pytest.raises(UserError, match=r"reset\(\) left 1 of 2 adapters"):
+        answers(given)
 
 
 def test_master_copies_bring_all_entries_back():
@@ -182,6 +226,7 @@ def test_this_projects_methods_have_the_faults_that_they_model(method, questions
         ({"moment_reset": "full", "adapter_initialization": "zero"}, {1}),
         ({"moment_reset": "full", "trainable_scale": True, "scale_reset": "zero"}, {1}),
         ({"moment_reset": "full", "restart": "orthogonal"}, set()),
+        ({"moment_reset": "full", "restart": "undone"}, {3}),  # what comes back is no update of Adam's
     ],
 )
 def test_switches_of_a_method_trip_their_questions(switches, questions):
