@@ -165,9 +165,3 @@ class Tuning(Section):
         for _ in range(rung):
             alive = max(1, math.ceil(alive * self.keep))
         return alive
-
-    @property
-    def steps_in_all(self) -> int:
-        """The optimizer steps of one search: those of each rung for all that reach it, each step trained once."""
-        before = [0, *self.rungs]
-        return sum(self.survivors(rung) * (steps - before[rung]) for rung, steps in enumerate(self.rungs))
