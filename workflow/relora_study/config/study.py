@@ -133,6 +133,8 @@ def _misnamed(study: Study) -> Iterator[str]:
         rank = study.methods[name].rank
         if name == "full" and rank:
             yield f"methods.full.rank {rank}: figures call `full` full rank; give a method with adapters another name"
+        if name == "full" and not rank and not study.methods[name].is_full_rank:
+            yield "methods.full: figures call `full` full rank; give a method with factor_rank or update another name"
         if name in ("relora", *claims) and not rank:
             yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
         for key, value in claims.get(name, {}).items():
@@ -209,8 +211,9 @@ def conflicts(label: str, method: Method, size_name: str, size: Size, train: Tra
             f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
             f" reset_period {period}: it is read after a reset"
         )
-    if method.rank > (most := size.smallest_dimension):
-        yield f"{label}.rank {method.rank} is above {most}, the smallest dimension of {size_name}"
+    if method.target_rank > (most := size.smallest_dimension):
+        key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
+        yield f"{label}.{key} {method.target_rank} is above {most}, the smallest dimension of {size_name}"
 
 
 def _of_sweeps(study: Study) -> Iterator[str]:
