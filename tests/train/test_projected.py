@@ -154,6 +154,26 @@ def test_directions_lead_and_draws_have_their_variance():
     assert torch.equal(one, random_directions(torch.empty(900, 500), 4, (7, 0, 0)))
 
 
+@pytest.mark.parametrize("name", ["galore", "apollo"])
+def test_projections_last_a_period_and_differ_between_weights_and_seeds(make_cell, name):
+    cell = make_cell(name, **METHODS[name])
+    run, again = start(cell, CPU), start(cell, CPU)
+    other = start(cell.model_copy(update={"seed": 2}), CPU)
+    kept = []
+    for step in range(1, 12):
+        for each in (run, again, other):
+            take_step(each, batch_of(step), step)
+        weights = projected_parameters(cell.method, run.model)
+        kept.append([run.optimizer.state[weight]["projection"].clone() for weight in weights])
+    alike = [all(map(torch.equal, now, then)) for now, then in zip(kept[1:], kept, strict=False)]
+    assert [step for step, equal in enumerate(alike, 2) if not equal] == [6, 11]
+    first, last = kept[-1][0], kept[-1][7]  # q_proj of both layers
+    assert first.shape == last.shape and not torch.equal(first, last)
+    for each, equal in ((again, True), (other, False)):
+        weight = projected_parameters(cell.method, each.model)[0]
+        assert torch.equal(each.optimizer.state[weight]["projection"], first) == equal
+
+
 @pytest.mark.parametrize("name", ["galore", "fira", "apollo", "apollo_mini"])
 def test_all_but_the_targets_train_as_in_full_rank(make_cell, name):
     run, plain = start(make_cell(name, **METHODS[name]), CPU), start(make_cell("full"), CPU)
