@@ -26,7 +26,7 @@ class Selection(Section):
     seeds: Seeds
     """A list, or a number of seeds from 42 on: 5 means 42 to 46."""
     baseline: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """Method of rank 0 that the others are compared with; null: the first in methods."""
+    """Full-rank method that the others are compared with; null: the first in methods."""
 
     @property
     def cell_names(self) -> list[str]:
@@ -110,8 +110,8 @@ class Study(Section):
         name = self.study.baseline
         if name is not None and name not in self.study.methods:
             yield f"study.baseline: {name!r} is not one of study.methods: {', '.join(self.study.methods)}"
-        elif name is not None and self.methods[name].rank:
-            yield f"study.baseline: {name!r} has rank {self.methods[name].rank}; name a method of rank 0"
+        elif name is not None and not (method := self.methods[name]).is_full_rank:
+            yield f"study.baseline: {name!r} has rank {method.target_rank}; name a method of full rank"
 
     def _numbers(self) -> Iterator[str]:
         limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)

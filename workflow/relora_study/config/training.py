@@ -146,11 +146,11 @@ class Method(Recipe):
     projection_rank: Annotated[PositiveInt | None, at_default(None)] = None
     """Rank that galore, fira and apollo project gradients to; null with `update: plain`."""
     projection_period: Annotated[PositiveSteps, at_default(200)] = 200
-    """Optimizer steps from one projection to the next: singular directions, or a new draw (apollo)."""
+    """Optimizer steps from one projection to the next, of galore, fira and apollo."""
     projection_scale: Annotated[PositiveNumber, at_default(1.0)] = 1.0
     """Factor of the update that comes out of the projection (alpha; apollo: of the whole update)."""
     projection_scaling: Annotated[Literal["channel", "tensor"], at_default("channel")] = "channel"
-    """channel | tensor (apollo: one factor for each channel of the gradient, or one for all of it)."""
+    """channel | tensor: what apollo has a factor of its own for (tensor: APOLLO-Mini)."""
     adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
     """kaiming (A kaiming-uniform, B zero) | zero (A and B zero)."""
     trainable_scale: bool = False
