@@ -129,8 +129,9 @@ class Method(Recipe):
     dropout: BelowOne = 0.0
     """Dropout on the adapters' input."""
     targets: list[Target] = Field(default=[])
-    """Projections that get adapters, or what `factor_rank` or `update` names.
+    """Projections that get adapters.
 
+    With `factor_rank` or `update`, those whose weights train so.
     Any of q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
     """
     factor_rank: Annotated[PositiveInt | None, at_default(None)] = None
