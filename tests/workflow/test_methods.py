@@ -1,4 +1,4 @@
-"""The real DAG on full rank, GaLore and a factorized model: each stage reads what methods without adapters train."""
+"""The real DAG on methods beyond ReLoRA: each stage reads what methods without adapters, or without resets, train."""
 
 import numpy as np
 import pandas as pd
@@ -11,16 +11,17 @@ OTHER = {"rank": 0, "targets": ["q_proj", "v_proj", "o_proj", "down_proj"], "sch
 SCHEDULE = {"warmup_steps": 2, "horizon_steps": 100}
 OVERLAY = {
     "extends": "tests/tiny.yaml",
-    "study": {"methods": ["full", "galore", "factorized"]},
+    "study": {"methods": ["full", "galore", "factorized", "lora"]},
     "methods": {
         "galore": OTHER | SCHEDULE | {"update": "galore", "projection_rank": 4, "projection_period": 6},
         "factorized": OTHER | SCHEDULE | {"factor_rank": 4},
+        "lora": OTHER | SCHEDULE | {"rank": 4, "alpha": 8},
     },
     "sweeps": {"ranks": {"methods": ["galore"], "space": {"grid": {"projection_rank": [2, 6]}}}},
 }
 
 
-def test_a_study_of_methods_without_adapters_runs_from_corpus_to_paper(tmp_path):
+def test_a_study_of_methods_beyond_relora_runs_from_corpus_to_paper(tmp_path):
     folder = lay_out(tmp_path / "study")
     write_yaml(folder / "methods.yaml", OVERLAY)
     done = snakemake(folder, configs=("methods.yaml",))
@@ -39,4 +40,4 @@ def test_a_study_of_methods_without_adapters_runs_from_corpus_to_paper(tmp_path)
     text = "".join(page.extract_text() for page in PdfReader(results / "paper.pdf").pages)
     assert "GaLore" in text and "factorized" in text
     published = pd.read_csv(results / "tables/published_vs_replicated.csv")
-    assert set(published.cell) <= {"tiny-full-s1"}
+    assert set(published.cell) <= {"tiny-full-s1", "tiny-lora-s1"}
