@@ -1,9 +1,9 @@
 """Factorized layers: the product W = B A of two narrow matrices trains from the start, and there is no frozen weight.
 
-Kamalakara et al. 2022 (arXiv 2209.13569, section 2) train transformers so. Their finding that the first weights matter
-decides ours: spectral initialization (Khodak et al. 2021, arXiv 2105.01029, section 3.1). The weight that full rank
-begins with is drawn, and its singular value decomposition U S V^T is cut after the largest ``rank`` values. Then
-B = U S^(1/2) and A = S^(1/2) V^T, so B A is the closest matrix of this rank, and both factors are of equal size.
+Kamalakara et al. 2022 (arXiv 2209.13569) train language models so, from a spectral initialization among others. Ours is
+spectral, as Khodak et al. 2021 (arXiv 2105.01029) define it. The weight that full rank begins with is drawn, and its
+singular value decomposition U S V^T is cut after the largest ``rank`` values. Then B = U S^(1/2) and A = S^(1/2) V^T, so
+B A is the closest matrix of this rank, and both factors are of equal size.
 """
 
 import torch

@@ -6,7 +6,7 @@ first moment over the root of the second, and the bias correction in the rate, t
 
 - ``galore`` (Zhao et al. 2024, arXiv 2403.03507, algorithms 1 and 2): alpha times N P^T. P holds the leading singular
   directions of G, anew every ``projection_period`` steps.
-- ``fira`` (Chen et al. 2024, arXiv 2410.01623, section 4): the same, plus what the projection leaves of G, with each
+- ``fira`` (Chen et al. 2024, arXiv 2410.01623): the same, plus what the projection leaves of G, with each
   channel times |N| / |R|. The norm-growth limiter bounds how much the norm of this second part grows in a step.
 - ``apollo`` (Zhu et al. 2024, arXiv 2412.05270, algorithm 1): alpha times G, with each channel (APOLLO-Mini: all of G)
   times |N| / |R|, under the same limiter. P is drawn from N(0, 1 / rank), anew every ``projection_period`` steps.
@@ -36,7 +36,7 @@ from ..config import Cell, Method
 from ..model.build import first_model
 from ..model.relora import targeted
 
-LARGEST_GROWTH = 1.01  # of the limited norm in a step (Fira, section 4.2)
+LARGEST_GROWTH = 1.01  # of the limited norm in a step (Fira)
 TINY = 1e-8  # added to norms that divide, as in the packages
 
 State = dict[str, Tensor]
