@@ -2,7 +2,7 @@
 
 Kamalakara et al. 2022 (arXiv 2209.13569) train language models so, from a spectral initialization among others. Ours is
 spectral, as Khodak et al. 2021 (arXiv 2105.01029) define it. The weight that full rank begins with is drawn, and its
-singular value decomposition U S V^T is cut after the largest ``rank`` values. Then B = U S^(1/2) and A = S^(1/2) V^T, so
+singular value decomposition U S V^T is cut after the largest ``rank`` values. Then B = U S^(1/2) and A = S^(1/2) V^T:
 B A is the closest matrix of this rank, and both factors are of equal size.
 """
 
