@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -51,8 +50,7 @@ def module_of(package: str, name: str) -> ModuleType:
     if package not in sys.modules:
         found = importlib.util.find_spec(package)
         assert found, f"{package} is in requirements-dev.txt: make .venv/test"
-        sys.modules[package] = ModuleType(package)
-        sys.modules[package].__path__ = [str(Path(found.origin).parent)]
+        sys.modules[package] = importlib.util.module_from_spec(found)  # which is not executed
     return importlib.import_module(f"{package}.{name}")
 
 
