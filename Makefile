@@ -88,12 +88,13 @@ check: .venv/test ## formatting, lint and types
 	snakemake --lint
 
 COMPILE := -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-find-links --no-emit-index-url
-OF_TORCH := (torch==|triton==|nvidia-|cuda-)
+# torch comes by its version alone, and what the optimizers' packages ask for beyond torch no test imports.
+UNLOCKED := (torch==|triton==|nvidia-|cuda-|bitsandbytes==|tensorly==)
 lock: .venv/test ## pin what is installed in .venv again, with hashes, from requirements*.in (minutes: every file is hashed)
 	python $(PIP) pip-tools
 	for name in requirements requirements-dev requirements-bench; do \
 	  python $(COMPILE) --output-file $$name.txt $$name.in && \
-	  awk '/^[a-z#]/ {of_torch = /^$(OF_TORCH)/} !of_torch' $$name.txt >$$name.new && mv $$name.new $$name.txt || exit 1; \
+	  awk '/^[a-z#]/ {unlocked = /^$(UNLOCKED)/} !unlocked' $$name.txt >$$name.new && mv $$name.new $$name.txt || exit 1; \
 	done
 
 audit: .venv/test ## ask PyPI for known vulnerabilities of the locked packages (needs PyPI itself: a mirror has no such list, which fails)

@@ -58,7 +58,7 @@ def raw() -> dict:
 
 @pytest.fixture(scope="session")
 def make_cell(raw):
-    """A tiny cell of a method, with any key of its method or recipe changed."""
+    """A tiny cell of a method, with any key of its method or recipe changed; a new method begins as full rank."""
 
     def make(method: str, train: dict | None = None, **switches) -> Cell:
         small = copy.deepcopy(raw)
@@ -68,6 +68,7 @@ def make_cell(raw):
         small["model"] |= {"vocab_size": 300, "context_length": 16}
         small["train"] |= {"steps": 24, "batch_size": 4, "micro_batch_size": 4, "checkpoint_every": 8}
         small["train"] |= {"state_every": 4, "checkpoint_offset": 3, **(train or {})}
+        small["methods"].setdefault(method, {"rank": 0, "schedule": "linear"})
         for block in small["methods"].values():
             block |= {"warmup_steps": 3, "horizon_steps": 100}
             if block["rank"]:

@@ -46,7 +46,7 @@ def changed(raw, key, value):
         ("study.seeds", [2**63], "study.seeds.0 = 9223372036854775808: Input should be less than 9223372036854775808"),
         ("study.seeds", 0, "study.seeds = 0"),
         ("study.seeds", True, "study.seeds = True"),
-        ("study.baseline", "relora", "study.baseline: 'relora' has rank 8; name a method of rank 0 (--config)"),
+        ("study.baseline", "relora", "study.baseline: 'relora' has rank 8; name a method of full rank (--config)"),
         ("study.baseline", "lora", "study.baseline: 'lora' is not one of study.methods"),
         ("study.sizes", ["tiny", "mine"], "study.sizes: 'mine' is not one of tiny, small"),
         ("methods.relora.learning_rate", -1, "methods.relora.learning_rate = -1: Input should be greater than 0"),

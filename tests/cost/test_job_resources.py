@@ -20,7 +20,7 @@ from relora_study.cost.job_resources import (
     training_minutes,
 )
 from relora_study.errors import UserError
-from relora_study.model.build import build_model
+from relora_study.model.build import first_model
 from relora_study.model.relora import add_adapters
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,8 @@ METHODS = [
     ("relora", {}),
     ("relora", {"targets": ["q_proj", "down_proj"]}),
     ("relora", {"trainable_scale": True}),
+    ("factorized", {"factor_rank": 4, "targets": ["q_proj", "down_proj"]}),
+    ("galore", {"update": "galore", "projection_rank": 4, "targets": ["q_proj", "down_proj"]}),
 ]
 
 
@@ -36,7 +38,7 @@ METHODS = [
 def test_parameters_are_those_of_the_model(make_cell, method, switches):
     cell = make_cell(method, **switches)
     with torch.device("meta"):
-        model = build_model(cell.size, cell.model, 0)
+        model = first_model(cell)
         if cell.method.rank:
             add_adapters(model, cell.method)
     assert parameter_count(cell) == sum(parameter.numel() for parameter in model.parameters())

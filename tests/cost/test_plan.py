@@ -8,22 +8,38 @@ from relora_study.cost.__main__ import app, cell_plan, measured_hours
 from relora_study.cost.activations import activation_bytes, kept_bytes
 from relora_study.cost.operations import flops_per_token
 from relora_study.cost.roofline import GPUS, expected_tokens_per_second
-from relora_study.model.build import build_model
+from relora_study.model.build import build_model, first_model
 from relora_study.model.kernels import matmul
 from relora_study.model.kernels.cross_entropy import head_cross_entropy
 from relora_study.model.relora import add_adapters
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+FACTORIZED = {"factor_rank": 4, "targets": ["q_proj", "down_proj"]}
+GALORE = {"update": "galore", "projection_rank": 4, "targets": ["q_proj", "down_proj"]}
+OTHERS = {
+    "factorized": FACTORIZED,
+    "galore": GALORE,
+    "fira": GALORE | {"update": "fira"},
+    "apollo": GALORE | {"update": "apollo"},
+}
+
 
 @pytest.mark.parametrize(
     ("method", "changes"),
-    [("full", {}), ("relora", {}), ("relora", {"targets": ["q_proj", "down_proj"]}), ("relora", {"dropout": 0.0})],
+    [
+        ("full", {}),
+        ("relora", {}),
+        ("relora", {"targets": ["q_proj", "down_proj"]}),
+        ("relora", {"dropout": 0.0}),
+        ("factorized", FACTORIZED),
+        ("galore", GALORE),
+    ],
 )
 def test_operations_are_those_that_torch_counts(monkeypatch, make_cell, method, changes):
     monkeypatch.setattr(matmul, "USE_ONEDNN", False)  # nor does the counter know oneDNN's products
     cell = make_cell(method, **changes)
-    model = build_model(cell.size, cell.model, 0)
+    model = first_model(cell)
     if cell.method.rank:
         add_adapters(model, cell.method)
     model.set_attn_implementation("eager")  # the counter knows no fused attention of the CPU
@@ -50,10 +66,27 @@ def test_a_plan_holds_what_a_cell_trains_and_writes(make_cell):
     assert measured_hours(cell) > 0
 
 
+@pytest.mark.parametrize("method", OTHERS)
+def test_a_plan_counts_what_low_rank_methods_hold(make_cell, method):
+    """By hand, for a model of width 24 with 2 layers, where q is 24 x 24 and down 24 x 48."""
+    plain, row = cell_plan(make_cell("full")), cell_plan(make_cell(method, **OTHERS[method]))
+    whole = plain["parameters"]
+    if method == "factorized":
+        assert row["parameters"] == row["trainable"] == whole - 2 * (24 * 24 + 24 * 48) + 2 * 4 * (48 + 72)
+        numbers = 4 * row["parameters"]
+    else:
+        assert row["parameters"] == row["trainable"] == whole
+        numbers = 4 * whole - 2 * 2 * (24 * 24 + 24 * 48) + 2 * (4 * (24 + 2 * 24) + 4 * (24 + 2 * 48))
+        assert row["flops"] == plain["flops"]
+    assert row["memory_GiB"] * 2**30 == pytest.approx(4 * numbers)
+    assert row["hours_A100_eager"] > 0 and row["activations_GiB"] > 0
+    assert measured_hours(make_cell(method, **OTHERS[method])) > 0
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("method", ["full", "relora"])
+@pytest.mark.parametrize("method", ["full", "relora", "factorized"])
 def test_activations_are_what_a_whole_micro_batch_keeps(make_cell, method, precision):
-    cell = make_cell(method)
+    cell = make_cell(method, **OTHERS.get(method, {}))
     cell = cell.model_copy(update={"runtime": cell.runtime.model_copy(update={"precision": precision})})
     cell = cell.model_copy(update={"size": cell.size.model_copy(update={"num_hidden_layers": 3})})
     cell = cell.model_copy(update={"train": cell.train.model_copy(update={"micro_batch_size": 4})})

@@ -10,6 +10,7 @@ import pytest
 from docutils.core import publish_parts
 from pypdf import PdfReader
 from relora_study.analysis.audit import audit
+from relora_study.analysis.comparison import published_vs_replicated
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
 from relora_study.config import Evaluation, Report, cells, check
@@ -121,6 +122,21 @@ def test_adapters_without_resets_are_not_called_relora(results):
     }
     said = abstract(replace(results, cells=lora), final.assign(held_out_loss=np.arange(6.0)), rows, theirs)[0]
     assert "full rank reaches a lower held-out loss than adapters" in said
+
+
+def test_methods_without_adapters_are_set_against_full_rank_and_named_as_they_are(results):
+    switches = {"rank": 0, "reset_period": None, "update": "galore", "projection_rank": 4}
+    others = {
+        name: cell.model_copy(update={"method": cell.method.model_copy(update=switches)}) if cell.method.rank else cell
+        for name, cell in reversed(results.cells.items())  # full rank comes last
+    }
+    runs = replace(results, cells=others)
+    assert runs.full_rank_method == "full"
+    final, rows, theirs = TABLES["final_results"](results), audit(results), audit(Published())
+    said = abstract(runs, final.assign(held_out_loss=np.arange(6.0)), rows, theirs)[0]
+    assert "full rank reaches a lower held-out loss than the other method" in said
+    compared = published_vs_replicated(runs)
+    assert {cell.split("-")[1] for cell in compared.cell} == {"full"}, "the paper has no numbers of other methods"
 
 
 def test_the_first_page_says_what_where_and_how_long(unchanged):

@@ -146,3 +146,16 @@ def test_the_card_of_a_run_that_diverged_says_so_and_shows_its_last_measured_ste
     card = publish.model_card(trained, NAME, "mit", all_steps=False)
     assert "until it diverged at step 20." in card and "in 20 steps" in card and "## Measured at step 16" in card
     assert "18.5000" in card
+
+
+@pytest.mark.parametrize(
+    ("switches", "said"),
+    [
+        ({}, "trained at full rank"),
+        ({"factor_rank": 4}, "trained by the method `other`: factors of rank 4"),
+        ({"update": "galore", "projection_rank": 4}, "trained by the method `other`: galore projections of rank 4"),
+    ],
+)
+def test_the_card_says_how_a_method_without_adapters_trains(make_cell, switches, said):
+    cell = make_cell("other", **switches, **({"targets": ["q_proj"]} if switches else {}))
+    assert publish._trained_by(cell) == said

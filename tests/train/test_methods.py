@@ -145,3 +145,15 @@ def test_a_warm_start_ends_alike_in_all_processes_and_leaves_no_gradient(make_ce
         assert all(parameter.grad is None for parameter in run.model.parameters())
         assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(rank)))
     assert all(map(torch.equal, *drawn)) and drawn[0][0].any()
+
+
+def test_lora_is_a_method_with_adapters_and_without_a_reset_period(make_cell, tmp_path):
+    """It equals one whose resets do nothing, as in the preset ladder.yaml."""
+    plain = {"schedule": "linear", "rewarmup_steps": 0, "moment_reset": "none"}
+    lora = train(make_cell("relora", reset_period=None, **plain), CPU, batch_of, tmp_path / "lora")
+    idle = train(make_cell("relora", restart="none", merge="none", **plain), CPU, batch_of, tmp_path / "idle")
+    first = start(lora.cell, CPU).model.state_dict()
+    for name, tensor in lora.model.state_dict().items():
+        assert torch.equal(tensor, idle.model.state_dict()[name]), name
+        assert torch.equal(tensor, first[name]) == ("proj.weight" in name), f"{name}: the weights are frozen"
+    assert pd.read_csv(tmp_path / "lora/log.csv").reset.sum() == 0 < pd.read_csv(tmp_path / "idle/log.csv").reset.sum()

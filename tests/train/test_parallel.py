@@ -17,6 +17,13 @@ from safetensors.torch import load_file
 from studies import write_yaml
 
 ROOT = Path(__file__).parents[2]
+PROJECTED = {"targets": ["q_proj", "down_proj"], "projection_rank": 4, "projection_period": 5}
+METHODS = {
+    "galore": {"update": "galore", **PROJECTED},
+    "fira": {"update": "fira", **PROJECTED},
+    "apollo": {"update": "apollo", **PROJECTED},
+    "factorized": {"factor_rank": 4, "targets": ["q_proj", "down_proj"]},
+}
 WORKER = """
 import sys
 from pathlib import Path
@@ -74,19 +81,23 @@ def in_two(make_cell, tmp_path_factory) -> dict[str, tuple[Path, Cell]]:
         "full": make_cell("full", train={"micro_batch_size": 2}),
         "relora": make_cell("relora", train={"micro_batch_size": 2}, dropout=0.0),
         "dropout": make_cell("relora", train={"steps": 17}),
+        **{name: make_cell(name, train={"micro_batch_size": 2}, **switches) for name, switches in METHODS.items()},
     }
     train_in_two({place / name: cell for name, cell in cells.items()}, place)
     return {name: (place / name, cell) for name, cell in cells.items()}
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("method", ["full", "relora"])
+@pytest.mark.parametrize("method", ["full", "relora", *METHODS])
 def test_two_processes_equal_one_with_accumulation(in_two, tmp_path, method):
     folder, cell = in_two[method]
     train(cell, torch.device("cpu"), batch_of, tmp_path / "one")
     one, two = (pd.read_csv(place / "log.csv") for place in (tmp_path / "one", folder))
     assert one.loss.tolist() == pytest.approx(two.loss.tolist(), rel=1e-4)
     assert one.gradient_norm.tolist() == pytest.approx(two.gradient_norm.tolist(), rel=1e-2)
+    if method in METHODS:
+        weights, others = (load_file(folder / f"{rank}.st") for rank in (0, 1))
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
 
 
 @pytest.mark.long

@@ -30,7 +30,8 @@ TOLERANCES = {
 def published_vs_replicated(runs: Runs) -> pd.DataFrame:
     """Columns cell, published (size and method), quantity, published_value, ours, difference, tolerance, verdict."""
     ours = _measured(runs)
-    rows = [row for name, cell in runs.cells.items() for row in _rows(runs, cell, ours[name])]
+    published = {name: cell for name, cell in runs.cells.items() if cell.method.rank or cell.method.is_full_rank}
+    rows = [row for name, cell in published.items() for row in _rows(runs, cell, ours[name])]
     columns = ["cell", "published", "quantity", "published_value", "ours", "difference", "tolerance", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 

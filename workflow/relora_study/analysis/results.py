@@ -56,13 +56,13 @@ class Runs:
 
     @property
     def full_rank_method(self) -> str | None:
-        """The method of rank 0 that others are compared with: the baseline of the study, else the first, if any."""
-        whole = (cell.method_name for cell in self.cells.values() if not cell.method.rank)
+        """The full-rank method that others are compared with: the baseline of the study, else the first, if any."""
+        whole = (cell.method_name for cell in self.cells.values() if cell.method.is_full_rank)
         return self.baseline or next(whole, None)
 
     def full_rank_of(self, cell: Cell) -> Cell | None:
-        """The full-rank cell of equal size and seed, where ``cell`` has adapters; None without such a cell."""
-        if not cell.method.rank:
+        """The full-rank cell of equal size and seed, where ``cell`` trains otherwise; None without such a cell."""
+        if cell.method.is_full_rank:
             return None
         wanted = (cell.size_name, self.full_rank_method, cell.seed)
         return next((c for c in self.cells.values() if (c.size_name, c.method_name, c.seed) == wanted), None)

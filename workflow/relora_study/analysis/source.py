@@ -56,7 +56,7 @@ class Source(Protocol):
 
     @property
     def full_rank_method(self) -> str | None:
-        """The method of rank 0 that the others are compared with."""
+        """The full-rank method that the others are compared with."""
 
     @property
     def suite(self) -> str:

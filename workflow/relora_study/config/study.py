@@ -26,7 +26,7 @@ class Selection(Section):
     seeds: Seeds
     """A list, or a number of seeds from 42 on: 5 means 42 to 46."""
     baseline: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """Method of rank 0 that the others are compared with; null: the first in methods."""
+    """Full-rank method that the others are compared with; null: the first in methods."""
 
     @property
     def cell_names(self) -> list[str]:
@@ -110,8 +110,8 @@ class Study(Section):
         name = self.study.baseline
         if name is not None and name not in self.study.methods:
             yield f"study.baseline: {name!r} is not one of study.methods: {', '.join(self.study.methods)}"
-        elif name is not None and self.methods[name].rank:
-            yield f"study.baseline: {name!r} has rank {self.methods[name].rank}; name a method of rank 0"
+        elif name is not None and not (method := self.methods[name]).is_full_rank:
+            yield f"study.baseline: {name!r} has rank {method.target_rank}; name a method of full rank"
 
     def _numbers(self) -> Iterator[str]:
         limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)
@@ -133,6 +133,8 @@ def _misnamed(study: Study) -> Iterator[str]:
         rank = study.methods[name].rank
         if name == "full" and rank:
             yield f"methods.full.rank {rank}: figures call `full` full rank; give a method with adapters another name"
+        if name == "full" and not rank and not study.methods[name].is_full_rank:
+            yield "methods.full: figures call `full` full rank; give a method with factor_rank or update another name"
         if name in ("relora", *claims) and not rank:
             yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
         for key, value in claims.get(name, {}).items():
@@ -209,8 +211,9 @@ def conflicts(label: str, method: Method, size_name: str, size: Size, train: Tra
             f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
             f" reset_period {period}: it is read after a reset"
         )
-    if method.rank > (most := size.smallest_dimension):
-        yield f"{label}.rank {method.rank} is above {most}, the smallest dimension of {size_name}"
+    if method.target_rank > (most := size.smallest_dimension):
+        key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
+        yield f"{label}.{key} {method.target_rank} is above {most}, the smallest dimension of {size_name}"
 
 
 def _of_sweeps(study: Study) -> Iterator[str]:

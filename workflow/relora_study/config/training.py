@@ -131,8 +131,27 @@ class Method(Recipe):
     targets: list[Target] = Field(default=[])
     """Projections that get adapters.
 
+    With `factor_rank` or `update`, those whose weights train so.
     Any of q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
     """
+    factor_rank: Annotated[PositiveInt | None, at_default(None)] = None
+    """Rank of the product B A that each target trains in place of its weight; null: no product.
+
+    The product begins as the best approximation of the weight that full rank begins with.
+    """
+    update: Annotated[Literal["plain", "galore", "fira", "apollo"], at_default("plain")] = "plain"
+    """plain (AdamW) | galore | fira | apollo: how the optimizer steps the targets' whole weights.
+
+    The last three keep Adam's moments of a projection of the gradient, which has `projection_rank` (docs/methods.md).
+    """
+    projection_rank: Annotated[PositiveInt | None, at_default(None)] = None
+    """Rank that galore, fira and apollo project gradients to; null with `update: plain`."""
+    projection_period: Annotated[PositiveSteps, at_default(200)] = 200
+    """Optimizer steps from one projection to the next, of galore, fira and apollo."""
+    projection_scale: Annotated[PositiveNumber, at_default(1.0)] = 1.0
+    """Factor of the update that comes out of the projection (alpha; apollo: of the whole update)."""
+    projection_scaling: Annotated[Literal["channel", "tensor"], at_default("channel")] = "channel"
+    """channel | tensor: what apollo has a factor of its own for (tensor: APOLLO-Mini)."""
     adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
     """kaiming (A kaiming-uniform, B zero) | zero (A and B zero)."""
     trainable_scale: bool = False
@@ -192,6 +211,16 @@ class Method(Recipe):
     """
 
     @property
+    def is_full_rank(self) -> bool:
+        """Whether AdamW trains the whole weights: no adapters, no factors and no projections."""
+        return not self.rank and self.factor_rank is None and self.update == "plain"
+
+    @property
+    def target_rank(self) -> int:
+        """Return the rank of what the targets get: adapters, factors or projections; 0 at full rank."""
+        return self.rank or self.factor_rank or self.projection_rank or 0
+
+    @property
     def scale(self) -> float:
         """Return the factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
         return self.alpha / self.rank
@@ -213,15 +242,31 @@ class Method(Recipe):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for problem in itertools.chain(self._problems(), self._problems_of_ranks()):
+        for problem in itertools.chain(self._problems_of_targets(), self._problems(), self._problems_of_ranks()):
             raise ValueError(problem)
         return self
 
+    def _problems_of_targets(self) -> Iterator[str]:
+        """Yield what is wrong with the ways to train the targets, of which a method has at most one."""
+        if self.factor_rank and self.update != "plain":
+            yield f"factor_rank excludes update {self.update}: its factors are no whole weights to project gradients of"
+        if self.rank and (self.factor_rank or self.update != "plain"):
+            other = f"update {self.update}" if self.update != "plain" else "factor_rank"
+            yield f"rank {self.rank} excludes {other}: adapters freeze the weights; set rank 0"
+        if (self.update == "plain") != (self.projection_rank is None):
+            yield f"update {self.update}: projection_rank must be {'null' if self.projection_rank else 'set'} with it"
+        if self.update == "plain" and (self.projection_period, self.projection_scale) != (200, 1.0):
+            yield "update plain: projection_period and projection_scale need update galore, fira or apollo"
+        if self.projection_scaling == "tensor" and self.update != "apollo":
+            yield "projection_scaling tensor needs update apollo"
+        if self.target_rank and not self.targets:
+            yield "targets must name at least one projection when rank, factor_rank or projection_rank is set"
+
     def _problems(self) -> Iterator[str]:
         period = self.reset_period
-        if self.rank and not self.targets:
-            yield "targets must name at least one projection when rank is above 0"
-        if not self.rank and (self.targets or period or self.adapters_only or self.full_rank_steps):
+        if not self.target_rank and self.targets:
+            yield "targets need a rank above 0, factor_rank or projection_rank"
+        if not self.rank and (period or self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"

@@ -20,6 +20,7 @@ from ..model.device import chosen_device
 from ..storage.files import write_csv
 from ..train.disk import bytes_needed
 from ..train.loop import take_step
+from ..train.projected import count_optimizer_numbers
 from ..train.run import start
 from .activations import activation_bytes
 from .operations import data_bytes, training_flops
@@ -34,7 +35,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def cell_plan(cell: Cell) -> dict[str, float | str]:
     """Return the plan's row of ``cell``; its hours are those of one GPU, eager and compiled, from a roofline.
 
-    ``memory_GiB`` counts float32 weights, gradients and Adam's two moments, which each GPU holds throughout.
+    ``memory_GiB`` counts float32 weights, gradients and the optimizer's state (Adam's two moments, and projections),
+    which each GPU holds throughout.
     ``activations_GiB``, which a micro-batch keeps for its backward pass, come on top. ``disk_GB`` is for one cell.
     """
     total, trainable = count_parameters(cell)
@@ -47,7 +49,7 @@ def cell_plan(cell: Cell) -> dict[str, float | str]:
         "tokens": tokens,
         "flops_per_token": flops / tokens,
         "flops": float(flops),
-        "memory_GiB": (4 * total + 12 * trainable) / 2**30,
+        "memory_GiB": 4 * (total + trainable + count_optimizer_numbers(cell, trainable)) / 2**30,
         "activations_GiB": activation_bytes(cell) / 2**30,
         "disk_GB": bytes_needed(cell, total, trainable) / 1e9,
         "checkpoints": sum(is_due(cell, step) for step in range(cell.train.steps + 1)),
@@ -73,7 +75,8 @@ def _column(quantity: str, gpu: str, mode: str) -> str:
 def _published_hours(cell: Cell) -> float:
     """Return the published A100 hours to step 20,000, or NaN if the cell differs from the paper in shape or steps."""
     final = final_values().gpu_hours
-    comparable = has_papers_shape(cell) and cell.train.steps == 20_000
+    published = bool(cell.method.rank) or cell.method.is_full_rank
+    comparable = published and has_papers_shape(cell) and cell.train.steps == 20_000
     return float(final[cell.size_name, "relora" if cell.method.rank else "full"]) if comparable else float("nan")
 
 

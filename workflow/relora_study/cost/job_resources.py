@@ -24,7 +24,9 @@ def parameter_count(cell: Cell) -> int:
     layer = sum(inputs * outputs for _, inputs, outputs in shapes) + 2 * size.d_model
     adapted = [inputs + outputs for name, inputs, outputs in shapes if name in method.targets]
     scales = len(adapted) if method.trainable_scale else 0
-    layer += method.rank * sum(adapted) + scales
+    layer += (method.rank or method.factor_rank or 0) * sum(adapted) + scales
+    if method.factor_rank:  # the factors are in place of the weight
+        layer -= sum(inputs * outputs for name, inputs, outputs in shapes if name in method.targets)
     return size.num_hidden_layers * layer + (2 * cell.model.vocab_size + 1) * size.d_model
 
 

@@ -15,7 +15,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn import Module
 
 from ..config import Cell
-from ..model.build import build_model
+from ..model.build import first_model
 from ..model.kernels import cross_entropy
 from ..model.kernels.device_kind import assuming
 from ..train.loop import take_step
@@ -91,8 +91,7 @@ def _fake_run(cell: Cell, layers: int) -> Iterator[Run]:
     size = cell.size.model_copy(update={"num_hidden_layers": layers})
     cell = cell.model_copy(update={"size": size, "runtime": runtime})
     with FakeTensorMode(), assuming("cuda"):
-        model = build_model(cell.size, cell.model, 0)
-        yield begin(cell, model, CPU, done=cell.method.full_rank_steps)
+        yield begin(cell, first_model(cell), CPU, done=cell.method.full_rank_steps)
 
 
 def _step_kernels(cell: Cell, layers: int, parts: int) -> Kernels:

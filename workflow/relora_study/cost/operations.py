@@ -21,6 +21,8 @@ def flops_per_token(cell: Cell) -> int:
     A weight costs two operations in the forward pass, two for the gradient of its input and, if it trains, two for its
     gradient (Kaplan et al. 2020, section 2.1). Attention is counted as if it were not causal, as is usual: scores and
     weighted values cost 2 * context * width each in the forward pass, and twice as much in the backward pass.
+    The optimizer's step is left out, and with it the projections of galore, fira and apollo: they cost a step, not a
+    token.
     """
     size, method = cell.size, cell.method
     head = 6 * size.d_model * cell.model.vocab_size
@@ -46,6 +48,8 @@ def linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
 def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:
     if cell.method.rank and name in cell.method.targets:
         return 4 * inputs * outputs + 6 * cell.method.rank * (inputs + outputs)
+    if cell.method.factor_rank and name in cell.method.targets:
+        return 6 * cell.method.factor_rank * (inputs + outputs)
     return (4 if cell.method.adapters_only else 6) * inputs * outputs
 
 

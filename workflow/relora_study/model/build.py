@@ -10,7 +10,7 @@ from .kernels import attention
 from .kernels.linear import Linear, linears
 from .kernels.rms_norm import RMSNorm
 from .kernels.swiglu import SwiGLU
-from .relora import add_adapters
+from .relora import add_adapters, factorize
 
 
 def llama_config(size: Size, model: Model) -> LlamaConfig:
@@ -47,10 +47,18 @@ def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
     return use_kernels(llama)
 
 
+def first_model(cell: Cell) -> LlamaForCausalLM:
+    """Build the model that the training of ``cell`` begins with, before it gets adapters: plain, or factorized."""
+    model = build_model(cell.size, cell.model, cell.seed)
+    if cell.method.factor_rank:
+        factorize(model, cell.method)
+    return model
+
+
 def count_parameters(cell: Cell) -> tuple[int, int]:
     """Count all parameters of the cell's model, and those that train, without allocating any."""
     with torch.device("meta"):
-        model = build_model(cell.size, cell.model, 0)
+        model = first_model(cell)
         if cell.method.rank:
             add_adapters(model, cell.method)
     parameters = list(model.parameters())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Method
+from .factorized import FactorizedLinear, factorized
 from .kernels.adapted_linear import adapted_linear
 from .kernels.linear import Linear, linears
 from .kernels.swiglu import Gated
@@ -90,9 +91,20 @@ def add_adapters(model: nn.Module, method: Method) -> None:
     """
     if method.adapters_only:
         model.requires_grad_(False)
-    for name, linear in linears(model).items():
-        if name.rpartition(".")[2] in method.targets:
-            model.set_submodule(name, ReLoRALinear(linear.weight, method))
+    for name, linear in targeted(model, method).items():
+        model.set_submodule(name, ReLoRALinear(linear.weight, method))
+
+
+def factorize(model: nn.Module, method: Method) -> None:
+    """Replace every linear layer that ``method.targets`` names by a :class:`FactorizedLinear`, in place."""
+    assert method.factor_rank is not None
+    for name, linear in targeted(model, method).items():
+        model.set_submodule(name, FactorizedLinear(linear.weight, method.factor_rank))
+
+
+def targeted(model: nn.Module, method: Method) -> dict[str, nn.Linear]:
+    """Return the linear layers with whole weights that ``method.targets`` names, by name, in the model's order."""
+    return {name: linear for name, linear in linears(model).items() if name.rpartition(".")[2] in method.targets}
 
 
 def adapters(model: nn.Module) -> dict[str, ReLoRALinear]:
@@ -103,7 +115,8 @@ def adapters(model: nn.Module) -> dict[str, ReLoRALinear]:
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """Return the state dict of a plain model with the effective weights, which computes the function of ``model``."""
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(ADAPTER_KEYS)}
-    return state | {f"{name}.weight": layer.effective_weight() for name, layer in adapters(model).items()}
+    layers = adapters(model) | factorized(model)
+    return state | {f"{name}.weight": layer.effective_weight() for name, layer in layers.items()}
 
 
 def remove_adapters(model: nn.Module) -> None:

@@ -11,6 +11,12 @@ METHODS = {
     "relora_released": "ReLoRA as released",
     "relora_zero2": "ReLoRA under ZeRO-2",
     "relora_repaired": "ReLoRA repaired",
+    "lora": "LoRA",
+    "factorized": "factorized",
+    "galore": "GaLore",
+    "fira": "Fira",
+    "apollo": "APOLLO",
+    "apollo_mini": "APOLLO-Mini",
 }
 HEADERS = {
     "train_loss": "train loss (nats/token)",

@@ -146,8 +146,9 @@ def _methods(runs: Runs) -> Rows:
     rows = []
     for name, method in methods.items():
         settings = method.model_dump() | {"method": method_label(name)}
-        if not method.rank:
+        if not method.rank:  # the columns of adapters stay empty, but for the rank of factors or projections
             settings |= dict.fromkeys(list(METHOD_COLUMNS)[1:7], None) | {"rewarmup_steps": None}
+            settings["rank"] = method.target_rank or None
         rows.append([plain(settings[key]).replace("_", " ") for key in METHOD_COLUMNS])
     return [list(METHOD_COLUMNS.values()), *rows]
 

@@ -46,7 +46,7 @@ def diverged(runs: Runs) -> list[str]:
 
 
 def _gaps(runs: Runs, final: pd.DataFrame) -> pd.Series:
-    """By cell with adapters: its held-out loss minus the held-out loss of full rank at equal size and seed."""
+    """By cell of another method: its held-out loss minus the held-out loss of full rank at equal size and seed."""
     loss = final.set_index("cell").held_out_loss
     gaps = {
         name: loss[name] - loss[full.name]
@@ -61,7 +61,9 @@ def _headline(runs: Runs, final: pd.DataFrame) -> str:
     if gaps.empty:
         return ""
     better, spread = int((gaps > 0).sum()), _spread(gaps.abs(), 3)
-    adapted = "ReLoRA" if all(runs.cells[str(name)].method.reset_period for name in gaps.index) else "adapters"
+    methods = [runs.cells[str(name)].method for name in gaps.index]
+    adapted = "adapters" if all(method.rank for method in methods) else "the other method"
+    adapted = "ReLoRA" if all(method.reset_period for method in methods) else adapted
     if better in (0, len(gaps)):
         lower, higher = ("full rank", adapted) if better else (adapted, "full rank")
         every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
@@ -122,7 +124,7 @@ def published(audited: pd.DataFrame) -> list[str]:
 
 
 def comparisons(final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """A sentence for each size and method with adapters: loss and accuracy against full rank, over seeds."""
+    """A sentence for each size and method but full rank: loss and accuracy against full rank, over seeds."""
     by_cell, said = final.set_index("cell"), []
     for cells, seeds in tests.groupby(tests.cell.map(_size_and_method), sort=False):
         adapted, full = by_cell.loc[seeds.cell], by_cell.loc[seeds.against]

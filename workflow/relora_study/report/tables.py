@@ -124,7 +124,7 @@ def cost(source: Runs | Published) -> pd.DataFrame:
 
 
 def significance(source: Runs | Published) -> pd.DataFrame:
-    """Tests on minimal pairs: full rank against each cell with adapters, and each such cell against chance."""
+    """Tests on minimal pairs: full rank against each cell of another method, and each such cell against chance."""
     if not isinstance(source, Runs):
         return pd.DataFrame([{"size": size} | published_test(size) for size in source.sizes])
     rows = []

@@ -168,8 +168,11 @@ def _how(settings: Cell, manifest: CellManifest) -> str:
 
 def _trained_by(settings: Cell) -> str:
     method = settings.method
-    if not method.rank:
+    if method.is_full_rank:
         return "trained at full rank"
+    if not method.rank:
+        kind = "factors" if method.factor_rank else f"{method.update} projections"
+        return f"trained by the method `{settings.method_name}`: {kind} of rank {method.target_rank}"
     merged = f"merged every {method.reset_period} steps" if method.reset_period else "never merged"
     return f"trained by the method `{settings.method_name}`: adapters of rank {method.rank}, {merged}"
 

@@ -7,6 +7,7 @@ from ..config import Cell
 from ..config.schedule import due_steps
 from ..model.build import count_parameters
 from ..storage.files import require_room
+from .projected import count_optimizer_numbers
 
 STATES_KEPT = 2  # the newest states stay; while a state is written, there is one more
 
@@ -21,5 +22,14 @@ def check_disk(cell: Cell, cell_dir: Path) -> None:
 
 
 def bytes_needed(cell: Cell, parameters: int, trainable: int) -> int:
-    """Count the bytes of a cell's files: float32 weights in each checkpoint, weights and moments in each state."""
-    return 4 * (len(due_steps(cell)) * parameters + (STATES_KEPT + 1) * (parameters + 2 * trainable))
+    """Count the bytes of a cell's files: float32 weights in each checkpoint, weights and the optimizer's in each state.
+
+    In a checkpoint, a factorized layer is a whole effective weight.
+    """
+    whole = parameters if cell.method.factor_rank is None else count_parameters(_unfactorized(cell))[0]
+    state = parameters + count_optimizer_numbers(cell, trainable)
+    return 4 * (len(due_steps(cell)) * whole + (STATES_KEPT + 1) * state)
+
+
+def _unfactorized(cell: Cell) -> Cell:
+    return cell.model_copy(update={"method": cell.method.without("factor_rank")})

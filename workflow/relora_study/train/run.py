@@ -8,9 +8,10 @@ from transformers import LlamaForCausalLM
 
 from ..config import Cell
 from ..config.schedule import has_adapters, rank_after
-from ..model.build import build_model
+from ..model.build import first_model
 from ..model.relora import adapters, add_adapters, remove_adapters
 from .parallel import rank
+from .projected import ProjectedAdamW, projected_parameters
 from .resets import MasterCopies
 
 
@@ -36,11 +37,11 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
 
     For ``done`` above 0, the caller loads the trained weights and moments from a state.
     """
-    return begin(cell, build_model(cell.size, cell.model, cell.seed).to(device), device, done, data)
+    return begin(cell, first_model(cell).to(device), device, done, data)
 
 
 def begin(cell: Cell, model: LlamaForCausalLM, device: torch.device, done: int = 0, data: str = "") -> Run:
-    """Make the run of :func:`start` of a ``model`` without adapters, which lies on ``device``."""
+    """Make the run of :func:`start` of ``model``, the cell's first one without adapters, which lies on ``device``."""
     model.train()
     run = Run(cell, model, _optimizer(cell, model), device, data=data)
     if has_adapters(cell.method, done):
@@ -92,14 +93,19 @@ def _compile_layers(run: Run) -> None:
             layer.compile()
 
 
-def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.AdamW:
-    """Make AdamW for all parameters that train, with weight decay on each of them, as in the authors' code."""
-    recipe = cell.train
-    return torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad],
+def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.Optimizer:
+    """Make AdamW for all parameters that train, with weight decay on each of them, as in the authors' code.
+
+    With an ``update`` of the method, the targets' weights get it instead.
+    """
+    recipe, projected = cell.train, projected_parameters(cell.method, model)
+    others = {id(parameter) for parameter in projected}
+    adam = torch.optim.AdamW(
+        [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in others],
         lr=recipe.learning_rate,
         betas=(recipe.betas[0], recipe.betas[1]),
         eps=recipe.eps,
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+    return ProjectedAdamW(adam, projected, cell.method, cell.seed) if projected else adam
