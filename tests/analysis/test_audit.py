@@ -8,6 +8,7 @@ import pytest
 from relora_study.analysis import audit as audits
 from relora_study.analysis.audit import OF_PUBLISHED, OF_RUNS, audit
 from relora_study.analysis.evidence import Reading
+from relora_study.analysis.source import while_adapted
 from relora_study.report.sentences import PUBLISHED_FINDINGS
 from relora_study.report.tables import TABLES
 
@@ -95,3 +96,12 @@ def test_what_was_not_measured_gets_no_verdict(results):
     missing = found[found.value.isna()]
     assert len(missing) > 10 and set(missing.verdict) == {"not measured"}
     assert "not measured" not in set(found.verdict[found.value.notna()])
+
+
+def test_updates_of_steps_that_train_whole_weights_are_not_those_of_adapters(make_cell):
+    rows = pd.DataFrame({"step": [0, 8, 16, 24] * 2, "quantity": ["updates"] * 4 + ["weights"] * 4, "value": 1.0})
+    kept = lambda **switches: while_adapted(rows, make_cell("relora", **switches).method)  # noqa: E731
+    assert len(kept()) == 8
+    assert kept(full_rank_steps=8).query("quantity == 'updates'").step.tolist() == [16, 24]
+    assert kept(full_rank_from=16).query("quantity == 'updates'").step.tolist() == [0, 8, 16]
+    assert len(kept(full_rank_steps=8).query("quantity == 'weights'")) == 4

@@ -6,7 +6,7 @@ import pandas as pd
 
 from .published import Published
 from .published_recipe import LABELS, RANK, WIDTHS
-from .source import Source, Trained, rank_ceiling, select
+from .source import Source, Trained, rank_ceiling, select, while_adapted
 
 COLUMNS = ["cell", "method", "published_size", "cycles", "distance", "correlation", "first", "published_first"]
 COLUMNS += ["growth", "published_growth"]
@@ -31,7 +31,8 @@ def adapter_shares(source: Source) -> pd.DataFrame:
         period = cell.method.reset_period
         if not cell.method.rank or not period or name not in by_cell:
             continue
-        per = by_cell[name][by_cell[name].step % period == 0]
+        per = while_adapted(by_cell[name], cell.method)
+        per = per[per.step % period == 0]
         per = per.groupby(["cell", "size", "method", "seed", "component", "step"]).value.mean().reset_index()
         ceiling = per.component.map(lambda component, cell=cell: rank_ceiling(cell, component))
         parts.append(per.assign(near=nearest_size(cell), cycle=per.step // period, share=per.value / ceiling)[SHARES])

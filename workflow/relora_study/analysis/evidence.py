@@ -13,7 +13,7 @@ from .published import BEFORE, Published, loss_of, reset_steps
 from .published_recipe import RANK, WIDTHS
 from .results import Runs
 from .rounding import FORMATS, random_product
-from .source import Trained, rank_ceiling
+from .source import Trained, rank_ceiling, while_adapted
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def evidence_of_runs(runs: Runs) -> Iterator[Evidence]:
     patterns = adapter_pattern(runs).set_index("cell").reindex(list(runs.cells))
     for name, cell in runs.cells.items():
         if cell.method.reset_period:
-            yield Evidence(name, cell, log[name], labelled[name], regular[name], patterns.loc[name])
+            ours, at_checkpoints = (while_adapted(rows[name], cell.method) for rows in (labelled, regular))
+            yield Evidence(name, cell, log[name], ours, at_checkpoints, patterns.loc[name])
 
 
 @cache

@@ -158,6 +158,17 @@ def select(rows: pd.DataFrame, quantity: str, metric: str) -> pd.DataFrame:
     return rows[(rows.quantity == quantity) & (rows.metric == metric)]
 
 
+def while_adapted(rows: pd.DataFrame, method: Method) -> pd.DataFrame:
+    """The readings ``rows`` of a model, without the "updates" of steps in which its whole weights train.
+
+    Before the adapters begin, and after they end, the paper's label means a gradient, which no rank bounds.
+    """
+    adapted = (rows.step > method.full_rank_steps) | (method.full_rank_steps == 0)
+    if method.full_rank_from is not None:
+        adapted &= rows.step <= method.full_rank_from
+    return rows[adapted | ~rows.quantity.isin(["updates", "updates_exact"])]
+
+
 def measured(source: Source, suite: str, item: str, metric: str) -> pd.DataFrame:
     """The rows of evaluation.csv of one suite, item and metric."""
     rows = source.table("evaluation.csv")
