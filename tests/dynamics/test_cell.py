@@ -38,6 +38,7 @@ def build_cell(folder, method):
     raw["methods"]["relora"] |= {"rank": RANK, "alpha": RANK * SCALE, "reset_offset": 0}
     raw["methods"]["relora_released"] |= {"rank": RANK, "reset_offset": 0}
     raw["train"] |= {"steps": 10, "checkpoint_every": 4, "checkpoint_offset": 1}
+    raw["study"]["methods"] = ["full", "relora"]
     cell = cells(check(raw, []))[f"tiny-{method}-s42"]
     write_yaml(folder / "config.yaml", cell.model_dump())
     norms = [0.0, 0.0, 3.0, 1.0, 0.0, 0.0, 4.0, 0.0, 7.0, 7.0] if method != "full" else [None] * 10
