@@ -8,8 +8,8 @@ import torch
 from functorch.compile import make_boxed_func, min_cut_rematerialization_partition
 from relora_study.config import cells, read_study
 from relora_study.cost import micro_batch
-from relora_study.cost.micro_batch import bytes_per_token, micro_batch_kernels, rows
-from relora_study.cost.operations import flops_per_token
+from relora_study.cost.micro_batch import bytes_per_token, micro_batch_kernels
+from relora_study.cost.operations import flops_per_token, micro_batch_rows
 from relora_study.cost.traffic import Kernel, Recorder, joined_kernels, kernels
 from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses import FakeTensorMode
@@ -99,7 +99,7 @@ def test_operations_of_a_micro_batch_are_those_of_the_plan(name, compiled):
     size, length = cell.size, cell.model.context_length
     counted = Counter()
     for kernel, times in micro_batch_kernels(cell, compiled).items():
-        counted[kernel.kind == "attention"] += kernel.flops * times / (rows(cell) * length)
+        counted[kernel.kind == "attention"] += kernel.flops * times / (micro_batch_rows(cell) * length)
     full_attention = 12 * length * size.d_model * size.num_hidden_layers
     assert counted[False] == pytest.approx(flops_per_token(cell) - full_attention)
     # Seven products instead of six, half the pairs of tokens, and heads filled to 32
@@ -125,7 +125,7 @@ def test_gpus_share_a_batch(make_cell):
     for processes in (1, 2, 8):
         runtime = cell.runtime.model_copy(update={"processes": processes})
         part = cell.model_copy(update={"runtime": runtime})
-        shared[processes] = rows(part), micro_batch.micro_batches(part)
+        shared[processes] = micro_batch_rows(part), micro_batch.micro_batches(part)
     assert shared == {1: (2, 4), 2: (2, 2), 8: (1, 1)}
 
 
@@ -137,7 +137,7 @@ def test_the_layer_that_is_joined_is_the_layer_of_a_step(name):
         [micro_batch._step_kernels(cell, layers, parts) for parts in (1, 2)] for layers in (1, 2)
     )
     with micro_batch._fake_run(cell, 1) as run:
-        passes = micro_batch._layer_passes(run, rows(cell))
+        passes = micro_batch._layer_passes(run, micro_batch_rows(cell))
         with Recorder() as recorder:
             results = [run_pass() for run_pass in passes]
         layer = run.model.model.layers[0]
@@ -151,9 +151,9 @@ def test_the_layer_that_is_joined_is_the_layer_of_a_step(name):
 def test_the_head_that_is_joined_is_the_head_of_a_step():
     cell = papers_cell("tiny-full")
     with micro_batch._fake_run(cell, 1) as run:
-        sizes = micro_batch._chunks(run, rows(cell))
+        sizes = micro_batch._chunks(run, micro_batch_rows(cell))
         head = micro_batch._sum(*(micro_batch._change([micro_batch._softmax_of(run, size)]) for size in sizes))
-    assert sum(sizes) == rows(cell) * cell.model.context_length
+    assert sum(sizes) == micro_batch_rows(cell) * cell.model.context_length
     taken = Counter({kernel: -times for kernel, times in head.items() if times < 0})
     assert not taken - micro_batch._step_kernels(cell, 1, 1)
     a_pass = 2 * cell.model.vocab_size * sum(sizes)  # over bfloat16 logits
@@ -180,12 +180,12 @@ def test_joined_layers_move_what_the_graphs_of_torch_compile_do(name):
     torch._dynamo.reset()
     with micro_batch._fake_run(cell, 1) as run:
         results = []
-        for run_pass in micro_batch._layer_passes(run, rows(cell)):
+        for run_pass in micro_batch._layer_passes(run, micro_batch_rows(cell)):
             with Recorder() as recorder:
                 results.append(run_pass())
             joined.append(joined_kernels(recorder.operations, recorder.kept()))
         run.model.model.layers[0].compile(backend=backend)
-        passes = micro_batch._layer_passes(run, rows(cell))
+        passes = micro_batch._layer_passes(run, micro_batch_rows(cell))
         in_graphs.clear()  # of the passes that gave the layer's arguments
         results += [run_pass() for run_pass in passes]
     torch._dynamo.reset()

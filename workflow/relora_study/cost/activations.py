@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from ..config import Cell
 from ..train.loop import mean_loss
 from ..train.run import start
+from .operations import micro_batch_rows
 
 FEW_TOKENS = (32, 64)
 FEW_ENTRIES = 257  # of the vocabulary: the head keeps no logits, and its gradient is counted with the others
@@ -67,7 +68,7 @@ def activation_bytes(cell: Cell) -> int:
     and two layers and of few and more tokens, give the line, and the cell's shape is a point on it. A GPU's kernels may
     keep slightly more. The allocator and the head's chunk of logits (at most 1 GiB in float32) are not counted.
     """
-    rows = min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
+    rows = micro_batch_rows(cell)
     few, more = FEW_TOKENS
     (one_layer_few, one_layer_more), (two_layers_few, two_layers_more) = (
         [kept_bytes(cell, layers, 1, tokens) for tokens in FEW_TOKENS] for layers in (1, 2)

@@ -3,7 +3,7 @@
 import math
 
 from ..config import Cell, Runtime
-from .operations import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, training_flops
+from .operations import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, micro_batch_rows, training_flops
 
 CORES_OF_NOMINAL = 2  # cores that reach the nominal speed together
 GPU_FLOPS_PER_SECOND = 0.05 * 312e12  # the least share of an A100's peak that `roofline` expects at the paper's shapes
@@ -70,7 +70,7 @@ def _activation_bytes(cell: Cell) -> int:
     """Estimate the bytes that a micro-batch keeps in float32 for its backward pass."""
     size = cell.size
     numbers_per_layer = 16 * size.d_model + 6 * size.intermediate_size
-    rows = min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
+    rows = micro_batch_rows(cell)
     tokens = rows * cell.model.context_length
     return 4 * tokens * size.num_hidden_layers * numbers_per_layer
 

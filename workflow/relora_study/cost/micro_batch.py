@@ -20,6 +20,7 @@ from ..model.kernels import cross_entropy
 from ..model.kernels.device_kind import assuming
 from ..train.loop import take_step
 from ..train.run import Run, begin
+from .operations import micro_batch_rows
 from .traffic import Kernels, Recorder, joined_kernels, kernels
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def micro_batch_kernels(cell: Cell, compiled: bool) -> Kernels:
 def bytes_per_token(cell: Cell, compiled: bool) -> float:
     """Return the bytes that a GPU moves to train on one token of ``cell``."""
     moved = sum(times * kernel.bytes for kernel, times in micro_batch_kernels(cell, compiled).items())
-    return moved / (rows(cell) * cell.model.context_length)
+    return moved / (micro_batch_rows(cell) * cell.model.context_length)
 
 
 @cache
@@ -60,12 +61,7 @@ def _kernels_and_gain(cell_json: str) -> tuple[Kernels, Kernels]:
 
 def micro_batches(cell: Cell) -> int:
     """Return how many micro-batches each GPU takes for a batch."""
-    return -(-cell.train.batch_size // (cell.runtime.processes * rows(cell)))
-
-
-def rows(cell: Cell) -> int:
-    """Return the sequences of a micro-batch."""
-    return min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
+    return -(-cell.train.batch_size // (cell.runtime.processes * micro_batch_rows(cell)))
 
 
 def _along(one: Kernels, two: Kernels, number: int) -> Kernels:
@@ -97,7 +93,7 @@ def _fake_run(cell: Cell, layers: int) -> Iterator[Run]:
 def _step_kernels(cell: Cell, layers: int, parts: int) -> Kernels:
     """Return the kernels in eager mode of an optimizer step on ``parts`` micro-batches, with ``layers`` layers."""
     with _fake_run(cell, layers) as run:
-        batch = torch.zeros(parts * rows(cell), cell.model.context_length + 1, dtype=torch.int64)
+        batch = torch.zeros(parts * micro_batch_rows(cell), cell.model.context_length + 1, dtype=torch.int64)
         take_step(run, batch[:1], 1)  # the optimizer makes its moments in the first step
         with Recorder() as recorder:
             take_step(run, batch, 2)
@@ -107,8 +103,8 @@ def _step_kernels(cell: Cell, layers: int, parts: int) -> Kernels:
 def _gain(cell: Cell) -> Kernels:
     """Return what compiling adds to a micro-batch's kernels and, with negative numbers, what it takes away."""
     with _fake_run(cell, 1) as run:
-        layer = _change(_layer_passes(run, rows(cell)))
-        head = [_change([_softmax_of(run, size)]) for size in _chunks(run, rows(cell))]
+        layer = _change(_layer_passes(run, micro_batch_rows(cell)))
+        head = [_change([_softmax_of(run, size)]) for size in _chunks(run, micro_batch_rows(cell))]
     return _sum(_scaled(layer, cell.size.num_hidden_layers), *head)
 
 

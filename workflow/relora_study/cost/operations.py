@@ -53,6 +53,11 @@ def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:
     return (4 if cell.method.adapters_only else 6) * inputs * outputs
 
 
+def micro_batch_rows(cell: Cell) -> int:
+    """Return the sequences of a micro-batch: no more than a process has of a batch."""
+    return min(cell.train.micro_batch_size, cell.train.batch_size // cell.runtime.processes)
+
+
 def training_flops(cell: Cell) -> int:
     """Count the floating-point operations of a cell's whole training."""
     return flops_per_token(cell) * cell.train.steps * cell.train.batch_size * cell.model.context_length

@@ -7,8 +7,8 @@ The fractions of the peaks that kernels reach are assumptions, so a time is an e
 from typing import NamedTuple
 
 from ..config import Cell
-from .micro_batch import micro_batch_kernels, rows
-from .operations import flops_per_token
+from .micro_batch import micro_batch_kernels
+from .operations import flops_per_token, micro_batch_rows
 from .traffic import Kernel, Kernels
 
 
@@ -47,7 +47,7 @@ GPUS = {
 def expected_tokens_per_second(cell: Cell, gpu: Gpu, compiled: bool) -> float:
     """Return the tokens a second that one GPU would train; more GPUs train as many each, without their messages."""
     seconds = expected_seconds(micro_batch_kernels(cell, compiled), gpu)
-    return rows(cell) * cell.model.context_length / seconds
+    return micro_batch_rows(cell) * cell.model.context_length / seconds
 
 
 def expected_seconds(counted: Kernels, gpu: Gpu) -> float:

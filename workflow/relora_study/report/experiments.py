@@ -9,7 +9,7 @@ import pandas as pd
 from ..analysis.experiments import open_ends, search_table, sweep_runs, sweep_settings, sweep_table
 from ..config import Point
 from .captions import experiment_caption
-from .numbers import method_label, plain, readable, with_interval
+from .numbers import listed, method_label, plain, readable, spread, with_interval
 
 SEARCH = "search"
 
@@ -92,14 +92,9 @@ def searched(table: pd.DataFrame) -> Iterator[str]:
     searches = table.groupby(["size", "method"], sort=False)
     steps, longest = searches.steps.sum(), table[table.outcome == "chosen"].steps.max()
     yield (
-        f"Each search tried {_range(searches.size())} candidates. It took {_range(steps)} steps,"
-        f" {_range(steps / longest, '.1f')} times those of its longest candidate."
+        f"Each search tried {spread(searches.size(), ',')} candidates. It took {spread(steps, ',')} steps,"
+        f" {spread(steps / longest, '.1f')} times those of its longest candidate."
     )
-
-
-def _range(values: pd.Series, spelled: str = ",") -> str:
-    low, high = (f"{value:{spelled}}" for value in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
 
 
 def _chosen(group: pd.DataFrame) -> str:
@@ -107,8 +102,10 @@ def _chosen(group: pd.DataFrame) -> str:
     chosen = group[group.outcome == "chosen"].iloc[0]
     point = chosen.drop(list(fixed), errors="ignore").dropna().to_dict()  # other methods may search other keys
     edges = open_ends(group, chosen, list(point))
-    edge = f" (the edge of {_listed_keys(edges)}: a better value may lie beyond)" if edges else ""
-    return f"{_settings(point)}{edge}"
+    if not edges:
+        return _settings(point)
+    keys = listed(key.replace("_", " ") for key in edges)
+    return f"{_settings(point)} (the edge of {keys}: a better value may lie beyond)"
 
 
 def _settings(point: Point) -> str:
@@ -117,10 +114,6 @@ def _settings(point: Point) -> str:
 
 def _value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else plain(value)
-
-
-def _listed_keys(keys: list[str]) -> str:
-    return " and ".join(key.replace("_", " ") for key in keys)
 
 
 def _words(size: object) -> str:

@@ -1,6 +1,7 @@
 """Numbers and names for readers: values rounded to their uncertainty, cells and columns in words."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
@@ -58,6 +59,12 @@ def cell_labels(cells: pd.Series) -> pd.Series:
     return cells.map(lambda cell: cell_label(cell, seed=several))
 
 
+def size_and_method(cell: str) -> tuple[str, str]:
+    """The size and the method of a cell by its name."""
+    size, method, _ = cell.split("-")
+    return size, method
+
+
 def decimals(uncertainty: float) -> int:
     """Decimal places that keep two significant digits of ``uncertainty``, above 0."""
     return max(0, 1 - math.floor(math.log10(uncertainty)))
@@ -70,6 +77,20 @@ def with_interval(value: float, low: float, high: float) -> str:
         return plain(value)
     places = decimals(half)
     return f"{value:,.{places}f} [{low:,.{places}f}, {high:,.{places}f}]"
+
+
+def spread(values: pd.Series, spelled: str) -> str:
+    """The smallest to the largest of ``values``, in the format ``spelled``; one number where both read alike."""
+    low, high = (f"{value:{spelled}}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
+
+
+def listed(parts: Iterable[str]) -> str:
+    """``a, b and c``; clauses that hold commas are parted by semicolons."""
+    *first, last = parts
+    if any(", " in part for part in (*first, last)):
+        return "; and ".join(["; ".join(first), last] if first else [last])
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def plain(value: Any) -> str:

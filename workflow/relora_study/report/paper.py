@@ -22,7 +22,7 @@ from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, published_captions
 from .landing import places, versions
-from .numbers import method_label, plain, readable
+from .numbers import method_label, plain, readable, size_and_method
 from .tables import final_results, mark, models, significance
 
 Rows = list[list[str]]
@@ -197,10 +197,8 @@ def over_seeds(final: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame
 
     Cells that ``diverged`` are counted, and are in no mean.
     """
-    size_method = final.cell.str.rsplit("-s", n=1).str[0]
     rows = []
-    for name, cells in final.groupby(size_method, sort=False):
-        size, method = str(name).split("-")
+    for (size, method), cells in final.groupby(final.cell.map(size_and_method), sort=False):
         whole = cells[~cells.cell.isin(list(diverged))]
         row: dict[str, object] = {
             "size": size,

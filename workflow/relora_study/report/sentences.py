@@ -10,7 +10,7 @@ from ..analysis.results import Runs
 from ..analysis.source import Source, select
 from ..config.evaluated import BLIMP
 from ..evaluate.proportions import LEVEL
-from .numbers import cell_label, method_label, p_value, plain, with_interval
+from .numbers import cell_label, listed, method_label, p_value, plain, size_and_method, spread, with_interval
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
@@ -60,17 +60,17 @@ def _headline(runs: Runs, final: pd.DataFrame) -> str:
     gaps = _gaps(runs, final)
     if gaps.empty:
         return ""
-    better, spread = int((gaps > 0).sum()), _spread(gaps.abs(), 3)
+    better, apart = int((gaps > 0).sum()), spread(gaps.abs(), ".3f")
     methods = [runs.cells[str(name)].method for name in gaps.index]
     adapted = "adapters" if all(method.rank for method in methods) else "the other method"
     adapted = "ReLoRA" if all(method.reset_period for method in methods) else adapted
     if better in (0, len(gaps)):
         lower, higher = ("full rank", adapted) if better else (adapted, "full rank")
         every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
-        return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {spread} nats a token."
+        return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {apart} nats a token."
     return (
         f"Full rank reaches a lower held-out loss than {adapted} in {better} of {len(gaps)} comparisons. The"
-        f" differences are {spread} nats a token."
+        f" differences are {apart} nats a token."
     )
 
 
@@ -78,7 +78,7 @@ def _dead(audited: pd.DataFrame) -> str:
     dead = outcomes(audited, "first_gradient", "dead").cell
     if dead.empty:
         return ""
-    return f"Before the first reset, the adapters of {_listed(_methods_of(dead))} receive no gradient at all."
+    return f"Before the first reset, the adapters of {listed(_methods_of(dead))} receive no gradient at all."
 
 
 def _best_pattern(audited: pd.DataFrame) -> str:
@@ -117,7 +117,7 @@ def published(audited: pd.DataFrame) -> list[str]:
         if len(rows) and (rows.outcome == outcome).all():
             said.append(text)
     return [
-        f"In the published curves, {_listed(said)}."
+        f"In the published curves, {listed(said)}."
         if said
         else "The published curves show none of the faults we tested."
     ]
@@ -126,14 +126,14 @@ def published(audited: pd.DataFrame) -> list[str]:
 def comparisons(final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
     """A sentence for each size and method but full rank: loss and accuracy against full rank, over seeds."""
     by_cell, said = final.set_index("cell"), []
-    for cells, seeds in tests.groupby(tests.cell.map(_size_and_method), sort=False):
+    for cells, seeds in tests.groupby(tests.cell.map(size_and_method), sort=False):
         adapted, full = by_cell.loc[seeds.cell], by_cell.loc[seeds.against]
         gap = pd.Series(adapted.held_out_loss.to_numpy() - full.held_out_loss.to_numpy())
         side = "above" if (gap > 0).all() else "below" if (gap < 0).all() else "on both sides of"
         said.append(
-            f"{_label(*cells)}: the held-out loss is {_spread(adapted.held_out_loss, 3)}, {_spread(gap.abs(), 3)} nats"
-            f" {side} full rank, and the accuracy is {_spread(adapted.accuracy, 3)} against"
-            f" {_spread(full.accuracy, 3)}. {_shown(seeds.p)} (one-sided p {_p_values(seeds.p)})."
+            f"{_label(*cells)}: the held-out loss is {spread(adapted.held_out_loss, '.3f')},"
+            f" {spread(gap.abs(), '.3f')} nats {side} full rank, and the accuracy is {spread(adapted.accuracy, '.3f')}"
+            f" against {spread(full.accuracy, '.3f')}. {_shown(seeds.p)} (one-sided p {_p_values(seeds.p)})."
         )
     return said
 
@@ -157,7 +157,7 @@ def spectra(runs: Runs) -> list[str]:
             for method in of_size.method.unique()
         ]
         start = means.groupby("method").first().mean()
-        said.append(f"{size.replace('_', ' ').capitalize()}: PER starts at {start:.3f} and ends at {_listed(ends)}.")
+        said.append(f"{size.replace('_', ' ').capitalize()}: PER starts at {start:.3f} and ends at {listed(ends)}.")
     return said
 
 
@@ -169,7 +169,7 @@ def like_for_like(runs: Runs) -> list[str]:
     rank = rows[(rows.quantity == "cumulative_update") & (rows.metric == "effective_rank")]
     last = rank[rank.step == rank.groupby("cell").step.transform("max")]
     said = []
-    for cells, overlaps in overlap.groupby(overlap.cell.map(_size_and_method), sort=False):
+    for cells, overlaps in overlap.groupby(overlap.cell.map(size_and_method), sort=False):
         reached, shared = last[last.cell.isin(overlaps.cell.unique())].value.mean(), overlaps.value.mean()
         overlapping = f"the leading input directions of a cycle overlap by {shared:.0%} with the cycle before"
         said.append(
@@ -184,7 +184,7 @@ def verdicts(audited: pd.DataFrame) -> list[list[str]]:
     said: dict[str, list[str]] = {}
     for _, rows in audited.groupby("key", sort=False):
         each = [
-            f"{verdict} ({_listed(_methods_with(with_it.cell, rows.cell))})"
+            f"{verdict} ({listed(_methods_with(with_it.cell, rows.cell))})"
             for verdict, with_it in rows.groupby("verdict", sort=False)
         ]
         finding, measure = rows.finding.iloc[0], rows.measure.iloc[0]
@@ -223,8 +223,9 @@ def patterns(table: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
     for size, rows in table.groupby("published_size", sort=False):
         first, growth = rows.published_first.iloc[0], rows.published_growth.iloc[0]
         each = [
-            f"{method_label(str(method))}: distance {_spread(cells.distance)}, correlation"
-            f" {_spread(cells.correlation)}, first cycle {_spread(cells['first'])}, growth {_spread(cells.growth)}."
+            f"{method_label(str(method))}: distance {spread(cells.distance, '.2f')}, correlation"
+            f" {spread(cells.correlation, '.2f')}, first cycle {spread(cells['first'], '.2f')},"
+            f" growth {spread(cells.growth, '.2f')}."
             for method, cells in rows.groupby("method", sort=False)
         ]
         said.append(
@@ -241,7 +242,7 @@ def _spikes(audited: pd.DataFrame) -> str:
         return ""
     if spiking.empty:
         return "In none of our cells does the loss spike after resets, unlike the published loss."
-    return f"Like the published loss, the loss of {_listed(_methods_with(spiking, jumps.cell))} spikes after resets."
+    return f"Like the published loss, the loss of {listed(_methods_with(spiking, jumps.cell))} spikes after resets."
 
 
 def _nearest(rows: pd.DataFrame) -> str:
@@ -266,7 +267,7 @@ def scale(runs: Runs) -> list[str]:
     if periods and (min(periods) < RESET_PERIOD or tokens < PAPERS_TOKENS_A_STEP):
         said.append(
             f"The published cycles have {RESET_PERIOD:,} steps of {PAPERS_TOKENS_A_STEP:,} tokens; our cycles have"
-            f" {_listed([f'{period:,}' for period in periods])} steps of {tokens:,} tokens. The rank that adapters fill"
+            f" {listed([f'{period:,}' for period in periods])} steps of {tokens:,} tokens. The rank that adapters fill"
             " depends on the length and the rate of their training, so neither its level nor its growth carries over"
             " to the published scale. Two findings carry over: a gradient that is exactly zero, and a merge that drops"
             " a share of the update."
@@ -312,11 +313,6 @@ def _method(cell: str) -> str:
     return cell.split("-")[1]
 
 
-def _size_and_method(cell: str) -> tuple[str, str]:
-    size, method, _ = cell.split("-")
-    return size, method
-
-
 def _label(size: str, method: str) -> str:
     return f"{size.replace('_', ' ')}, {method_label(method)}"
 
@@ -325,22 +321,9 @@ def _methods_of(cells: pd.Series) -> list[str]:
     return [method_label(method) for method in dict.fromkeys(cells.map(_method))]
 
 
-def _spread(values: pd.Series, places: int = 2) -> str:
-    low, high = (f"{value:.{places}f}" for value in (values.min(), values.max()))
-    return low if low == high else f"{low} to {high}"
-
-
 def _p_values(values: pd.Series) -> str:
     low, high = p_value(float(values.min())), p_value(float(values.max()))
     return f"= {low}" if low == high else f"from {low} to {high}"
-
-
-def _listed(parts: Iterable[str]) -> str:
-    """``a, b and c``; clauses that hold commas are parted by semicolons."""
-    *first, last = parts
-    if any(", " in part for part in (*first, last)):
-        return "; and ".join(["; ".join(first), last] if first else [last])
-    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _first_upper(text: str) -> str:
