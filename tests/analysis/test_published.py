@@ -14,6 +14,7 @@ from relora_study.analysis.audit import audit
 from relora_study.analysis.comparison import published_vs_replicated
 from relora_study.analysis.published import FOLDER, Published, published_table
 from relora_study.analysis.published_recipe import LABELS, SHAPE, has_papers_shape
+from relora_study.analysis.results import open_runs
 from relora_study.config import cells, check
 from relora_study.model.build import build_model
 from relora_study.model.relora import add_adapters
@@ -100,6 +101,20 @@ def test_overlays_are_drawn_where_asked_for_and_never_enter_our_tables(results, 
     assert both.methods == opened("off").methods + list(LABELS.values())
     for name, table in TABLES.items():
         pd.testing.assert_frame_equal(table(both.runs), table(opened("off")), obj=name)
+
+
+def test_a_full_rank_start_has_no_first_cycle_of_adapters(results):
+    before = adapter_pattern(results).set_index("cell")
+    path = results.folder / "tiny-relora-s42/dynamics.csv"
+    rows = pd.read_csv(path)
+    rows[(rows.quantity != "updates") | (rows.step > 120)].to_csv(path, index=False)
+    now = adapter_pattern(open_runs(results.folder.parent)).set_index("cell")
+    lost = now.loc["tiny-relora-s42"]
+    assert np.isnan(lost["first"]) and np.isnan(lost.growth) and lost.cycles == 8
+    assert lost.published_first == before.published_first["tiny-relora-s42"]
+    assert lost.published_growth == before.published_growth["tiny-relora-s42"]
+    others = [cell for cell in now.index if cell != lost.name]
+    pd.testing.assert_frame_equal(now.loc[others], before.loc[others])
 
 
 def test_adapters_like_the_published_ones_are_at_no_distance(results):

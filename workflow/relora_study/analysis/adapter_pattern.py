@@ -49,10 +49,11 @@ def published_shares() -> pd.DataFrame:
 def adapter_pattern(source: Source) -> pd.DataFrame:
     """Each cell's adapters against the published adapters, by their shares of the rank ceiling.
 
-    All columns use the cycles that both curves have. ``distance`` is the root mean square difference of the shares over
-    V, O, W2 and cycles. ``correlation`` is Pearson's over cycles, averaged over V, O and W2: it compares shapes, not
-    levels. ``first`` and ``published_first`` are the mean shares in the first cycle. ``growth`` and
-    ``published_growth`` are the share of V in the last cycle over the share of V in the first.
+    ``distance`` and ``correlation`` use the cycles that both curves have. ``distance`` is the root mean square
+    difference of the shares over V, O, W2 and cycles. ``correlation`` is Pearson's over cycles, averaged over V, O and
+    W2: it compares shapes, not levels. ``first`` and ``published_first`` are the mean shares in the first cycle.
+    ``growth`` and ``published_growth`` are the share of V in the last cycle that both have, over the share of V in the
+    first. A full-rank start has no adapters in the first cycle, and so neither ``first`` nor ``growth``.
     """
     both = adapter_shares(source).merge(
         published_shares(),
@@ -63,7 +64,9 @@ def adapter_pattern(source: Source) -> pd.DataFrame:
     rows = []
     for (cell, method, near), shares in both.groupby(["cell", "method", "near"], sort=False):
         v = shares[shares.component == "v"].sort_values("cycle")
-        first = shares.cycle == shares.cycle.min()
+        curves = published_shares()
+        shared = (curves["size"] == near) & (curves.cycle <= shares.cycle.max())
+        published = curves[shared & curves.component.isin(shares.component)]
         rows.append(
             {
                 "cell": cell,
@@ -72,18 +75,18 @@ def adapter_pattern(source: Source) -> pd.DataFrame:
                 "cycles": v.cycle.nunique(),
                 "distance": float((shares.share - shares.share_published).pow(2).mean() ** 0.5),
                 "correlation": _correlation(shares),
-                "first": shares.share[first].mean(),
-                "published_first": shares.share_published[first].mean(),
-                "growth": _growth(v.share),
-                "published_growth": _growth(v.share_published),
+                "first": shares.share[shares.cycle == 1].mean(),
+                "published_first": published.share[published.cycle == 1].mean(),
+                "growth": _growth(v),
+                "published_growth": _growth(published[published.component == "v"].sort_values("cycle")),
             }
         )
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _growth(shares: pd.Series) -> float:
-    """The last share over the first; NaN where V has no adapters."""
-    return float(shares.iloc[-1] / shares.iloc[0]) if len(shares) else float("nan")
+def _growth(v: pd.DataFrame) -> float:
+    """The last share of V over the share in the first cycle; NaN where V has no adapters there."""
+    return float(v.share.iloc[-1] / v.share.iloc[0]) if (v.cycle == 1).any() else float("nan")
 
 
 def _correlation(shares: pd.DataFrame) -> float:

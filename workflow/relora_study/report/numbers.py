@@ -81,6 +81,8 @@ def with_interval(value: float, low: float, high: float) -> str:
 
 def spread(values: pd.Series, spelled: str) -> str:
     """The smallest to the largest of ``values``, in the format ``spelled``; one number where both read alike."""
+    if values.isna().all():
+        return MISSING
     low, high = (f"{value:{spelled}}" for value in (values.min(), values.max()))
     return low if low == high else f"{low} to {high}"
 

@@ -251,11 +251,11 @@ def _nearest(rows: pd.DataFrame) -> str:
     if len(means) == 1:
         return ""
     off = (means["first"] - means.published_first).abs()
-    level, shape, first = (
-        method_label(str(method))
-        for method in (means.distance.idxmin(), means.correlation.fillna(-1).idxmax(), off.idxmin())
-    )
-    return f"Nearest to it in level is {level}, in shape {shape}, and in the first cycle {first}."
+    nearest = {"level": means.distance.idxmin(), "shape": means.correlation.fillna(-1).idxmax()}
+    if off.notna().any():
+        nearest["the first cycle"] = off.idxmin()
+    places = [f"in {what} {method_label(str(method))}" for what, method in nearest.items()]
+    return f"Nearest to it is {listed(places)}."
 
 
 def scale(runs: Runs) -> list[str]:
