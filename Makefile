@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-dynamics bench-eval plan docs findings check lock clean
+.PHONY: audit help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval plan docs findings check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -48,13 +48,16 @@ pack: .venv/run ## pack results without checkpoints into results/archive.tar.gz 
 drill: .venv/test ## run the drills of docs/reliability.md that take minutes
 	@python -m pytest -m slow -s
 
-bench: bench-train bench-traffic bench-dynamics bench-eval ## run every benchmark; results/benchmarks/*.csv
+bench: bench-train bench-traffic bench-methods bench-dynamics bench-eval ## run every benchmark; results/benchmarks/*.csv
 
 bench-train: .venv/test ## time training steps against transformers'
 	@PYTHONPATH=workflow python benchmarks/train.py
 
 bench-traffic: .venv/test ## count what a micro-batch moves on a GPU, eager and compiled (no GPU needed)
 	@PYTHONPATH=workflow python benchmarks/traffic.py
+
+bench-methods: .venv/test ## measure what each method of methods.yaml holds and costs (GAPS=a study's results/tables/gaps.csv)
+	@PYTHONPATH=workflow python benchmarks/methods.py --gaps $(or $(GAPS),results/tables/gaps.csv)
 
 bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory of a checkpoint's readings
 	@PYTHONPATH=workflow python benchmarks/dynamics.py

@@ -22,6 +22,9 @@ LOOKS: list[dict[str, Any]] = [
     {"color": "#D55E00", "linestyle": "-.", "marker": "^"},
     {"color": "#009E73", "linestyle": ":", "marker": "D"},
     {"color": "#CC79A7", "linestyle": (0, (5, 1)), "marker": "v"},
+    {"color": "#E69F00", "linestyle": (0, (3, 1, 1, 1)), "marker": "P"},
+    {"color": "#56B4E9", "linestyle": (0, (1, 1)), "marker": "X"},
+    {"color": "#8C6D00", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "<"},
 ]
 
 # Published curves are thin and dashed, without marks: grey beside our black, purple beside our colours.

@@ -1,0 +1,128 @@
+"""What each method of `workflow/presets/methods.yaml` holds and costs: bytes, peak memory, time a step, operations.
+
+`make bench-methods`, or `PYTHONPATH=workflow python benchmarks/methods.py --rounds 5`. Where a study of the preset left
+its gaps to full rank, they stand beside the costs.
+"""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+from common import RESULTS, resident_kibibytes, seconds_in_turns
+from relora_study.analysis.differences import mean_gaps
+from relora_study.config import Cell, cells, read_study
+from relora_study.cost.activations import kept_bytes
+from relora_study.cost.operations import flops_per_token
+from relora_study.train.loop import take_step
+from relora_study.train.run import Run, start
+
+CPU = torch.device("cpu")
+CONFIGS = [Path("config.yaml"), Path("workflow/presets/methods.yaml")]
+STEPS = 50  # of a timed block: a period of the projections, so each block renews them once
+MEBI = 2**20
+
+
+def chosen_cells() -> dict[str, Cell]:
+    """One cell of each size and method of the preset, by name."""
+    found = cells(read_study(CONFIGS)).values()
+    return {f"{cell.size_name}-{cell.method_name}": cell for cell in found if cell.seed == 42}
+
+
+def held_bytes(run: Run) -> dict[str, int]:
+    """The bytes of weights, gradients and the optimizer's state that ``run`` holds after a step."""
+    parameters = list(run.model.parameters())
+    states = (value for state in run.optimizer.state.values() for value in state.values())
+    return {
+        "weights": _bytes(parameters),
+        "gradients": _bytes(parameter.grad for parameter in parameters if parameter.grad is not None),
+        "optimizer": _bytes(value for value in states if isinstance(value, torch.Tensor)),
+    }
+
+
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
+
+
+def trained(cell: Cell, steps: int) -> Run:
+    """A run of ``cell`` in the form that it has with its adapters, after ``steps`` steps on random ids."""
+    run = start(cell, CPU, done=cell.method.full_rank_steps)
+    block(run, steps)()
+    return run
+
+
+def block(run: Run, steps: int) -> Callable[[], None]:
+    """``steps`` steps of ``run`` on one batch of random ids; none of them is due for a reset."""
+    cell = run.cell
+    ids = torch.randint(cell.model.vocab_size, (cell.train.batch_size, cell.model.context_length + 1))
+
+    def steps_of_run() -> None:
+        for _ in range(steps):
+            take_step(run, ids, cell.method.full_rank_steps + 10)
+
+    return steps_of_run
+
+
+def peak_kibibytes(name: str) -> int:
+    """Peak resident KiB of a fresh process that takes two steps of the cell ``name``."""
+    command = [sys.executable, __file__, "--memory-of", name]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def costs(name: str, cell: Cell) -> dict[str, float | str]:
+    """What the cell ``name`` holds in training, in MiB, and its floating-point operations a token."""
+    held = held_bytes(trained(cell, 2))
+    rows = min(cell.train.micro_batch_size, cell.train.batch_size)
+    activations = kept_bytes(cell, cell.size.num_hidden_layers, rows, cell.model.context_length)
+    return {
+        "size": cell.size_name,
+        "method": cell.method_name,
+        **{f"{kind}_MiB": value / MEBI for kind, value in (held | {"activations": activations}).items()},
+        "peak_MiB": peak_kibibytes(name) / 2**10,
+        "flops_per_token": flops_per_token(cell),
+    }
+
+
+def table(chosen: dict[str, Cell], rounds: int) -> pd.DataFrame:
+    """A row a size and method; ``ms_per_step`` is the median of ``rounds`` blocks, in which all methods take turns."""
+    rows = pd.DataFrame([costs(name, cell) for name, cell in chosen.items()])
+    blocks = {name: block(trained(cell, 2), STEPS) for name, cell in chosen.items()}
+    seconds = seconds_in_turns(blocks, rounds)
+    return rows.assign(ms_per_step=[1000 * seconds[name] / STEPS for name in chosen])
+
+
+def with_gaps(rows: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with the mean gap to full rank (nats a token) of each size and method, and its interval; full rank: 0."""
+    widths = gaps[["size", "d_model"]].drop_duplicates()
+    means = mean_gaps(gaps).merge(widths, on="d_model")
+    spread = means[["size", "method", "seeds", "gap", "gap_low", "gap_high"]]
+    return rows.merge(spread, on=["size", "method"], how="left")
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="timed rounds")] = 5,
+    threads: Annotated[int, typer.Option(help="CPU threads")] = 1,
+    gaps: Annotated[Path, typer.Option(help="the study's table of gaps")] = Path("results/tables/gaps.csv"),
+    memory_of: Annotated[str, typer.Option(hidden=True)] = "",
+) -> None:
+    """Measure, and write results/benchmarks/methods.csv."""
+    torch.set_num_threads(threads)
+    chosen = chosen_cells()
+    if memory_of:
+        trained(chosen[memory_of], 2)
+        print(resident_kibibytes("VmHWM"))
+        return
+    rows = table(chosen, rounds)
+    if gaps.exists():
+        rows = with_gaps(rows, pd.read_csv(gaps))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(RESULTS / "methods.csv", index=False, float_format="%.6g")
+    print(rows.to_markdown(index=False, floatfmt=".4g"))
+
+
+if __name__ == "__main__":
+    typer.run(main)
