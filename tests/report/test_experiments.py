@@ -31,10 +31,12 @@ def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
         {**spread, "method": "full", "learning_rate": 0.003, "loss": 5.5, "verdict": "best"},
         {**spread, "method": "relora", "learning_rate": 0.01, "loss": 5.75, "verdict": "lowest, at the edge of r"},
         {**spread, "method": "relora", "learning_rate": 0.001, "loss": 6.0, "verdict": ""},
+        {**spread, "method": "relora", "learning_rate": 0.003, "loss": 5.8, "verdict": "not clearly higher"},
     ]
     assert list(responded(pd.DataFrame(rows), ["learning_rate"])) == [
         "Tiny, full rank: the lowest loss is 5.500 at learning rate 0.003.",
-        "Tiny, ReLoRA: the lowest loss is 5.750 at learning rate 0.01, at the edge of r: a lower one may lie beyond.",
+        "Tiny, ReLoRA: the lowest loss is 5.750 at learning rate 0.01, at the edge of r: a lower one may lie beyond."
+        " Of the 2 other settings, 1 is not clearly higher.",
     ]
 
 

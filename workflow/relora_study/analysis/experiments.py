@@ -19,6 +19,7 @@ from .differences import holm, paired_difference
 from .intervals import t_interval
 
 COSTS = ["minutes", "peak_MiB"]
+CLOSE = "not clearly higher"  # a verdict
 
 
 def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
@@ -95,27 +96,38 @@ def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
 def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """A row a size, method and point: seeds, mean loss with Student's 95 % interval, diverged runs, costs, a verdict.
 
-    Where keys vary, ``verdict`` is "best" for the lowest mean of a size and method, if no seed of it diverged. Where
-    that point lies at the end of a key's tried numbers, a lower one may lie beyond: the verdict then is "lowest, at the
-    edge of KEY".
+    Where keys vary, the ``verdict`` of a size and method is "lowest" at the point of the lowest mean, if no seed of it
+    diverged. It is "best" where, paired by seed, every other point's loss is clearly higher: Student's 95 % interval of
+    the difference leaves out 0. Other points are called "not clearly higher". Where the lowest point lies at the end of
+    a key's tried numbers, a lower one may lie beyond: its verdict then is "lowest, at the edge of KEY".
     """
-    rows = []
+    rows, seeds = [], []
     for place, group in runs.groupby(["size", "method", *keys], sort=False, dropna=False):
         low, high = t_interval(group.loss.to_numpy())
         spread = {"seeds": len(group), "loss": group.loss.mean(skipna=False), "loss_low": low, "loss_high": high}
         named = dict(zip(["size", "method", *keys], place, strict=True))
         costs = {name: group[name].mean() for name in COSTS if name in group}
         rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), **costs, "verdict": ""})
+        seeds.append(group.set_index("seed").loss)
     table = pd.DataFrame(rows)
     for _, group in table.groupby(["size", "method"], sort=False):
         if keys and group.loss.notna().any():
-            table.loc[group.loss.idxmin(), "verdict"] = _verdict(group, keys)
+            table.loc[group.index, "verdict"] = _verdicts(group, keys, seeds)
     return table
 
 
-def _verdict(group: pd.DataFrame, keys: list[str]) -> str:
-    open_ended = open_ends(group, group.loc[group.loss.idxmin()], keys)
-    return f"lowest, at the edge of {', '.join(open_ended)}" if open_ended else "best"
+def _verdicts(group: pd.DataFrame, keys: list[str], seeds: list[pd.Series]) -> pd.Series:
+    """The verdict on each point of ``group``; ``seeds`` holds each point's losses by seed, at its place in the table."""
+    lowest = int(group.loss.idxmin())
+    others = [place for place in group.index if place != lowest and seeds[place].notna().all()]
+    low = {place: paired_difference(seeds[place], seeds[lowest]).low for place in others}
+    close = [place for place in others if low[place] <= 0]  # one seed has no interval, and shows nothing
+    found = pd.Series("", index=group.index)
+    found[close] = CLOSE
+    open_ended = open_ends(group, group.loc[lowest], keys)
+    alone = "lowest" if close or len(seeds[lowest]) == 1 else "best"
+    found[lowest] = f"lowest, at the edge of {', '.join(open_ended)}" if open_ended else alone
+    return found
 
 
 def open_ends(tried: pd.DataFrame, best: pd.Series, keys: list[str]) -> list[str]:

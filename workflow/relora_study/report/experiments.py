@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis.experiments import open_ends, search_table, sweep_runs, sweep_settings, sweep_table
+from ..analysis.experiments import CLOSE, open_ends, search_table, sweep_runs, sweep_settings, sweep_table
 from ..config import Point
 from .captions import experiment_caption
 from .numbers import listed, method_label, plain, readable, spread, with_interval
@@ -73,15 +73,20 @@ def _change(row: Any) -> str:
 
 
 def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
-    """For each size and method: where its loss is lowest, and whether a lower one may lie beyond."""
+    """For each size and method: where its loss is lowest, what is as good, and whether a lower one may lie beyond."""
     for (size, method), group in rows.groupby(["size", "method"], sort=False):
-        for row in group[group.verdict != ""].to_dict("records"):
+        close = int((group.verdict == CLOSE).sum())
+        for row in group[~group.verdict.isin(["", CLOSE])].to_dict("records"):
             loss = with_interval(row["loss"], row["loss_low"], row["loss_high"])
             at = f" at {_settings({key: row[key] for key in keys})}" if keys else ""
-            beyond = (
-                "" if row["verdict"] == "best" else f", {row['verdict'].partition(', ')[2]}: a lower one may lie beyond"
-            )
-            yield f"{_words(size)}, {method_label(str(method))}: the lowest loss is {loss}{at}{beyond}."
+            edge = row["verdict"].partition(", ")[2]
+            beyond = f", {edge}: a lower one may lie beyond" if edge else ""
+            others = f" Of the {len(group) - 1} other settings, {_are(close)} not clearly higher." if close else ""
+            yield f"{_words(size)}, {method_label(str(method))}: the lowest loss is {loss}{at}{beyond}.{others}"
+
+
+def _are(count: int) -> str:
+    return f"{count} {'is' if count == 1 else 'are'}"
 
 
 def searched(table: pd.DataFrame) -> Iterator[str]:
