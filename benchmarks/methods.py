@@ -96,7 +96,7 @@ def table(chosen: dict[str, Cell], rounds: int) -> pd.DataFrame:
 
 
 def with_gaps(rows: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with the mean gap to full rank (nats a token) of each size and method, and its interval; full rank: 0."""
+    """``rows`` with the mean gap to full rank (nats a token) and its interval; full rank has none."""
     widths = gaps[["size", "d_model"]].drop_duplicates()
     means = mean_gaps(gaps).merge(widths, on="d_model")
     spread = means[["size", "method", "seeds", "gap", "gap_low", "gap_high"]]

@@ -117,7 +117,7 @@ def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 
 def _verdicts(group: pd.DataFrame, keys: list[str], seeds: list[pd.Series]) -> pd.Series:
-    """The verdict on each point of ``group``; ``seeds`` holds each point's losses by seed, at its place in the table."""
+    """The verdict on each point of ``group``. ``seeds`` holds the losses of each row by seed."""
     lowest = int(group.loss.idxmin())
     others = [place for place in group.index if place != lowest and seeds[place].notna().all()]
     low = {place: paired_difference(seeds[place], seeds[lowest]).low for place in others}
