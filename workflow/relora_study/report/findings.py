@@ -14,9 +14,10 @@ from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from .escape import markdown
 from .figures.evaluation import draw_gaps
-from .figures.experiments import draw_changes, draw_search
+from .figures.experiments import draw_changes, draw_response, draw_search
 from .numbers import method_label, readable
 
+RANK_KEYS = ["rank", "reset_period", "learning_rate"]
 MARKED = re.compile(r"(<!-- table (\w+) of (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that are set to the left
 
@@ -35,6 +36,22 @@ def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
 def _accumulation(runs: pd.DataFrame) -> pd.DataFrame:
     """The mean loss and peak memory by method and micro-batch; the trainings shared a machine, so not their times."""
     return responses(runs, ["micro_batch_size"]).drop(columns=["size", "verdict", "diverged", "minutes"])
+
+
+def _at_its_rate(runs: pd.DataFrame) -> pd.DataFrame:
+    """The lowest mean loss over the tried rates of each rank and reset period, and whether it is the lowest of all."""
+    table = responses(runs, RANK_KEYS)
+    lowest = table.loc[table.groupby(["rank", "reset_period"]).loss.idxmin()]
+    return lowest[[*RANK_KEYS, "seeds", "loss", "loss_low", "loss_high", "verdict"]]
+
+
+def _alphas(runs: pd.DataFrame) -> pd.DataFrame:
+    """The mean loss of each rank and alpha, at one rate."""
+    table = responses(runs, ["rank", "alpha"]).sort_values(["rank", "alpha"])
+    scale = table.alpha / table["rank"]
+    return table.assign(alpha_over_rank=scale)[
+        ["rank", "alpha", "alpha_over_rank", "seeds", "loss", "loss_low", "loss_high"]
+    ]
 
 
 def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
@@ -58,6 +75,7 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "alone": lambda runs: draw_changes(runs, "relora_zero2"),
     "ladder": lambda runs: draw_changes(runs, PREVIOUS),
+    "ranks": lambda runs: draw_response(runs, RANK_KEYS),
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
@@ -66,6 +84,8 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "alone": _losses("relora_zero2"),
     "beside_published": _beside_published,
     "accumulation": _accumulation,
+    "alphas": _alphas,
+    "ranks": _at_its_rate,
     "gaps": mean_gaps,
     "trend": fitted_trend,
     "rates": _rates,

@@ -13,6 +13,7 @@ from ..numbers import method_label
 from ..style import log_axis, look, panels
 
 LOSS = "held-out loss\n(nats/token)"
+FEW_VALUES = 4  # of a key, which stand at the axis as ticks
 LOG_RATIO = 8  # of a key's largest to its smallest value, from which its axis is logarithmic
 
 
@@ -100,11 +101,23 @@ def _draw(
     axes.plot(x, rows.loss, **{**drawn, "linestyle": "", "marker": ".", "label": "_", "alpha": 0.6})
     if len(keys) > 1 or rows.empty:
         axes.plot([], [], **{**drawn, "linestyle": "", "marker": "."})
+        _others_fixed(axes, rows, keys, column, places, drawn)
         return
     means = responses(rows, keys if keys != ["method"] else [])
     means = means.assign(x=means[keys[0]].map(places)).sort_values("x")
     axes.plot(means.x, means.loss, **drawn)
     axes.fill_between(means.x, means.loss_low, means.loss_high, color=drawn["color"], alpha=0.15, linewidth=0)
+
+
+def _others_fixed(
+    axes: Any, rows: pd.DataFrame, keys: list[str], column: int, places: dict[Any, float], drawn: dict[str, Any]
+) -> None:
+    """Thin lines of the mean loss, each over points that differ in one key alone."""
+    others = [key for key in keys if key != keys[column]]
+    thin = {"color": drawn["color"], "linewidth": 0.8, "alpha": 0.5, "label": "_"}
+    for _, alike in rows.groupby(others, sort=False) if others else ():
+        means = alike.assign(x=alike[keys[column]].map(places)).groupby("x").loss.mean()
+        axes.plot(means.index, means, **thin)
 
 
 def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
@@ -113,6 +126,8 @@ def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
     if is_numeric(values):
         if min(tried) > 0 and max(tried) / min(tried) >= LOG_RATIO:
             log_axis(axes, "x")
+        if len(tried) <= FEW_VALUES:
+            axes.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
         return {value: float(value) for value in tried}
     axes.set_xticks(range(len(tried)), [figure_text(str(value).replace("_", " ")) for value in tried])
     return {value: float(number) for number, value in enumerate(tried)}
