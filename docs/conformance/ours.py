@@ -1,4 +1,4 @@
-"""The conformance check of this repository's methods: `relora` with one mask for both moments, and as they come."""
+"""The conformance check of this repository's methods, and of those that follow public implementations."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +9,15 @@ from relora_study.train.loop import take_step
 from relora_study.train.resets import reset as reset_adapters
 from relora_study.train.run import start
 
-CONFIG = Path(__file__).parents[2] / "config.yaml"
-SHORT = {"reset_period": 10, "warmup_steps": 5, "rewarmup_steps": 3, "horizon_steps": 100}
+ROOT = Path(__file__).parents[2]
+CONFIGS = [ROOT / "config.yaml", ROOT / "workflow/presets/implementations.yaml"]
+SHORT = {"reset_period": 10, "warmup_steps": 5, "horizon_steps": 100, "full_rank_steps": 0}
 
 
 def method(name: str, **switches: object) -> SimpleNamespace:
-    """Return what the check needs, for a method of config.yaml at size `tiny` with some switches changed."""
-    cell = cells(read_study([CONFIG], {"study": {"methods": ["full", name], "sizes": ["tiny"]}}))[f"tiny-{name}-s42"]
+    """Return what the check needs, for a method of the preset implementations.yaml with some switches changed."""
+    chosen = {"methods": ["full", name], "sizes": ["tiny"], "seeds": [42]}
+    cell = cells(read_study(CONFIGS, {"study": chosen}))[f"tiny-{name}-s42"]
     cell = cell.model_copy(update={"method": cell.method.model_copy(update=SHORT | switches)})
     run = start(cell, torch.device("cpu"))
     ids = torch.randint(cell.model.vocab_size, (2, 33))
