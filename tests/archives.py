@@ -1,5 +1,6 @@
 """Results of a study of one cell, with contents that are quick to write, and the archive of them."""
 
+import subprocess
 from pathlib import Path
 
 from relora_study.config import read_study
@@ -7,6 +8,7 @@ from relora_study.sharing.archive import pack
 from relora_study.storage.cell_manifest import CellManifest
 from studies import ROOT, write_yaml
 
+VALIDATOR = ROOT / ".venv-metadata/bin/python"
 CELL = "cells/tiny-full-s1"
 SHARED = ["settings/study.yaml", "settings/whole.yaml", "tables/final.csv", "figures/f.pdf", "paper.pdf"]
 OWN = [
@@ -44,3 +46,14 @@ def packed(results: Path) -> Path:
     output = results.parent / "archive.tar.gz"
     pack(results, results / "settings/whole.yaml", output, "9.27.1")
     return output
+
+
+def faults(crate: Path, severity: str) -> list[str]:
+    """What roc-validator finds in the crate, without network; one line a fault."""
+    assert VALIDATOR.exists(), "make .venv-metadata makes the validator's environment"
+    command = [VALIDATOR, ROOT / "tests/sharing/validate.py", crate, severity]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *found, last = done.stdout.splitlines()
+    assert int(last.removesuffix(" checks")) > 40, "nothing was checked"
+    return found

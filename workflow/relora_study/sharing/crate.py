@@ -27,6 +27,7 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/workflow/0.5": ("Workflow Run Crate", "0.5"),
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": ("Workflow RO-Crate", "1.0"),
 }
+BIOSCHEMAS = "https://bioschemas.org/profiles/ComputationalWorkflow/1.0-RELEASE"
 SPDX = "https://spdx.org/licenses"
 TERMS = {"sha256": "http://schema.org/sha256"}  # RO-Crate 1.1's context has no such term; later ones have this
 FOLDERS = {
@@ -81,7 +82,10 @@ def metadata(archive: Archive) -> bytes:
     workflow["input"] = [_parameter(crate, name, entity) for name, entity in zip(names, read, strict=True)]
     workflow["output"] = [_parameter(crate, name, entity) for name, entity in made.items()]
     _action(crate, archive, workflow, read, list(made.values()))
-    return json.dumps(crate.metadata.generate(), indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+    document = crate.metadata.generate()
+    for entity in document["@graph"]:  # RO-Crate asks for a value where there is one
+        entity |= {key: value[0] for key, value in entity.items() if isinstance(value, list) and len(value) == 1}
+    return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def _add(crate: ROCrate, identifier: str, kind: str, **properties: Any) -> Any:
@@ -93,7 +97,7 @@ def _add(crate: ROCrate, identifier: str, kind: str, **properties: Any) -> Any:
 def _describe_root(crate: ROCrate, archive: Archive) -> None:
     root, sharing = crate.root_dataset, archive.study.sharing
     root["name"] = f"Results of the study “{archive.study.report.title}”"
-    cells = f"{len(archive.manifests)} trainings: {', '.join(manifest.cell for manifest in archive.manifests)}"
+    cells = f"{len(archive.manifests)} training(s): {', '.join(manifest.cell for manifest in archive.manifests)}"
     root["description"] = (
         f"Settings, measurements, tables, figures and paper of {cells}. Made by relora_study {VERSION}."
         " The archive holds no checkpoints and no texts."
@@ -179,6 +183,7 @@ def _workflow(crate: ROCrate, archive: Archive) -> Any:
     workflow, citation = crate.mainEntity, read_yaml(ROOT / "CITATION.cff")
     workflow["name"] = citation["title"]
     workflow["version"] = VERSION
+    workflow["conformsTo"] = _add(crate, BIOSCHEMAS, "CreativeWork", name="Bioschemas ComputationalWorkflow")
     workflow["license"] = _licence(crate, citation["license"])
     workflow["creator"] = [_author(crate, author) for author in citation["authors"]]
     versions = {pair for manifest in archive.manifests for pair in manifest.versions.items()}
@@ -217,7 +222,9 @@ def _input(crate: ROCrate, one: Input) -> Any:
         properties["license"] = _licence(crate, one.licence)
     if one.origins:
         properties["isBasedOn"] = [_origin(crate, **origin) for origin in one.origins]
-    return (crate.add_file if one.is_file else crate.add_dataset)(one.url, properties=properties)
+    if not one.is_file:
+        return crate.add_dataset(one.url, properties=properties)
+    return crate.add_file(one.url, properties=properties | {"encodingFormat": "application/zip"})  # a wheel is one, too
 
 
 def _origin(crate: ROCrate, name: str, url: str, licence: str | None = None) -> Any:
@@ -251,7 +258,7 @@ def _action(crate: ROCrate, archive: Archive, workflow: Any, read: Iterable[Any]
         "CreateAction",
         name="The run of the study",
         description=f"The cells were trained by relora_study {', '.join(trainers)}, the report was made by {VERSION}."
-        " The end is the last training's; evaluation and report come after it.",
+        " The end is the last training's. Evaluation and report come after it.",
         actionStatus="http://schema.org/CompletedActionStatus",
         instrument=workflow,
         object=list(read),
