@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval plan docs findings check lock clean
+.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval plan docs findings check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -33,7 +33,7 @@ PYTEST := python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reor
 test: .venv/test ## run the tests in minutes, a study from its corpus to the paper included
 	@$(PYTEST)
 
-test-all: .venv/test ## run what `make test` leaves out: kills, archives, modules, the paper of the published values
+test-all: .venv/test .venv-metadata ## run what `make test` leaves out: kills, archives, modules, the paper of the published values
 	@$(PYTEST) -m long
 
 test-conda: .venv/test ## run the tiny study with --use-conda, in environments that a stand-in builds by pip (3 GB, minutes)
@@ -44,6 +44,18 @@ test-slurm: .venv/test ## run a small study on a SLURM that this machine brings 
 
 pack: .venv/run ## pack results without checkpoints into results/archive.tar.gz (CONFIG=... as it was run)
 	@snakemake --cores all $(if $(CONFIG),--configfile $(CONFIG)) -- archive
+
+# An environment of its own: these packages ask for older releases than the other locks hold (requirements-metadata.in).
+.venv-metadata: requirements-metadata.txt
+	@$(PYTHON) -m venv $@
+	@$@/bin/python $(LOCKED) requirements-metadata.txt
+	@touch $@
+
+# cffconvert calls every author a person. Ours is a group.
+citation: .venv-metadata ## check CITATION.cff, and make codemeta.json and .zenodo.json from it
+	@.venv-metadata/bin/cffconvert --validate
+	@.venv-metadata/bin/cffconvert --format codemeta | sed 's/"Person"/"Organization"/' >codemeta.json
+	@.venv-metadata/bin/cffconvert --format zenodo >.zenodo.json
 
 drill: .venv/test ## run the drills of docs/reliability.md that take minutes
 	@python -m pytest -m slow -s
@@ -95,7 +107,7 @@ COMPILE := -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-
 UNLOCKED := (torch==|triton==|nvidia-|cuda-|bitsandbytes==|tensorly==)
 lock: .venv/test ## pin what is installed in .venv again, with hashes, from requirements*.in (minutes: every file is hashed)
 	python $(PIP) pip-tools
-	for name in requirements requirements-dev requirements-bench; do \
+	for name in requirements requirements-dev requirements-bench requirements-metadata; do \
 	  python $(COMPILE) --output-file $$name.txt $$name.in && \
 	  awk '/^[a-z#]/ {unlocked = /^$(UNLOCKED)/} !unlocked' $$name.txt >$$name.new && mv $$name.new $$name.txt || exit 1; \
 	done

@@ -12,7 +12,10 @@ import yaml
 from relora_study.storage.files import write_text
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("Snakefile", "config.yaml", "workflow", "envs", "resources", "paper", "tests/tiny.yaml")
+PARTS = (
+    *("Snakefile", "config.yaml", "CITATION.cff", "LICENSE", "tests/tiny.yaml"),
+    *("workflow", "envs", "resources", "paper"),
+)
 WORDS = ["the", "a", "minister", "doctor", "report", "said", "that", "people", "new", "old", "city", "law", "was"]
 # Names of files that Snakemake, a shell or a reader of lists could take for its own syntax.
 ODD = ["{doc_1}.txt", "<title>.txt", "{{x}}.txt", "}{.txt", "a 'b' \"c\".txt", "$(x) *?[y].txt", "Ünïcode ✓.txt"]

@@ -7,57 +7,24 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from archives import CELL, OWN, SHARED, packed
 from relora_study.errors import UserError
-from relora_study.sharing.archive import HASHES, _packed, _sha256, pack, unpack
-from relora_study.storage.files import write_text
-from studies import write_yaml
-
-CELL = "cells/tiny-full-s1"
-SHARED = ["settings/study.yaml", "settings/whole.yaml", "tables/final.csv", "figures/f.pdf", "paper.pdf"]
-OWN = [
-    "config.yaml",
-    "log.csv",
-    "timing.csv",
-    "manifest.json",
-    "evaluation.csv",
-    "evaluation/step-000020-pairs.parquet",
-    "evaluation/step-000020-texts.parquet",
-]
-LEFT = [
-    "checkpoints/step-000020/model.safetensors",
-    "state/step-000020/state.json",
-    "evaluation/step-000008-pairs.parquet",
-]
-
-
-@pytest.fixture
-def results(tmp_path) -> Path:
-    folder = tmp_path / "results"
-    for name in [
-        *SHARED,
-        *(f"{CELL}/{name}" for name in OWN + LEFT),
-        "cells/other-full-s1/log.csv",
-        "data/tokens/train.bin",
-    ]:
-        write_text(folder / name, f"what {name} holds")
-    write_text(folder / "data/tokens/manifest.json", "{}")
-    write_text(folder / "logs/pretrain/tiny-full-s1.log", "said")
-    write_yaml(folder / "settings/study.yaml", {"sizes": ["tiny"], "methods": ["full"], "seeds": [1]})
-    return folder
-
-
-def packed(results: Path) -> Path:
-    output = results.parent / "archive.tar.gz"
-    pack(results, results / "settings/study.yaml", output)
-    return output
+from relora_study.sharing.archive import CODE, HASHES, METADATA, _packed, _sha256, unpack
 
 
 def test_an_archive_holds_what_the_report_needs_and_nothing_large_or_foreign(results):
     with tarfile.open(packed(results)) as archive:
         names = archive.getnames()
         environment = archive.extractfile("archive/environment.txt").read().decode()
-    extra = ["logs/pretrain/tiny-full-s1.log", "archive/environment.txt", "archive/corpus.json", HASHES]
-    assert sorted(names) == sorted([*SHARED, *(f"{CELL}/{name}" for name in OWN), *extra])
+    extra = ["logs/pretrain/tiny-full-s1.log", "archive/environment.txt", "archive/corpus.json", HASHES, METADATA]
+    assert {name for name in names if not name.startswith(CODE)} == {
+        *SHARED,
+        *(f"{CELL}/{name}" for name in OWN),
+        *extra,
+    }
+    assert len(names) == len(set(names))
+    held = {name.removeprefix(f"{CODE}/") for name in names}
+    assert {"Snakefile", "workflow/rules/archive.smk", "workflow/relora_study/version.py", "LICENSE"} <= held
     assert "torch==" in environment and "# Python 3" in environment
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from archives import faults
 from browser import look_at
 from pypdf import PdfReader
 from studies import lay_out, snakemake
@@ -99,6 +100,7 @@ def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(stud
     lay_out(clone)
     unpack = [sys.executable, "-m", "relora_study.sharing.archive", "unpack", tmp_path / "archive.tar.gz"]
     subprocess.run(unpack, cwd=clone, env={"PYTHONPATH": "workflow"}, check=True)
+    assert faults(clone / "results", "REQUIRED") == [], "a research object"
     shared = ("--configfile", "results/settings/whole.yaml")  # of itself: this clone knows no other
     assert planned(clone, *shared) == {}, "nothing is trained, evaluated or read again"
     again = (*shared, "--forcerun", "figure", "table", "paper")
@@ -112,6 +114,12 @@ def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(stud
     for file in [*made, clone / "results/paper.pdf"]:
         assert file.read_bytes() == (study / file.relative_to(clone)).read_bytes(), file.name
     assert not list(clone.glob("results/cells/*/checkpoints"))
+
+
+def test_who_ran_the_study_is_a_matter_of_the_archive_alone(study):
+    named = ("--config", "sharing={run_by: Josiah Carberry, licence: CC-BY-4.0}")
+    assert planned(study, *named) == {}
+    assert planned(study, *named, "--", "archive").keys() - {"total"} == {"section_settings", "archive"}
 
 
 def test_what_the_user_adds_to_the_corpus_is_read(study):

@@ -1,4 +1,7 @@
 # `all` does not ask for the archive; `snakemake archive` does.
+import importlib.metadata
+
+
 rule archive:
     input:
         readings,
@@ -6,9 +9,8 @@ rule archive:
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
         "results/paper.pdf",
         "results/landing.rst",
-        "results/settings/whole.yaml",
         tokens="results/data/tokens",
-        study="results/settings/study.yaml",
+        study="results/settings/whole.yaml",
     output:
         "results/archive.tar.gz",
     log:
@@ -19,8 +21,10 @@ rule archive:
     resources:
         mem_mb=2000,
         runtime=30,
+    params:
+        engine=importlib.metadata.version("snakemake"),
     message:
         "Packing the results"
     shell:
         "python -m relora_study.sharing.archive pack --results results --study {input.study:q} --output {output:q}"
-        " 2> >(tee {log:q} >&2)"
+        " --engine {params.engine} 2> >(tee {log:q} >&2)"

@@ -5,6 +5,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+SHIPPED = ["workflow", "resources", "paper", "Snakefile", "CITATION.cff", "LICENSE"]  # what a study runs and packs
+
 
 def root_of_workflow():
     """The folder that holds this workflow's files, whichever Snakefile includes them."""
@@ -22,7 +24,7 @@ def unpacked(clone, ref):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as place:
             with (Path(place) / "files.tar").open("wb") as stream:
-                clone.archive(stream, ref, path=["workflow", "resources", "paper"])
+                clone.archive(stream, ref, path=SHIPPED)
             careful = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and newer
             shutil.unpack_archive(Path(place) / "files.tar", Path(place) / "files", **careful)
             (Path(place) / "files").rename(folder)

@@ -10,6 +10,7 @@ from .experiments import Point, Range, Space, Sweep, Tuning
 from .fields import Section, SectionT
 from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
 from .reading import check, read_section, read_study
+from .sharing import Sharing
 from .study import HELD_OUT_SEQUENCES, PAPERS_SIZES, VALIDATION_SEQUENCES, Selection, Study, cell_name
 from .training import Method, Model, Recipe, Runtime, Size, SizeRecipe, Train
 
@@ -35,6 +36,7 @@ __all__ = [
     "Section",
     "SectionT",
     "Selection",
+    "Sharing",
     "Size",
     "SizeRecipe",
     "Space",

@@ -10,6 +10,9 @@ from .measuring import MinimalPairs, Perplexity
 
 BLIMP, PALOMA = "BLiMP", "Paloma"
 BLIMP_DATASETS = ("nyu-mll/blimp",)  # repositories on the Hub
+# The file of BLiMP's authors (CC-BY 4.0), pinned by its hash.
+BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
+BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
 PALOMA_DATASETS = ("pico-lm/pretokenized-paloma-tinsy", "allenai/paloma")
 PARADIGMS = Path(__file__).parents[3] / "resources" / "blimp_paradigms.csv"
 

@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 
 from .data import Data
 from .experiments import PREVIOUS, Sweep, Tuning
-from .fields import Name, Section, Seeds, is_none
+from .fields import Name, Section, Seeds, at_default, is_none
 from .measuring import Dynamics, Evaluation, Report
+from .sharing import Sharing
 from .training import Method, Model, Runtime, Size, Train
 
 VALIDATION_SEQUENCES = 256  # most sequences in validation.bin, on which a search compares its candidates
@@ -64,6 +65,8 @@ class Study(Section):
     """The look of figures and the paper."""
     runtime: Runtime
     """The machines and the precision of the jobs."""
+    sharing: Annotated[Sharing, at_default(Sharing())] = Sharing()
+    """What an archive of the results says of the run (`make pack`)."""
     sweeps: Annotated[dict[Name, Sweep] | None, Field(exclude_if=is_none)] = None
     """Experiments by name: more cells, with keys varied (docs/experiments.md); null: none."""
     tuning: Annotated[Tuning | None, Field(exclude_if=is_none)] = None

@@ -10,16 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.evaluated import blimp_phenomena
+from ..config.evaluated import BLIMP_SHA256, BLIMP_URL, blimp_phenomena
 from ..data.folder import is_hidden, list_documents
 from ..data.reader import parse_objects, read_objects, require_unicode
 from ..errors import UserError
 from ..storage.files import sha256, write_whole
 from .hub import load_configurations, require_columns
 
-# The file of BLiMP's authors (CC-BY 4.0), pinned by its hash.
-BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
-BLIMP_SHA256 = "172a1a714d72e72a89e8384dd531483f3d0f8a9aee3d33dccaf7992d8cecbb73"
 PAIRS_A_PARADIGM = 1000  # in BLiMP
 SENTENCES = ["sentence_good", "sentence_bad"]
 FIELDS = [*SENTENCES, "linguistics_term", "UID", "pairID"]

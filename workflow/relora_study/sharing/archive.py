@@ -1,6 +1,6 @@
 """`python -m relora_study.sharing.archive`: pack results without checkpoints into one file, and unpack it.
 
-A reader can remake the report from the file without training anything.
+A reader can remake the report from the file without training anything. The unpacked folder is an RO-Crate.
 """
 
 import gzip
@@ -17,9 +17,13 @@ from typing import Annotated
 
 import typer
 
-from ..config import Selection, read_section
+from ..config import Study, read_section
 from ..errors import UserError, command_line
+from ..storage.cell_manifest import read_cell_manifest
+from ..storage.contracts import read_contract
 from ..storage.files import write_whole
+from .crate import CODE, METADATA, ROOT, Archive, metadata
+from .inputs import Corpus, inputs
 
 # Files outside the cells. Data, checkpoints and states stay out, because they are large or not ours to share.
 SHARED_FILES = [
@@ -34,7 +38,19 @@ SHARED_FILES = [
     "benchmarks/jobs/*.tsv",
 ]
 CELL_FILES = ["config.yaml", "manifest.json", "*.csv"]
-HASHES, ENVIRONMENT, CORPUS = "archive/SHA256SUMS", "archive/environment.txt", "archive/corpus.json"
+# What made the report. The package's files alone, because a user may keep other files beside them.
+CODE_FILES = [
+    "CITATION.cff",
+    "LICENSE",
+    "Snakefile",
+    "paper/*",
+    "resources/**/*",
+    "workflow/Snakefile",
+    "workflow/relora_study/**/*.py",
+    "workflow/report/*",
+    "workflow/rules/*.smk",
+]
+HASHES, ENVIRONMENT = "archive/SHA256SUMS", "archive/environment.txt"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,30 +58,56 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def pack(
     results: Annotated[Path, typer.Option(help="the results' folder")],
-    study: Annotated[Path, typer.Option(help="settings that name the cells, results/settings/study.yaml")],
+    study: Annotated[Path, typer.Option(help="the whole configuration, results/settings/whole.yaml")],
     output: Annotated[Path, typer.Option(help="the .tar.gz to write")],
+    engine: Annotated[str, typer.Option(help="Snakemake's version")],
 ) -> None:
-    """Pack configurations, logs, CSV files, tables, figures and the environment, each with its hash, into OUTPUT.
+    """Pack configurations, logs, CSV files, tables, figures, code and environment, each with its hash, into OUTPUT.
 
     Equal results give equal bytes: entries are sorted and carry no times, owners or modes.
     """
-    contents = {file.relative_to(results).as_posix(): file.read_bytes() for file in _chosen(results, study)}
+    chosen = read_section(Study, study)
+    contents = {file.relative_to(results).as_posix(): file.read_bytes() for file in _chosen(results, chosen)}
+    contents |= {f"{CODE}/{file.relative_to(ROOT).as_posix()}": file.read_bytes() for file in _code()}
+    contents |= {f"archive/{name}": content for name, content in _corpus(results / "data" / "tokens")}
     contents[ENVIRONMENT] = _environment().encode()
-    contents[CORPUS] = (results / "data" / "tokens" / "manifest.json").read_bytes()
+    contents[METADATA] = _crate(results, chosen, contents, engine)
     contents[HASHES] = "".join(f"{_sha256(contents[name])}  {name}\n" for name in sorted(contents)).encode()
     write_whole(output, lambda path: path.write_bytes(_packed(contents)))
 
 
-def _chosen(results: Path, study: Path) -> Iterator[Path]:
+def _crate(results: Path, study: Study, contents: dict[str, bytes], engine: str) -> bytes:
+    """Describe the archive's ``contents`` and where they come from."""
+    manifests = [read_cell_manifest(results / "cells" / name) for name in study.study.cell_names]
+    place = results / "data" / "tokens" / "manifest.json"
+    corpus = read_contract(Corpus, place, f"{place} is missing or malformed; run snakemake again")
+    hashes = {name: _sha256(content) for name, content in contents.items()}
+    return metadata(Archive(contents, hashes, study, manifests, inputs(study, corpus, results), engine))
+
+
+def _chosen(results: Path, study: Study) -> Iterator[Path]:
     """Yield the files that a reader needs to remake the report: the study's files, then the files of each cell."""
-    chosen = read_section(Selection, study)
     for pattern in SHARED_FILES:
         yield from (file for file in results.glob(pattern) if file.is_file())
-    for cell_dir in (results / "cells" / name for name in chosen.cell_names):
+    for cell_dir in (results / "cells" / name for name in study.study.cell_names):
         for pattern in CELL_FILES:
             yield from cell_dir.glob(pattern)
         for kind in ("pairs", "texts"):  # significance tests read the scores of the last step
             yield from sorted(cell_dir.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
+
+
+def _code() -> Iterator[Path]:
+    """Yield the files of the workflow."""
+    for pattern in CODE_FILES:
+        yield from (file for file in ROOT.glob(pattern) if file.is_file())
+
+
+def _corpus(tokens: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the corpus's manifest and, for shards, their lists with hashes, by their names in `archive/`."""
+    yield "corpus.json", (tokens / "manifest.json").read_bytes()
+    for split in ("train", "held_out"):
+        if (tokens / f"{split}.csv").exists():
+            yield f"shards_{split}.csv", (tokens / f"{split}.csv").read_bytes()
 
 
 def _environment() -> str:

@@ -10,7 +10,8 @@ class CellManifest(Contract):
 
     ``steps`` is the configured number of steps. ``diverged_at`` is the step at which a loss, a gradient or a weight
     was not finite, or None if the training reached its last step. ``tokens`` and ``resets`` count up to the end.
-    ``final_sha256`` is the hash of the last checkpoint's weights.
+    ``final_sha256`` is the hash of the last checkpoint's weights. ``ended`` is the time (ISO 8601, UTC) at which the
+    training's last job ended; manifests of versions before 1.0 have none.
     """
 
     cell: str
@@ -26,6 +27,7 @@ class CellManifest(Contract):
     processes: int
     platform: str
     versions: dict[str, str]
+    ended: str | None = None
     final_sha256: str
 
 

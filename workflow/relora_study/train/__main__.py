@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from ..model.checkpoints import list_checkpoints, read_metadata
 from ..model.memory import release_freed_memory
 from ..storage.cell_manifest import CellManifest
 from ..storage.contracts import write_contract
+from ..version import VERSION
 from .candidates import dropped, is_promoted, scored
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
@@ -165,10 +167,12 @@ def _manifest(run: Run, cell_dir: Path, threads: int) -> CellManifest:
         processes=world_size(),
         platform=platform.platform(),
         versions={
+            "relora_study": VERSION,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
         },
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
         final_sha256=read_metadata(last).sha256["model.safetensors"],
     )
 
