@@ -6,6 +6,7 @@ rule archive:
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
         "results/paper.pdf",
         "results/landing.rst",
+        "results/reproducibility.md",
         "results/settings/whole.yaml",
         tokens="results/data/tokens",
         study="results/settings/study.yaml",
