@@ -118,7 +118,7 @@ def test_compute_counts_candidates_and_what_was_set_aside(tuned):
 
 def test_compute_adds_readings_and_says_what_has_no_time(place):
     assert compute(place).untimed["dynamics"] == 6
-    assert "No file has the time of 12 runs" in said(place, "Compute in all")
+    assert "No file has the time of 12 of the runs" in said(place, "Compute in all")
     jobs = place / "benchmarks/jobs"
     jobs.mkdir(parents=True)
     (jobs / "dynamics-tiny-full-s42.tsv").write_text("s\th:m:s\tmax_rss\n90.0\t0:01:30\t100.0\n")

@@ -13,7 +13,14 @@ from relora_study.storage.files import write_text
 from studies import write_yaml
 
 CELL = "cells/tiny-full-s1"
-SHARED = ["settings/study.yaml", "settings/whole.yaml", "tables/final.csv", "figures/f.pdf", "paper.pdf"]
+SHARED = [
+    "settings/study.yaml",
+    "settings/whole.yaml",
+    "tables/final.csv",
+    "figures/f.pdf",
+    "paper.pdf",
+    "reproducibility.md",
+]
 OWN = [
     "config.yaml",
     "log.csv",

@@ -256,13 +256,14 @@ def _measures(run: Run) -> Answer:
 
 def _spent(run: Run) -> Answer:
     table = spent(run.runs, run.experiments)
+    untimed = int(table.untimed.sum())
     trained = table[table.what.str.startswith("training")].minutes.sum()
     hours = sum(devices(run.runs.manifest(cell)) * run.runs.training_seconds(cell) for cell in run.runs.cells.values())
     said = [
         f"Trainings took {trained:,.1f} minutes in all, discarded ones included; all that was measured took"
         f" {table.minutes.sum():,.1f} minutes.",
         f"The cells of the study took {hours / 3600:.2f} {run.runs.hour_unit}; the table of costs has each cell.",
-        f"No file has the time of {_counted(int(table.untimed.sum()), 'run')} of the table.",
+        f"No file has the time of {untimed} of the runs below." if untimed else "Every run below has a recorded time.",
         "Jobs may have run side by side, so the sums can be above the time on a clock. A job of evaluation or dynamics"
         " counts as it ran last. Not counted: corpus, figures, tables, and steps that a kill made a training repeat.",
         "Energy was not measured.",
@@ -340,10 +341,10 @@ def _reproducibility(run: Run) -> Answer:
 def _replicability(run: Run) -> Answer:
     verdicts = published_vs_replicated(run.runs).verdict.str.partition(":")[0]
     each = [f"{count:,} {OUTCOMES[str(verdict)]}" for verdict, count in verdicts.value_counts(sort=False).items()]
-    numbers = _counted(len(verdicts), "published number")
+    compared = _counted(len(verdicts), "comparison")
     said = [
         "The run is a replication of the paper by another team with code, data and machines of its own.",
-        f"Of {numbers} beside our cells, {listed(each)}." if each else "No cell has a published number beside it.",
+        f"Of {compared} of our cells with a published number, {listed(each)}." if each else "No number compares.",
     ]
     files = ["tables/published_vs_replicated.csv", "(resources/published/)"]
     return Answer("Replicability (another team, another setup); results replicated", "ACM 1.1", said, files)
