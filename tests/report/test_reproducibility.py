@@ -91,7 +91,8 @@ def tuned(raw, tmp_path):
 
 def test_a_search_tells_its_space_and_its_budget(tuned):
     text = said(tuned, "How hyper-parameters were chosen")
-    assert "A search chose learning_rate for each size and method" in text and "with seed 0" in text
+    assert "A search chose settings for each size and method" in text and "with seed 0" in text
+    assert "The space is learning_rate of 0.001, 0.002, 0.003 and 0.004." in text
     assert "1 search tried 4 candidates, up to 100 and 200 steps" in text
     assert "The budget of all candidates was 600 steps." in text
     assert "learning rate 0.004 (the edge of learning rate" in text

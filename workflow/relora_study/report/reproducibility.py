@@ -16,7 +16,7 @@ from ..analysis.published_recipe import CONTEXT_LENGTH, LEARNING_RATE, RANK, RES
 from ..analysis.results import Runs
 from ..analysis.spent import spent
 from ..analysis.training_time import devices, on_gpu
-from ..config import Study, read_section
+from ..config import Space, Study, read_section
 from ..config.evaluated import BLIMP
 from ..config.settings import Experiments, experiments_of
 from ..storage.files import read_yaml
@@ -181,10 +181,12 @@ def _choice(run: Run) -> Answer:
         return Answer(question, asked, said, ["settings/whole.yaml"])
     table = search_table(run.runs.folder.parent)
     candidates = table.groupby(["size", "method"], sort=False).size()
-    keys = dict.fromkeys(key for name in run.study.study.methods for key in tuning.space_of(name).keys)
+    own = [f"For {method_label(name)}, the space is {_space(space)}." for name, space in (tuning.spaces or {}).items()]
     said = [
-        f"A search chose {listed(keys)} for each size and method, by the loss on the validation split, with seed"
+        "A search chose settings for each size and method, by the loss on the validation split, with seed"
         f" {tuning.seed}, which no reported cell has.",
+        f"The space is {_space(tuning.space)}.",
+        *own,
         f"{_counted(len(candidates), 'search', 'searches')} tried {_counted(len(table), 'candidate')}, up to"
         f" {listed(f'{rung:,}' for rung in tuning.rungs)} steps; a share of {tuning.keep:g} went on from rung to rung."
         f" The budget of all candidates was {table.steps.sum():,} steps.",
@@ -195,10 +197,20 @@ def _choice(run: Run) -> Answer:
     return Answer(question, asked, said, files)
 
 
+def _space(space: Space) -> str:
+    """The settings that a search tries, in words."""
+    if space.sobol:
+        ranges = [f"{key} from {one.low:g} to {one.high:g} ({one.scale})" for key, one in space.sobol.items()]
+        return f"{listed(ranges)}, of which Sobol's sequence gives {space.size} points"
+    if space.grid:
+        return listed(f"{key} of {listed(map(_number, values))}" for key, values in space.grid.items())
+    return f"{_counted(len(space.candidates()), 'point')} of {listed(space.keys)}"
+
+
 def _published_recipe(run: Run) -> Answer:
     cells = list(run.runs.cells.values())
     adapted = [cell for cell in cells if cell.method.rank]
-    ours = {
+    ours: dict[str, tuple[float, list[float]]] = {
         "steps": (STEPS, [cell.train.steps for cell in cells]),
         "peak learning rate": (LEARNING_RATE, [cell.train.learning_rate for cell in cells]),
         "context length": (CONTEXT_LENGTH, [cell.model.context_length for cell in cells]),
@@ -366,8 +378,8 @@ def _artifacts(run: Run) -> Answer:
     return Answer("Artifacts available, functional and reusable", "ACM 1.1", said, files)
 
 
-def _number(value: float) -> str:
-    return f"{value:g}" if isinstance(value, float) else plain(value)
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) if isinstance(value, list) else plain(value)
 
 
 def _counted(count: int, one: str, many: str = "") -> str:
