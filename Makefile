@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval plan docs findings check lock clean
+.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval plan docs findings notebook check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -94,6 +94,9 @@ docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's
 
 findings: .venv/run ## draw the figures of docs/findings.md again, from docs/results
 	@PYTHONPATH=workflow python -m relora_study.report findings
+
+notebook: .venv/test ## run docs/notebook.ipynb on results/ and keep what it shows
+	@jupyter execute --inplace docs/notebook.ipynb
 
 check: .venv/test ## formatting, lint and types
 	ruff format --check .

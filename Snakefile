@@ -46,6 +46,7 @@ rule all:
         readings,  # a target, so that a cell that somebody deleted is trained again
         "results/paper.pdf",
         "results/landing.rst",
+        "results/reproducibility.md",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
 

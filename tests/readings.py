@@ -6,10 +6,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from relora_study.config import cells, check
+from relora_study.config.settings import stage_settings
 from relora_study.storage.files import write_csv, write_json
+from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 from studies import write_yaml
 
 STEPS = range(0, 601, 60)
+TOKENS = Manifest(
+    source="pypi_news",
+    dtype="uint16",
+    vocab_size=4096,
+    end_of_text_id=0,
+    tokenizer_sha256="",
+    train=Split(documents=1111, tokens=222222, bytes=999999, sha256="a" * 64),
+    held_out=Split(documents=33, tokens=4444, bytes=18000, sha256="b" * 64),
+)
 MANIFEST = {
     "parameters": 100,
     "trainable_parameters": 40,
@@ -99,8 +110,9 @@ def write_results(raw: dict, folder: Path) -> None:
     """The default study's results in ``folder``, of hand-made readings, with no published curves in its figures."""
     study = check(raw, [])
     study = study.model_copy(update={"report": study.report.model_copy(update={"published": "off"})})
-    for section in ("study", "report", "evaluation"):
-        write_yaml(folder / f"settings/{section}.yaml", getattr(study, section).model_dump())
+    for section, settings in stage_settings(study).items():
+        write_yaml(folder / f"settings/{section}.yaml", settings.model_dump())
+    write_manifest(folder / "data/tokens", TOKENS)
     for right, (name, cell) in zip(itertools.cycle((0.8, 0.5, 0.6)), cells(study).items(), strict=False):
         place = folder / "cells" / name
         write_yaml(place / "config.yaml", cell.model_dump())

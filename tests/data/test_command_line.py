@@ -19,9 +19,10 @@ from relora_study.data.fetch import PINS, fetch_news
 from relora_study.data.folder import list_documents
 from relora_study.data.sources import read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
-from relora_study.data.tokens import open_tokens, read_manifest, row, row_count
+from relora_study.data.tokens import open_tokens, row, row_count
 from relora_study.errors import UserError
 from relora_study.storage.files import sha256
+from relora_study.storage.token_manifest import read_manifest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

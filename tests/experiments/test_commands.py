@@ -4,6 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from relora_study.analysis import experiments
 from relora_study.analysis.experiments import search_minutes
 from relora_study.config import Cell, Space, Tuning, check, read_section
 from relora_study.config.settings import searches
@@ -108,5 +109,14 @@ def test_the_cost_counts_the_search_of_a_cell_that_has_its_settings(search, make
             searched / name / "timing.csv", index=False
         )
     settle(base, searched / "settings.yaml", selection, folder / "config.yaml")
-    assert search_minutes(tmp_path / "results", read_section(Cell, folder / "config.yaml")) == pytest.approx(6.0)
-    assert search_minutes(tmp_path / "results", own) == 0.0, "the search's folder is left from another study"
+    settled, results = read_section(Cell, folder / "config.yaml"), tmp_path / "results"
+    assert search_minutes(results, [settled]) == {own.name: pytest.approx(6.0)}
+    assert search_minutes(results, [own]) == {own.name: 0.0}, "the search's folder is left from another study"
+
+
+def test_a_searchs_files_are_read_once_for_all_seeds(make_cell, tmp_path, monkeypatch):
+    cells = [make_cell("relora").model_copy(update={"name": f"tiny-relora-s{seed}"}) for seed in (1, 2, 3)]
+    read = []
+    monkeypatch.setattr(experiments, "search_of", lambda results, cell: results / "tuning/tiny-relora")
+    monkeypatch.setattr(experiments, "candidates_minutes", lambda folder: read.append(folder) or 6.0)
+    assert search_minutes(tmp_path, cells) == {cell.name: 6.0 for cell in cells} and len(read) == 1

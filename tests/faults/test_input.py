@@ -11,8 +11,8 @@ from relora_study.data.__main__ import app
 from relora_study.data.documents import split
 from relora_study.data.folder import list_documents
 from relora_study.data.sources import read_files
-from relora_study.data.tokens import read_manifest
 from relora_study.errors import UserError
+from relora_study.storage.token_manifest import read_manifest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

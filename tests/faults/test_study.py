@@ -23,6 +23,7 @@ TIMED = (
     "benchmarks/",
     "logs/",
     "landing.rst",
+    "reproducibility.",
     "report.html",
 )
 TIMED_ROW = re.compile(rb"gpu.?_hours")

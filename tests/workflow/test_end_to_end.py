@@ -1,5 +1,6 @@
 """The real DAG on a study of seconds, as a user would run it, from a folder whose path has a space."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -38,6 +39,30 @@ def test_everything_is_there(study):
         assert figure.stat().st_size > 5_000
 
 
+def test_the_checklists_agree_with_the_files(study):
+    results = study / "results"
+    page = (results / "reproducibility.md").read_text()
+    cells = sorted((results / "cells").iterdir())
+    seconds = sum(pd.read_csv(cell / "timing.csv").seconds.sum() for cell in cells)
+    steps = sum(pd.read_csv(cell / "evaluation.csv").step.nunique() for cell in cells)
+    assert f"- {len(cells)} cells trained, once each, and {steps} checkpoints were evaluated." in page
+    assert "- There is one seed (1), so no interval over seeds exists." in page
+    assert (
+        f"- Trainings took {seconds / 60:,.1f} minutes in all" in page
+        and "Every run below has a recorded time." in page
+    )
+    manifest = json.loads((results / "data/tokens/manifest.json").read_text())
+    for part in ("train", "held_out"):
+        counts = [rf"{manifest[part][key]:,} +\|" for key in ("documents", "tokens", "bytes")]
+        assert re.search(rf"\| {part.replace('_', ' ')} +\| {' '.join(counts)} {manifest[part]['sha256'][:12]}", page)
+    for cell in cells:
+        assert json.loads((cell / "manifest.json").read_text())["final_sha256"][:12] in page
+    assert "The corpus is a folder of the user's own, `corpus`." in page and "No cell trained on a GPU." in page
+    named = re.findall(r"`([^`{}]+)`", "".join(line for line in page.splitlines() if line.startswith("Files: ")))
+    missing = [name for name in named if not any(place.glob(name.rstrip("/")) for place in (results, ROOT))]
+    assert len(named) > 30 and missing == []
+
+
 def test_the_web_report_opens_in_a_browser(study, tmp_path):
     seen = look_at(study / "results/report.html", tmp_path / "profile", ROOT / "results/tests/report.png")
     assert seen.top >= 0, "the title can be seen"
@@ -45,10 +70,10 @@ def test_the_web_report_opens_in_a_browser(study, tmp_path):
     assert seen.images == len(list((study / "results/figures").glob("*.png"))) > 15
     assert all(len(caption) > 30 for caption in seen.captions.values())
     assert "2 cells: sizes tiny; methods full rank, ReLoRA as released" in seen.text and "Versions: python" in seen.text
-    assert {"training_curves", "final_results", "paper"} <= set(" ".join(seen.listed).split())
+    assert {"training_curves", "final_results", "paper", "reproducibility"} <= set(" ".join(seen.listed).split())
 
 
-LATE = {"figure", "table", "paper", "landing", "all", "total"}
+LATE = {"figure", "table", "paper", "landing", "reproducibility", "all", "total"}
 
 
 def test_a_second_run_does_nothing(study):

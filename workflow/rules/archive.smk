@@ -9,6 +9,7 @@ rule archive:
         expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
         "results/paper.pdf",
         "results/landing.rst",
+        "results/reproducibility.md",
         tokens="results/data/tokens",
         study="results/settings/whole.yaml",
     output:

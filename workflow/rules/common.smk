@@ -20,6 +20,7 @@ from relora_study.storage.results_version import check_results, mark_results
 from relora_study.config.settings import experiments_of, settings_files
 from relora_study.session.snakemake import hold_folder, mistakes_in_one_line
 from relora_study.session.staging import stage, stage_code, staged, staged_listing, user_places
+from relora_study.train.events import check_tensorboard
 
 RESULTS = Path("results")
 
@@ -41,6 +42,8 @@ def claim_results():
 
 with mistakes_in_one_line():
     STUDY = checked_study()
+    if not workflow.deployment_settings.deployment_method:
+        check_tensorboard(STUDY.runtime)  # jobs import from where this process does, and else check for themselves
     CELLS = cells(STUDY)
     EXPERIMENTS = experiments_of(STUDY)
     ALL_CELLS = CELLS | EXPERIMENTS.cells

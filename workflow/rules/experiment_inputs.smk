@@ -26,8 +26,18 @@ def search_of(wildcards):
 
 def experiment_inputs(wildcards):
     """What a sweep's cells scored, or what the candidates of all searches left."""
-    if wildcards.experiment != "search":
-        cells = EXPERIMENTS.sweeps.sweeps[wildcards.experiment].cells
+    return inputs_of_experiment(wildcards.experiment)
+
+
+def all_experiment_inputs(wildcards):
+    """The inputs of every sweep and of the search."""
+    return [file for name in REPORTED_EXPERIMENTS for file in inputs_of_experiment(name)]
+
+
+def inputs_of_experiment(name):
+    """The inputs of the experiment ``name``: a sweep, or the search."""
+    if name != "search":
+        cells = EXPERIMENTS.sweeps.sweeps[name].cells
         found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "manifest.json", "score.csv"])
         return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
     last = len(STUDY.tuning.rungs)

@@ -117,6 +117,41 @@ rule paper:
         " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
+# Answers to checklists of reproducibility. They come from the files behind tables, and not from the tables: whoever makes
+# the tables of an archive again has no token files, which this page reads.
+rule reproducibility:
+    input:
+        report_inputs,
+        all_experiment_inputs,
+        "results/data/tokens",
+        workflow_files("resources/datasets.yaml"),
+        "results/settings/whole.yaml",
+    output:
+        "results/reproducibility.md",
+        report(
+            "results/reproducibility.html",
+            caption="../report/caption.rst",
+            category="Reproducibility",
+            labels={"document": "reproducibility"},
+        ),
+    log:
+        "results/logs/report/reproducibility.log",
+    benchmark:
+        "results/benchmarks/jobs/reproducibility.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=rst(CAPTIONS["reproducibility"]["reproducibility"]),
+    message:
+        "Answering checklists of reproducibility"
+    shell:
+        "python -m relora_study.report reproducibility --output {output[0]:q} 2> >(tee {log:q} >&2)"
+
+
 # The first page of the web report; workflow/report/workflow.rst includes it.
 rule landing:
     input:

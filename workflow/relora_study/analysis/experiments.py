@@ -17,6 +17,7 @@ from ..storage.files import read_csv
 from ..storage.rung import Rung
 from .differences import holm, paired_difference
 from .intervals import t_interval
+from .training_time import training_seconds
 
 COSTS = ["minutes", "peak_MiB"]
 CLOSE = "not clearly higher"  # a verdict
@@ -39,7 +40,7 @@ def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
 
 
 def _costs(cell_dir: Path) -> dict[str, float]:
-    minutes = read_csv(cell_dir / "timing.csv").seconds.sum() / 60
+    minutes = training_seconds(cell_dir) / 60
     return {"minutes": minutes, "peak_MiB": read_cell_manifest(cell_dir).peak_memory_bytes / 2**20}
 
 
@@ -178,19 +179,31 @@ def _search(folder: Path) -> pd.DataFrame:
     return table.sort_values(["steps", "loss"], ascending=[False, True], kind="stable")
 
 
-def search_minutes(results: Path, cell: Cell) -> float:
-    """The minutes that all candidates trained in the search that chose the settings of ``cell``; 0 if none did."""
-    folder, base = (
-        results / "tuning" / f"{cell.size_name}-{cell.method_name}",
-        results / f"tuning/base/{cell.name}.yaml",
-    )
+def search_of(results: Path, cell: Cell) -> Path | None:
+    """The folder of the search that chose the settings of ``cell``; None if none did."""
+    folder = results / "tuning" / f"{cell.size_name}-{cell.method_name}"
+    base = results / f"tuning/base/{cell.name}.yaml"
     if not (base.exists() and (folder / "settings.yaml").exists()):
-        return 0.0
+        return None
     search = read_section(SearchSettings, folder / "settings.yaml")
     best = str(read_csv(folder / f"rung-{len(search.rungs) - 1}.csv").candidate.iloc[0])
-    if settled(read_section(Cell, base), search.candidates[best]) != cell:
-        return 0.0  # left by a study that searched
-    return sum(float(read_csv(place).seconds.sum()) for place in folder.glob("*/timing.csv")) / 60
+    chose = settled(read_section(Cell, base), search.candidates[best]) == cell
+    return folder if chose else None  # else left by a study that searched
+
+
+def search_minutes(results: Path, cells: Iterable[Cell]) -> dict[str, float]:
+    """The minutes that all candidates trained in the search that chose a cell's settings, by cell; 0 if none did.
+
+    Cells of several seeds share a search, whose files are read once.
+    """
+    chosen = {cell.name: search_of(results, cell) for cell in cells}
+    minutes = {folder: candidates_minutes(folder) for folder in set(chosen.values()) if folder}
+    return {name: minutes[folder] if folder else 0.0 for name, folder in chosen.items()}
+
+
+def candidates_minutes(search: Path) -> float:
+    """The minutes that all candidates of ``search``, a folder, trained."""
+    return sum(training_seconds(place.parent) for place in search.glob("*/timing.csv")) / 60
 
 
 def search_rungs(results: Path) -> pd.DataFrame:

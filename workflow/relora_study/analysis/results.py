@@ -18,7 +18,7 @@ from .naming import shows_published, suite_name, texts_name
 from .published import Published
 from .published_recipe import SIZES
 from .source import Overlay, Source
-from .training_time import device_unit, devices
+from .training_time import device_unit, devices, training_seconds
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
 TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
@@ -108,10 +108,7 @@ class Runs:
 
     def training_seconds(self, cell: Cell) -> float:
         """The training time of ``cell`` in seconds, over all its jobs."""
-        if "seconds" not in self._read_already:
-            times = self.table("timing.csv").groupby("cell").seconds
-            self._read_already["seconds"] = {name: float(seconds.sum()) for name, seconds in times}
-        return float(self._read_already["seconds"][cell.name])
+        return training_seconds(self.folder / cell.name)
 
     def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
         """Device-hours of training at ``steps``, a mean over seeds."""

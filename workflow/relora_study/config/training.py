@@ -355,6 +355,8 @@ class Runtime(Section):
 
     It saves a tenth to a sixth of the memory at the paper's small shape, and costs up to a seventh of the speed.
     """
+    tensorboard: Annotated[bool, at_default(False)] = False
+    """Write log.csv as event files for TensorBoard, too (`pip install tensorboard`)."""
 
     @property
     def processes_per_node(self) -> int:

@@ -14,8 +14,9 @@ from pyarrow.parquet import ParquetFile
 
 from ..errors import UserError
 from ..storage.files import require_room, sha256, write_csv, write_whole
+from ..storage.token_manifest import Split
 from .shards import Shards, in_parallel, verify
-from .tokens import IdArray, Split
+from .tokens import IdArray
 
 ROWS_AT_A_TIME = 1024
 

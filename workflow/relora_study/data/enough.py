@@ -2,7 +2,7 @@
 
 from ..config.settings import CorpusNeeds
 from ..errors import UserError
-from .tokens import Manifest
+from ..storage.token_manifest import Manifest
 
 
 def check_enough(manifest: Manifest, needs: CorpusNeeds) -> str:

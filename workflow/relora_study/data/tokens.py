@@ -4,19 +4,18 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 from tokenizers import Tokenizer
 from tokenizers.normalizers import NFC, NFD
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
-from ..storage.contracts import Contract, read_contract, write_contract
 from ..storage.files import sha256, write_whole
 from ..storage.known_hashes import has_sha256
+from ..storage.token_manifest import Split, read_manifest
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time
@@ -24,41 +23,6 @@ PIECE_CHARACTERS = 2**16  # characters of a piece of a long text: a batch has en
 CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 
 IdArray = np.ndarray[Any, np.dtype[Any]]
-
-
-class Split(Contract):
-    """The content of a token file. ``bytes`` counts the texts in UTF-8; for shards, documents and bytes are unknown."""
-
-    documents: int | None = None
-    tokens: int
-    bytes: int | None = None
-    sha256: str
-
-
-class Files(Contract):
-    """How many of the user's files were read, and how many were passed over."""
-
-    read: int
-    passed_over: int
-
-
-class Manifest(Contract):
-    """The manifest of the token files: their content and origin.
-
-    ``revision`` is the commit of shards from the Hub. ``files`` exists only with ``data.source: files``, ``validation``
-    only with a ``data.validation_fraction``.
-    """
-
-    source: str
-    revision: str | None = None
-    dtype: Annotated[str, Field(pattern="^uint(16|32)$")]
-    vocab_size: int
-    end_of_text_id: int
-    tokenizer_sha256: str
-    train: Split
-    held_out: Split
-    validation: Annotated[Split | None, Field(exclude_if=lambda split: split is None)] = None
-    files: Annotated[Files | None, Field(exclude_if=lambda files: files is None)] = None
 
 
 def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[IdArray]:
@@ -132,17 +96,6 @@ def write_split(
 
     write_whole(path, write)
     return Split(documents=size[0], tokens=tokens, bytes=size[1], sha256=sha256(path))
-
-
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest beside the token files. It comes last: a folder with a manifest is complete."""
-    write_contract(folder / "manifest.json", manifest)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """Read the manifest in ``folder``. Raises :class:`UserError` if it is missing or malformed."""
-    path = folder / "manifest.json"
-    return read_contract(Manifest, path, f"{path} cannot be read; delete {folder} and run again")
 
 
 def open_tokens(folder: Path, split: str, check_hash: bool = True) -> IdArray:

@@ -1,4 +1,4 @@
-"""`python -m relora_study.report`: figures, tables, the web report's first page and the paper.
+"""`python -m relora_study.report`: figures, tables, the web report's first page, the checklists and the paper.
 
 Every command reads a results folder. With `--published` it reads the published values instead, and needs no run.
 Each command imports its modules itself: imports take most of the few seconds that a figure needs.
@@ -82,6 +82,18 @@ def landing(output: Place, results: Place = Path("results"), published: Alone = 
     from .landing import page
 
     write_text(output, page(_source(results, published)))
+
+
+@app.command()
+def reproducibility(output: Place, results: Place = Path("results")) -> None:
+    """Answer checklists of reproducibility from the files in RESULTS, to OUTPUT.md and OUTPUT.html."""
+    from ..storage.files import write_text
+    from .checklist_page import html_page, markdown_page
+    from .reproducibility import open_run, sections
+
+    answers = sections(open_run(open_runs(results)))
+    write_text(output.with_suffix(".md"), markdown_page(answers))
+    write_text(output.with_suffix(".html"), html_page(answers))
 
 
 @app.command()

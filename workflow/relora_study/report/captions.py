@@ -10,13 +10,14 @@ from ..config.evaluated import BLIMP
 from ..storage.files import read_yaml
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
+PAGES = ("paper", "reproducibility")  # parts of which a document has one
 OVERLAY = " Thin dashed lines: the published curves of the paper."
 
 Captions = dict[str, dict[str, str]]
 
 
 def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
-    """The captions of our runs: kind ("figures", "tables", "paper") -> name -> caption.
+    """The captions of our runs: kind ("figures", "tables", "paper", "reproducibility") -> name -> caption.
 
     ``overlay`` says whether the figures also draw the published curves. ``suite`` is the name of the minimal pairs.
     """
@@ -59,5 +60,6 @@ def _texts() -> dict[str, Any]:
 
 
 def _filled(texts: Mapping[str, Any], words: Mapping[str, str]) -> Captions:
-    kinds = {"figures": texts["figures"], "tables": texts["tables"], "paper": {"paper": texts["paper"]}}
+    kinds = {"figures": texts["figures"], "tables": texts["tables"]}
+    kinds |= {name: {name: texts[name]} for name in PAGES if name in texts}
     return {kind: {name: text.format(**words) for name, text in texts.items()} for kind, texts in kinds.items()}

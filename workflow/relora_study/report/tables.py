@@ -105,6 +105,7 @@ def cost(source: Runs | Published) -> pd.DataFrame:
     if not isinstance(source, Runs):
         return _reported(source, ["gpu_hours"])
     rows = []
+    searched = search_minutes(source.folder.parent, source.cells.values())
     for cell in source.cells.values():
         manifest, seconds = source.manifest(cell), source.training_seconds(cell)
         count, kind = devices(manifest), "GPU" if on_gpu(manifest) else "CPU core"
@@ -112,7 +113,7 @@ def cost(source: Runs | Published) -> pd.DataFrame:
             {
                 "cell": cell.name,
                 "minutes": seconds / 60,
-                "search_minutes": search_minutes(source.folder.parent, cell),
+                "search_minutes": searched[cell.name],
                 "device_hours": count * seconds / 3600,
                 "tokens_per_second": manifest["tokens"] / seconds,
                 "peak_MiB": manifest["peak_memory_bytes"] / 2**20,

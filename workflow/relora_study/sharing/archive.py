@@ -34,6 +34,7 @@ SHARED_FILES = [
     "tables/*",
     "paper.pdf",
     "landing.rst",
+    "reproducibility.*",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
 ]

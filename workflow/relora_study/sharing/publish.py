@@ -11,6 +11,7 @@ import typer
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
+from ..analysis.training_time import training_seconds
 from ..config import Cell, read_section
 from ..config.schedule import is_evaluated
 from ..errors import UserError, command_line
@@ -129,7 +130,7 @@ def model_card(cell_dir: Path, repository: str, licence: str, all_steps: bool) -
         versions=", ".join(f"{name} {version}" for name, version in sorted(manifest.versions.items())),
         device=manifest.device,
         processes=manifest.processes,
-        hours=pd.read_csv(cell_dir / "timing.csv").seconds.sum() / 3600,
+        hours=training_seconds(cell_dir) / 3600,
         settings=(cell_dir / "config.yaml").read_text(encoding="utf-8"),
     )
 

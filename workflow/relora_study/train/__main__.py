@@ -22,14 +22,16 @@ from torch import Tensor
 
 from ..config import Cell, read_section
 from ..config.schedule import due_steps, is_reset
-from ..data.tokens import open_tokens, read_manifest, row, row_count
+from ..data.tokens import open_tokens, row, row_count
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, read_metadata
 from ..model.memory import release_freed_memory
 from ..storage.cell_manifest import CellManifest
 from ..storage.contracts import write_contract
+from ..storage.token_manifest import read_manifest
 from ..version import VERSION
 from .candidates import dropped, is_promoted, scored
+from .events import check_tensorboard
 from .loop import BatchOf, Stopped, train
 from .parallel import process_group, rank, world_size
 from .run import Run
@@ -86,6 +88,7 @@ def train_to_rung(
 def _trained(config: Path, tokens: Path, threads: int, wait: bool, until: int | None = None) -> Iterator[Run]:
     """The run of the cell that ``config`` describes, trained to its last step or to ``until``; the cell is held."""
     cell, began = read_section(Cell, config), time.perf_counter()
+    check_tensorboard(cell.runtime)
     torch.set_num_threads(max(1, threads // cell.runtime.processes_per_node))
     if cell.runtime.release_memory:
         release_freed_memory()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..storage.files import errors_naming, sync, write_text
 from .divergence import Diverged
+from .events import Events
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
 LOG_COLUMNS += ["update_norm"]
@@ -53,10 +54,18 @@ class Log:
 class Recorder:
     """Writes log.csv and timing.csv. On a GPU it writes every few steps, so that they share one wait for the device."""
 
-    def __init__(self, cell_dir: Path | None, done: int, tokens_a_step: int, every: int) -> None:
-        """Go on after step ``done``, and write every ``every`` steps; without a ``cell_dir``, write no files."""
+    def __init__(
+        self, cell_dir: Path | None, done: int, tokens_a_step: int, every: int, tensorboard: bool = False
+    ) -> None:
+        """Go on after step ``done``, and write every ``every`` steps; without a ``cell_dir``, write no files.
+
+        With ``tensorboard``, the columns of log.csv become event files, too.
+        """
         files = (("log.csv", LOG_COLUMNS), ("timing.csv", TIMING_COLUMNS))
-        self._logs = [Log(cell_dir / name, columns, done) for name, columns in files] if cell_dir else []
+        self._logs: list[Log | Events] = []
+        if cell_dir:
+            self._logs += [Log(cell_dir / name, columns, done) for name, columns in files]
+            self._logs += [Events(cell_dir, done)] if tensorboard else []
         self._cell_dir = cell_dir
         self._tokens, self._every, self._rows = tokens_a_step, every, list[LogRow]()
         self._since = time.perf_counter()
@@ -79,7 +88,7 @@ class Recorder:
         each = seconds / len(rows)
         rows = rows[: next((count for count, row in enumerate(rows, 1) if _not_finite(row)), None)]
         timing = [{"step": row["step"], "seconds": each, "tokens_per_second": self._tokens / each} for row in rows]
-        for log, new in zip(self._logs, (rows, timing), strict=False):
+        for log, new in zip(self._logs, (rows, timing, rows), strict=False):
             log.append(new)
         if reason := _not_finite(rows[-1]):
             raise Diverged(reason, rows[-1]["step"], self._cell_dir)

@@ -81,7 +81,8 @@ def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop:
     tokens = cell.train.batch_size * cell.model.context_length
     every = STEPS_BETWEEN_WAITS_FOR_THE_GPU if device.type == "cuda" else 1
     writes = parallel.rank() == 0
-    with Recorder(cell_dir if writes else None, done, tokens, every) as recorder, _progress(cell, done) as meter:
+    recorded = Recorder(cell_dir if writes else None, done, tokens, every, cell.runtime.tensorboard)
+    with recorded as recorder, _progress(cell, done) as meter:
         for step in range(done + 1, last + 1):
             row = take_step(run, batch_of(step - 1), step)
             recorder.add(row | {"tokens": step * tokens})

@@ -22,6 +22,7 @@ from ..storage.files import sha256, write_folder_whole
 from . import parallel
 from .disk import STATES_KEPT
 from .divergence import Diverged, forget_divergence, read_divergence
+from .events import EVENTS
 from .log import rows_up_to
 from .run import Run
 
@@ -31,7 +32,7 @@ def fingerprint(cell: Cell, data: str) -> str:
 
     The machine, the time limit and the interval between states do not enter the hash.
     """
-    machine = {"device", "processes", "nodes", "compile", "release_memory"}
+    machine = {"device", "processes", "nodes", "compile", "release_memory", "tensorboard"}
     without = {"train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
     return hashlib.sha256((cell.model_dump_json(exclude=without) + data).encode()).hexdigest()
 
@@ -58,7 +59,7 @@ def set_aside_another_configurations_run(cell: Cell, cell_dir: Path, data: str) 
     place = cell_dir / f"superseded-{max(taken, default=0) + 1}"
     place.mkdir()
     tables = ("log.csv", "timing.csv", "evaluation.csv", "dynamics.csv")
-    for name in ("checkpoints", "state", "evaluation", "diverged.json", *tables):
+    for name in ("checkpoints", "state", "evaluation", "diverged.json", EVENTS, *tables):
         if (cell_dir / name).exists():
             (cell_dir / name).rename(place / name)
     warnings.warn(f"{cell.name} was trained with other settings or data; its files are now in {place}", stacklevel=2)
