@@ -10,7 +10,14 @@ from studies import ROOT, write_yaml
 
 VALIDATOR = ROOT / ".venv-metadata/bin/python"
 CELL = "cells/tiny-full-s1"
-SHARED = ["settings/study.yaml", "settings/whole.yaml", "tables/final.csv", "figures/f.pdf", "paper.pdf"]
+SHARED = [
+    "settings/study.yaml",
+    "settings/whole.yaml",
+    "tables/final.csv",
+    "figures/f.pdf",
+    "paper.pdf",
+    "reproducibility.md",
+]
 OWN = [
     "config.yaml",
     "log.csv",
