@@ -245,7 +245,7 @@ def train(trainer: Trainer, cell: Cell) -> dict[str, Any]:
             old, merged = pending
             now = weights(trainer.model)
             kept = all(map(torch.equal, merged.w, now.w))
-            resets[step - 1] = {**returned(old.a, merged.a, now.a), "keeps_merge": kept}
+            resets[step - 1] = {**returned(old.a, merged.a, now.a), "keeps_merge": "yes" if kept else "no"}
             pending = None
         if is_reset(cell.method, step):
             old = weights(trainer.model)
@@ -270,7 +270,8 @@ def found_by(name: str) -> dict[str, Any]:
 def table(found: dict[str, dict[str, Any]]) -> pd.DataFrame:
     """A row for each case and cycle."""
     ends = [*range(PERIOD + 1, STEPS, PERIOD), STEPS]
-    return pd.DataFrame({"case": name, **row} for name, one in found.items() for row in _cycles(one, found, [0, *ends]))
+    rows = [{"case": name, **row} for name, one in found.items() for row in _cycles(one, found, [0, *ends])]
+    return pd.DataFrame(rows).astype({"reset_after": "Int64"})
 
 
 def _cycles(one: dict[str, Any], found: dict[str, dict[str, Any]], ends: list[int]) -> Iterator[dict[str, Any]]:
@@ -296,7 +297,7 @@ def main(
     result = table({name: found_by(name) for name in CASES})
     output.parent.mkdir(parents=True, exist_ok=True)
     result.to_csv(output, index=False, float_format="%.4g")
-    print(result.to_markdown(index=False, floatfmt=".4g"))
+    print(result.to_markdown(index=False, floatfmt=".4g", missingval="–"))
 
 
 if __name__ == "__main__":
