@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval plan docs findings notebook check lock clean
+.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings notebook check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -85,6 +85,19 @@ BLIMP ?= ../shared/data/blimp.zip
 bench-eval: .venv-bench ## minimal pairs against lm_eval: same decisions, pairs/s (BLIMP=path/to/blimp.zip)
 	@PYTHONPATH=workflow .venv-bench/bin/python benchmarks/evaluate.py --blimp $(BLIMP)
 
+# DeepSpeed comes as source: it is built here, with the locked setuptools and without its compiled operations.
+.venv-zero2/done: requirements.txt requirements-zero2.txt
+	@$(PYTHON) -m venv .venv-zero2
+	@.venv-zero2/bin/python $(LOCKED) requirements.txt
+	@.venv-zero2/bin/python $(PIP) $(TORCH)
+	@DS_BUILD_OPS=0 DS_ACCELERATOR=cpu .venv-zero2/bin/python $(LOCKED) requirements-zero2.txt --no-build-isolation \
+	  2>.venv-zero2/pip.log || { echo "bench-zero2: DeepSpeed cannot be installed here: \
+	  $$(grep -i error .venv-zero2/pip.log | tail -n 1) (.venv-zero2/pip.log)" >&2; exit 1; }
+	@touch $@
+
+bench-zero2: .venv-zero2/done ## ReLoRA's restart under DeepSpeed's real ZeRO-2, on CPUs, against our methods (docs/audit.md)
+	@DS_ACCELERATOR=cpu PYTHONPATH=workflow .venv-zero2/bin/python benchmarks/zero2.py
+
 CONFIG ?=
 plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)
 	@PYTHONPATH=workflow python -m relora_study.cost config.yaml $(CONFIG) $(MEASURE)
@@ -110,7 +123,7 @@ COMPILE := -m piptools compile --quiet --generate-hashes --allow-unsafe --strip-
 UNLOCKED := (torch==|triton==|nvidia-|cuda-|bitsandbytes==|tensorly==)
 lock: .venv/test ## pin what is installed in .venv again, with hashes, from requirements*.in (minutes: every file is hashed)
 	python $(PIP) pip-tools
-	for name in requirements requirements-dev requirements-bench requirements-metadata; do \
+	for name in requirements requirements-dev requirements-bench requirements-metadata requirements-zero2; do \
 	  python $(COMPILE) --output-file $$name.txt $$name.in && \
 	  awk '/^[a-z#]/ {unlocked = /^$(UNLOCKED)/} !unlocked' $$name.txt >$$name.new && mv $$name.new $$name.txt || exit 1; \
 	done

@@ -58,7 +58,7 @@ RELORA = dict(
     minimum_learning_rate_ratio=0.1,
     horizon_steps=200_000,
 )
-SWITCHES = {  # adapter_initialization, merge, restart: as described, as released, as it likely ran under ZeRO-2
+SWITCHES = {  # adapter_initialization, merge, restart: as described, as released, as it runs under ZeRO-2
     "relora": ("kaiming", "scaled", "redraw"),
     "relora_released": ("zero", "unscaled", "redraw"),
     "relora_zero2": ("zero", "unscaled", "undone"),

@@ -55,7 +55,9 @@ def test_the_environment_that_may_compile_holds_a_compiler():
     assert COMPILER in yaml.safe_load((ROOT / "envs/train.yaml").read_text())["dependencies"]
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench", "requirements-metadata"])
+@pytest.mark.parametrize(
+    "name", ["requirements", "requirements-dev", "requirements-bench", "requirements-metadata", "requirements-zero2"]
+)
 def test_the_lock_holds_what_is_asked_for(name):
     lock = pins(ROOT / f"{name}.txt")
     for package, version in pins(ROOT / f"{name}.in").items():
@@ -127,7 +129,9 @@ def test_a_stage_without_torch_runs_none_and_says_nothing(name):
     assert (done.returncode, done.stderr) == (0, "") and len(modules) > 5
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-bench", "requirements-metadata"])
+@pytest.mark.parametrize(
+    "name", ["requirements", "requirements-dev", "requirements-bench", "requirements-metadata", "requirements-zero2"]
+)
 def test_every_hash_of_a_lock_belongs_to_a_package(name):
     lines = (ROOT / f"{name}.txt").read_text().splitlines()
     assert [line for before, line in itertools.pairwise(lines) if "--hash" in line and before[-1:] != "\\"] == []

@@ -158,6 +158,12 @@ class Method(Recipe):
     """Whether the factor alpha / rank of each adapter trains, from that value."""
     adapters_only: bool = False
     """Whether embeddings, norms and the head are frozen, too."""
+    frozen_dtype: Annotated[Literal["float32", "bfloat16"], at_default("float32")] = "float32"
+    """float32 | bfloat16: what the frozen weights of the targets are rounded to.
+
+    bfloat16 has no float32 master: adapters take over a rounded weight, and each merge rounds it again.
+    The adapters and all else that trains stay float32.
+    """
     full_rank_steps: Steps = 0
     """Optimizer steps that the whole weights train before the adapters take over."""
     full_rank_from: Annotated[PositiveSteps | None, at_default(None)] = None
@@ -270,6 +276,8 @@ class Method(Recipe):
             yield "rank must be above 0 when a switch of the adapters is set"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
+        if self.frozen_dtype == "bfloat16" and not self.rank:
+            yield "frozen_dtype bfloat16 needs a rank above 0: without adapters no weight is frozen"
         if self.scale_reset == "zero" and not self.trainable_scale:
             yield "scale_reset zero needs trainable_scale: a fixed scale stays"
         if self.full_rank_from is not None and not (self.rank and self.full_rank_from > self.full_rank_steps):

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..config import Method
+from ..model.relora import as_frozen
 from .gradients import MICRO_BATCH_TOKENS, next_token_loss
 from .matrices import Factors
 
@@ -34,13 +35,17 @@ def merge_effects(
 
     ``model`` starts with the effective weights W + s B A, and ends with the merged weights. A scaled merge keeps
     W + s B A. An unscaled merge gives W + B A, and loses (s - 1) / s of the update. No merge gives W, and loses all.
-    ``update_lost`` is the Frobenius norm of the lost part over the norm of s B A, over all adapted weights together.
+    ``frozen_dtype: bfloat16`` rounds what is merged, which is lost, too. ``update_lost`` is the Frobenius norm of the
+    lost part over the norm of s B A, over all adapted weights together.
     """
     before, dropped, whole = mean_loss(model, batch), 0.0, 0.0
     for name, (down, up) in adapters.items():
         weight, product = model.get_submodule(name).weight, up @ down
         change = (_merged_scale(method) - method.scale) * product
-        weight += change
+        exact = weight + change
+        merged = exact if method.merge == "none" else as_frozen(exact, method.frozen_dtype)
+        weight.copy_(merged)
+        change += merged - exact
         dropped += change.double().square().sum().item()
         whole += (method.scale * product.double()).square().sum().item()
     after = mean_loss(model, batch)

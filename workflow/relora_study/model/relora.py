@@ -38,11 +38,13 @@ class ReLoRALinear(nn.Module):
     def __init__(self, weight: Tensor, method: Method) -> None:
         """Freeze ``weight`` [out, in], and add an adapter with the rank, scale and initialization of ``method``.
 
-        ``adapter_initialization: zero`` leaves both A and B zero, as the released code does.
+        ``adapter_initialization: zero`` leaves both A and B zero, as the released code does. ``frozen_dtype: bfloat16``
+        rounds the weight here and at each merge.
         """
         super().__init__()
         out_features, in_features = weight.shape
-        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.frozen_dtype = method.frozen_dtype
+        self.weight = nn.Parameter(as_frozen(weight.detach(), self.frozen_dtype), requires_grad=False)
         self.A = nn.Parameter(weight.new_zeros(method.rank, in_features))
         self.B = nn.Parameter(weight.new_zeros(out_features, method.rank))
         self.scale = nn.Parameter(weight.new_tensor(method.scale)) if method.trainable_scale else method.scale
@@ -64,7 +66,8 @@ class ReLoRALinear(nn.Module):
     @torch.no_grad()
     def merge(self) -> None:
         """End a cycle: add s B A to W. Without ``scaled_merge``, add B A, as the released trainer does."""
-        self.weight.copy_(self.effective_weight() if self.scaled_merge else torch.addmm(self.weight, self.B, self.A))
+        merged = self.effective_weight() if self.scaled_merge else torch.addmm(self.weight, self.B, self.A)
+        self.weight.copy_(as_frozen(merged, self.frozen_dtype))
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -82,6 +85,11 @@ class ReLoRALinear(nn.Module):
         """Leave the first ``rank`` rows of A: the others, and their columns of B, are zero and get no gradient."""
         self.A[rank:] = 0.0
         self.B[:, rank:] = 0.0
+
+
+def as_frozen(weight: Tensor, frozen_dtype: str) -> Tensor:
+    """Return ``weight`` in its own type, with its entries rounded to bfloat16 if that is ``frozen_dtype``."""
+    return weight.to(torch.bfloat16).to(weight.dtype) if frozen_dtype == "bfloat16" else weight
 
 
 def add_adapters(model: nn.Module, method: Method) -> None:

@@ -273,7 +273,11 @@ def scale(runs: Runs) -> list[str]:
             " a share of the update."
         )
     if cell.runtime.precision != "bfloat16":
-        said.append("Our runs are in float32, so they cannot show what bfloat16 did to the published readings.")
+        rounded = any(each.method.frozen_dtype == "bfloat16" for each in runs.cells.values())
+        but = ", but for frozen weights that a method rounds to bfloat16" if rounded else ""
+        said.append(
+            f"Our runs are in float32{but}, so they cannot show all that bfloat16 did to the published readings."
+        )
     if all(each.method.restart != "undone" for each in runs.cells.values()):
         said.append(
             "No cell of this run models a restart that the optimizer undoes. The audit preset"

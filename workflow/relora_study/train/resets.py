@@ -111,7 +111,9 @@ class MasterCopies:
     no master, so W keeps the merge. One forward and backward pass therefore see the new A and the zero B; then the
     optimizer applies their gradients to the old A and B, which come back. After a first cycle with A = B = 0, this step
     is the first to give B a gradient, and A, whose master is zero, is zero again until B has moved.
-    This is a hypothesis about the published runs (docs/audit.md). It does not model bfloat16 rounding.
+    That DeepSpeed does this is measured: these masters give a real engine's losses in float32 (`make bench-zero2`).
+    That the published runs did it is an inference from their configuration (docs/audit.md). Parameters in bfloat16 are
+    not modelled; ``frozen_dtype: bfloat16`` rounds W alone.
     """
 
     def __init__(self, layers: Iterable[ReLoRALinear]) -> None:
