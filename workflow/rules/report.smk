@@ -127,8 +127,8 @@ rule reproducibility:
         workflow_files("resources/datasets.yaml"),
         "results/settings/whole.yaml",
     output:
-        "results/reproducibility.md",
-        report(
+        page="results/reproducibility.md",
+        web=report(
             "results/reproducibility.html",
             caption="../report/caption.rst",
             category="Reproducibility",
@@ -149,7 +149,7 @@ rule reproducibility:
     message:
         "Answering checklists of reproducibility"
     shell:
-        "python -m relora_study.report reproducibility --output {output[0]:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report reproducibility --output {output.page:q} 2> >(tee {log:q} >&2)"
 
 
 # The first page of the web report; workflow/report/workflow.rst includes it.

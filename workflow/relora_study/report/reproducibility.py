@@ -158,7 +158,7 @@ def _processing(run: Run) -> Answer:
 
 
 def _evaluated_on(run: Run) -> Answer:
-    said = [f"Perplexity is of {run.runs.texts}. Minimal pairs: {run.runs.suite}."]
+    said = [f"Perplexity is measured on {run.runs.texts}. The minimal pairs are {run.runs.suite}."]
     return Answer("What the models are evaluated on", "NeurIPS: setting", said, ["settings/evaluation.yaml"])
 
 
@@ -224,7 +224,7 @@ def _published_recipe(run: Run) -> Answer:
         if found
     ]
     equal = [name for name, (paper, found) in ours.items() if found and set(found) == {paper}]
-    said = [f"Taken from the paper: {listed(equal)}." if equal else "None of these is the paper's."]
+    said = [f"Taken from the paper: {listed(equal)}." if equal else "No value in the table is the paper's."]
     files = ["cells/*/config.yaml", "(workflow/relora_study/analysis/published_recipe.py)"]
     return Answer("What is taken from the paper", "NeurIPS: setting", said, files, pd.DataFrame(rows))
 
