@@ -48,7 +48,7 @@ pack: .venv/run ## pack results without checkpoints into results/archive.tar.gz 
 drill: .venv/test ## run the drills of docs/reliability.md that take minutes
 	@python -m pytest -m slow -s
 
-bench: bench-train bench-traffic bench-dynamics bench-eval ## run every benchmark; results/benchmarks/*.csv
+bench: bench-train bench-traffic bench-dynamics bench-eval bench-zero2 ## run every benchmark; results/benchmarks/*.csv
 
 bench-train: .venv/test ## time training steps against transformers'
 	@PYTHONPATH=workflow python benchmarks/train.py
