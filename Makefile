@@ -60,7 +60,7 @@ citation: .venv-metadata ## check CITATION.cff, and make codemeta.json and .zeno
 drill: .venv/test ## run the drills of docs/reliability.md that take minutes
 	@python -m pytest -m slow -s
 
-bench: bench-train bench-traffic bench-methods bench-dynamics bench-eval ## run every benchmark; results/benchmarks/*.csv
+bench: bench-train bench-traffic bench-methods bench-dynamics bench-eval bench-zero2 ## run every benchmark; results/benchmarks/*.csv
 
 bench-train: .venv/test ## time training steps against transformers'
 	@PYTHONPATH=workflow python benchmarks/train.py

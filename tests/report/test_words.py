@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import over_seeds, published_values, typeset, values
-from relora_study.report.sentences import abstract, like_for_like, published
+from relora_study.report.sentences import abstract, like_for_like, published, scale
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
 from relora_study.storage.files import read_yaml
 from scipy import stats
@@ -202,3 +203,10 @@ def test_results_over_seeds_are_means_with_students_intervals():
     half = stats.t.ppf(0.975, 2) * np.std(losses, ddof=1) / np.sqrt(3)
     assert (row["size"], row["method"], row["seeds"]) == ("tiny", "full", 3)
     assert row["held_out_loss"] == pytest.approx(5.3) and row["held_out_loss_high"] == pytest.approx(5.3 + half)
+
+
+@pytest.mark.parametrize(("frozen", "but"), [("float32", ","), ("bfloat16", ", but for the frozen weights")])
+def test_a_run_with_rounded_frozen_weights_is_not_said_to_be_all_in_float32(make_cell, frozen, but):
+    runs = SimpleNamespace(cells={"one": make_cell("relora", frozen_dtype=frozen)})
+    assert [said for said in scale(runs) if said.startswith(f"Our runs are in float32{but}")] != []
+    assert any("but for" in said for said in scale(runs)) == (frozen == "bfloat16")

@@ -274,9 +274,9 @@ def scale(runs: Runs) -> list[str]:
         )
     if cell.runtime.precision != "bfloat16":
         rounded = any(each.method.frozen_dtype == "bfloat16" for each in runs.cells.values())
-        but = ", but for frozen weights that a method rounds to bfloat16" if rounded else ""
+        but, beyond = (", but for the frozen weights of some methods", " elsewhere") if rounded else ("", "")
         said.append(
-            f"Our runs are in float32{but}, so they cannot show all that bfloat16 did to the published readings."
+            f"Our runs are in float32{but}, so they cannot show what bfloat16 did{beyond} to the published readings."
         )
     if all(each.method.restart != "undone" for each in runs.cells.values()):
         said.append(
