@@ -14,7 +14,7 @@ from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from .escape import markdown
 from .figures.evaluation import draw_gaps
-from .figures.experiments import draw_changes, draw_response, draw_search
+from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
 from .numbers import method_label, readable
 
 RANK_KEYS = ["rank", "reset_period", "learning_rate"]
@@ -54,6 +54,11 @@ def _alphas(runs: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
+def _costs(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each method holds and costs beside its gap to full rank."""
+    return rows.drop(columns=["seeds"])
+
+
 def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
     """The gap to full rank of each method of ReLoRA's own ablation, beside the published one: logs of perplexities."""
     ours = changes(runs, "full")[["method", "difference", "difference_low", "difference_high"]]
@@ -75,6 +80,7 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "alone": lambda runs: draw_changes(runs, "relora_zero2"),
     "ladder": lambda runs: draw_changes(runs, PREVIOUS),
+    "methods": draw_costs,
     "ranks": lambda runs: draw_response(runs, RANK_KEYS),
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
@@ -85,6 +91,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "beside_published": _beside_published,
     "accumulation": _accumulation,
     "alphas": _alphas,
+    "costs": _costs,
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
     "trend": fitted_trend,
