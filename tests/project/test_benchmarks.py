@@ -30,7 +30,7 @@ def test_cases_take_turns_and_the_first_round_does_not_count():
 
 def test_a_run_holds_the_bytes_that_the_plan_counts():
     cells = methods.chosen_cells()
-    assert len(cells) == 14
+    assert len(cells) == 16
     for name in ("width_48-full", "width_48-relora_repaired", "width_48-factorized", "width_48-fira"):
         cell = cells[name]
         total, trainable = count_parameters(cell)

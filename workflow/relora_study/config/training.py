@@ -152,6 +152,11 @@ class Method(Recipe):
     """Factor of the update that comes out of the projection (alpha; apollo: of the whole update)."""
     projection_scaling: Annotated[Literal["channel", "tensor"], at_default("channel")] = "channel"
     """channel | tensor: what apollo has a factor of its own for (tensor: APOLLO-Mini)."""
+    target_rate_ratio: Annotated[PositiveNumber, at_default(1.0)] = 1.0
+    """Factor of the learning rate of the targets' weights, where AdamW trains them whole.
+
+    Embeddings, norms, head and projections that are no targets have the whole rate.
+    """
     adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
     """kaiming (A kaiming-uniform, B zero) | zero (A and B zero)."""
     trainable_scale: bool = False
@@ -265,13 +270,15 @@ class Method(Recipe):
             yield "update plain: projection_period and projection_scale need update galore, fira or apollo"
         if self.projection_scaling == "tensor" and self.update != "apollo":
             yield "projection_scaling tensor needs update apollo"
-        if self.target_rank and not self.targets:
-            yield "targets must name at least one projection when rank, factor_rank or projection_rank is set"
+        if self.target_rate_ratio != 1 and not self.is_full_rank:
+            yield f"target_rate_ratio {self.target_rate_ratio:g} needs whole weights that AdamW trains: rank 0"
+        if (self.target_rank or self.target_rate_ratio != 1) and not self.targets:
+            yield "targets must name a projection where rank, factor_rank, projection_rank or target_rate_ratio is set"
 
     def _problems(self) -> Iterator[str]:
         period = self.reset_period
-        if not self.target_rank and self.targets:
-            yield "targets need a rank above 0, factor_rank or projection_rank"
+        if not self.target_rank and self.target_rate_ratio == 1 and self.targets:
+            yield "targets need a rank above 0, factor_rank, projection_rank or target_rate_ratio"
         if not self.rank and (period or self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):

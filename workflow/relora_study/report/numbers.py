@@ -8,6 +8,7 @@ import pandas as pd
 
 METHODS = {
     "full": "full rank",
+    "full_slow_targets": "full rank, slow targets",
     "relora": "ReLoRA",
     "relora_released": "ReLoRA as released",
     "relora_zero2": "ReLoRA under ZeRO-2",

@@ -52,7 +52,7 @@ def per_updates(source: Source) -> Figure:
 
 def _ceilings(source: Source, size: str, component: str) -> list[float]:
     """The rank ceilings of ``component`` at ``size``, each once and in order."""
-    cells = [cell for cell in source.cells.values() if cell.size_name == size]
+    cells = [cell for cell in source.cells.values() if cell.size_name == size and cell.method.rank]
     return sorted({rank_ceiling(cell, component) for cell in cells if TARGETS[component] in cell.method.targets})
 
 
@@ -109,7 +109,7 @@ def update_rank(source: Source) -> Figure:
 
 def _moves_by_adapters_alone(method: Method) -> bool:
     """Whether W2 moves by adapter products of rank r alone."""
-    return TARGETS["w2"] in method.targets and not method.full_rank_steps
+    return bool(method.rank) and TARGETS["w2"] in method.targets and not method.full_rank_steps
 
 
 def cycle_overlap(source: Source) -> Figure:
