@@ -70,7 +70,7 @@ def test_every_locked_package_has_a_hash_and_torch_is_not_among_them(name):
     """torch's builds differ by site; make installs it by its version, behind all that it needs."""
     text = (ROOT / f"{name}.txt").read_text().replace("\\\n", "")
     lines = [line for line in text.splitlines() if re.match(r"\S+==", line)]
-    assert len(lines) > 50 and all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines)
+    assert len(lines) > 40 and all(re.search(r"--hash=sha256:[0-9a-f]{64}", line) for line in lines)
     assert not {"torch", "triton"} & pins(ROOT / f"{name}.txt").keys()
     assert not re.search(r"https?://(?!pypi)|file://", text), "no mirror's address"
 
