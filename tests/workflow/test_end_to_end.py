@@ -141,10 +141,12 @@ def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(stud
     assert not list(clone.glob("results/cells/*/checkpoints"))
 
 
-def test_who_ran_the_study_is_a_matter_of_the_archive_alone(study):
+def test_who_ran_the_study_is_a_matter_of_the_archive_and_of_the_page_that_reads_the_whole_configuration(study):
+    snakemake(study, "--touch")
     named = ("--config", "sharing={run_by: Josiah Carberry, licence: CC-BY-4.0}")
-    assert planned(study, *named) == {}
-    assert planned(study, *named, "--", "archive").keys() - {"total"} == {"section_settings", "archive"}
+    page = {"section_settings", "reproducibility"}
+    assert planned(study, *named).keys() - {"all", "total"} == page
+    assert planned(study, *named, "--", "archive").keys() - {"total"} == page | {"archive"}
 
 
 def test_what_the_user_adds_to_the_corpus_is_read(study):
