@@ -97,7 +97,9 @@ def test_no_process_leaves_while_the_first_still_saves(in_two, tmp_path):
 
 
 def test_a_training_asks_after_every_step_though_it_holds_rows_back(make_cell, monkeypatch, tmp_path):
-    monkeypatch.setattr(loop, "Recorder", lambda place, done, tokens, every, *events: Recorder(place, done, tokens, 20, *events))
+    monkeypatch.setattr(
+        loop, "Recorder", lambda place, done, tokens, every, *events: Recorder(place, done, tokens, 20, *events)
+    )
     asked = iter([False, False, True])
     ids = torch.randint(300, (4, 17))
     cell = make_cell("full", train={"state_every": 400, "checkpoint_every": 400})
