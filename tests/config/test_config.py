@@ -124,6 +124,7 @@ CHANGES = st.lists(st.tuples(st.sampled_from(sorted(paths(RAW))), ANYTHING), min
 @pytest.mark.long
 @settings(max_examples=400, deadline=None)
 @example([(("data",), {"\n": None})])
+@example([(("methods", "relora_released", "targets"), {"²": ""})])
 @given(CHANGES)
 def test_any_configuration_is_valid_or_refused_in_one_line_that_names_a_place(changes):
     check_mutated(changes)

@@ -140,7 +140,7 @@ def _origin(raw: dict[str, Any], path: list[str], files: Files) -> str:
 def _at(content: Any, path: Sequence[str]) -> Any:
     """Return the value of ``content`` at ``path``, or MISSING."""
     for part in path:
-        if isinstance(content, list) and part.isdigit() and int(part) < len(content):
+        if isinstance(content, list) and part.isdecimal() and int(part) < len(content):
             content = content[int(part)]
         elif isinstance(content, dict) and part in content:
             content = content[part]
