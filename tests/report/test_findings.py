@@ -4,9 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
-from relora_study.report.findings import FIGURES, draw, with_tables
+from relora_study.report.findings import CONTROL, FIGURES, TABLES, draw, with_tables
 from relora_study.report.style import finish
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -36,3 +37,12 @@ def test_a_changed_run_changes_the_page(tmp_path):
     place.write_text(re.sub(r"(?m)^(tiny-relora-s42,.*),\d\.\d+,$", r"\1,9.0,", place.read_text()))
     page = (DOCS / "findings.md").read_text()
     assert with_tables(page, tmp_path / "results") != page
+
+
+def test_a_methods_difference_to_the_control_is_paired_by_size_and_seed():
+    found = {CONTROL: [-0.1, -0.2, 0.5], "galore": [-0.3, -0.2, 0.6]}
+    seeds = [("width_48", 48, 42), ("width_48", 48, 43), ("width_96", 96, 42)]
+    rows = [(*seed, name, gap) for name, gaps in found.items() for seed, gap in zip(seeds, gaps, strict=True)]
+    table = TABLES["beside_control"](pd.DataFrame(rows, columns=["size", "d_model", "seed", "method", "gap"]))
+    assert table.method.tolist() == ["galore", "galore"] and table.seeds.tolist() == [2, 1]
+    assert table.difference.tolist() == pytest.approx([-0.1, 0.1])

@@ -17,6 +17,7 @@ from .figures.evaluation import draw_gaps
 from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
 from .numbers import method_label, readable
 
+CONTROL = "full_slow_targets"
 RANK_KEYS = ["rank", "reset_period", "learning_rate"]
 MARKED = re.compile(r"(<!-- table (\w+) of (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
 WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that are set to the left
@@ -59,6 +60,14 @@ def _costs(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns=["seeds"])
 
 
+def _beside_control(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean difference of each method to full rank with slow targets, by width."""
+    others, control = rows[rows.method != CONTROL], rows[rows.method == CONTROL]
+    pairs = others.merge(control[["size", "seed", "gap"]], on=["size", "seed"], suffixes=("", "_of_control"))
+    means = mean_gaps(pairs.assign(gap=pairs.gap - pairs.gap_of_control))
+    return means.rename(columns=lambda name: name.replace("gap", "difference"))
+
+
 def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
     """The gap to full rank of each method of ReLoRA's own ablation, beside the published one: logs of perplexities."""
     ours = changes(runs, "full")[["method", "difference", "difference_low", "difference_high"]]
@@ -94,6 +103,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "costs": _costs,
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
+    "beside_control": _beside_control,
     "trend": fitted_trend,
     "rates": _rates,
     "claims": lambda rows: rows[["claim", "method", "value", "value_low", "value_high", "verdict"]],
