@@ -147,6 +147,20 @@ def test_what_did_not_run_follows_the_files(place):
     assert "published shape of small." in text and "GPU" not in text
 
 
+def test_the_cells_of_a_sweep_ran_and_those_that_diverged_are_counted(raw, tmp_path):
+    results = tmp_path / "swept"
+    sweeps = {"undone": {"methods": ["relora_zero2"], "against": None}}
+    study = {**raw, "study": {"sizes": ["tiny"], "methods": ["full"], "seeds": [42, 43]}, "sweeps": sweeps}
+    write_results(study, results)
+    for seed in (42, 43):
+        shutil.copytree(results / "cells/tiny-full-s42", results / f"cells/tiny-relora_zero2-s{seed}")
+    changed(results / "cells/tiny-relora_zero2-s43/manifest.json", {"diverged_at": 243})
+    text = said(results, "The number of training and evaluation runs")
+    assert "Sweeps trained 2 further cells, of which 1 diverged." in text
+    left = said(results, "What the paper or the configuration has, and this run has not")
+    assert "these did not run: ReLoRA, ReLoRA as released and ReLoRA repaired" in left
+
+
 def test_published_numbers_are_counted_by_their_verdict(place):
     name = "Replicability (another team, another setup); results replicated"
     counted = pd.Series(said(place, name).split()).str.replace(",", "")

@@ -16,7 +16,7 @@ from ..analysis.published_recipe import CONTEXT_LENGTH, LEARNING_RATE, RANK, RES
 from ..analysis.results import Runs
 from ..analysis.spent import spent
 from ..analysis.training_time import devices, on_gpu
-from ..config import Space, Study, read_section
+from ..config import Cell, Space, Study, read_section
 from ..config.evaluated import BLIMP
 from ..config.settings import Experiments, experiments_of
 from ..storage.files import read_yaml
@@ -66,6 +66,11 @@ class Run:
     def manifests(self) -> list[dict[str, Any]]:
         """The manifests of the study's cells."""
         return [self.runs.manifest(cell) for cell in self.runs.cells.values()]
+
+    @property
+    def swept(self) -> dict[str, Cell]:
+        """The cells that sweeps trained beside the study's, by name."""
+        return {name: cell for name, cell in self.experiments.cells.items() if name not in self.runs.cells}
 
     @property
     def seeds(self) -> list[int]:
@@ -235,8 +240,9 @@ def _count(run: Run) -> Answer:
     evaluated = run.runs.table("evaluation.csv").groupby("cell").step.nunique()
     cells = _counted(len(run.runs.cells), "cell")
     said = [f"{cells} trained, once each, and {evaluated.sum():,} checkpoints were evaluated."]
-    if swept := [name for name in run.experiments.cells if name not in run.runs.cells]:
-        said.append(f"Sweeps trained {_counted(len(swept), 'further cell')}.")
+    if run.swept:
+        lost = sum(run.runs.manifest(cell).get("diverged_at") is not None for cell in run.swept.values())
+        said.append(f"Sweeps trained {_counted(len(run.swept), 'further cell')}, of which {lost:,} diverged.")
     if tried := sum(len(found) for _, found in run.experiments.searches.values()):
         said.append(f"The search trained {_counted(tried, 'candidate')}.")
     said += diverged(run.runs) or ["No cell of the study diverged."]
@@ -314,9 +320,9 @@ def _weights(run: Run) -> Answer:
 
 
 def _not_run(run: Run) -> Answer:
-    cells = list(run.runs.cells.values())
+    cells = [*run.runs.cells.values(), *run.swept.values()]
     shapes = [name for name, size in SIZES.items() if size not in [cell.size for cell in cells]]
-    left = [name for name in run.study.methods if name not in run.study.study.methods]
+    left = [name for name in run.study.methods if name not in {cell.method_name for cell in cells}]
     said = [f"No cell has the published shape of {listed(shapes)}."] if shapes else []
     if not any(cell.method.is_full_rank for cell in cells):
         said.append("No cell trained at full rank.")
