@@ -60,6 +60,11 @@ def _costs(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns=["seeds"])
 
 
+def _implementations(runs: pd.DataFrame) -> pd.DataFrame:
+    """The mean loss of each public implementation's rules at `tiny`, and its gap to full rank."""
+    return _losses("full")(runs).drop(columns=["size", "compared_with"])
+
+
 def _beside_control(rows: pd.DataFrame) -> pd.DataFrame:
     """The mean difference of each method to full rank with slow targets, by width."""
     others, control = rows[rows.method != CONTROL], rows[rows.method == CONTROL]
@@ -88,6 +93,7 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 # A figure is drawn from the table of its name; several tables of the page may come from one.
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "alone": lambda runs: draw_changes(runs, "relora_zero2"),
+    "implementations": lambda runs: draw_changes(runs, "full"),
     "ladder": lambda runs: draw_changes(runs, PREVIOUS),
     "methods": draw_costs,
     "ranks": lambda runs: draw_response(runs, RANK_KEYS),
@@ -101,6 +107,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "accumulation": _accumulation,
     "alphas": _alphas,
     "costs": _costs,
+    "implementations": _implementations,
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
     "beside_control": _beside_control,
