@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ PARTS = (
     *("Snakefile", "config.yaml", "CITATION.cff", "LICENSE", "tests/tiny.yaml"),
     *("workflow", "envs", "resources", "paper"),
 )
+LATE = {"figure", "table", "paper", "landing", "reproducibility", "all", "total"}  # what makes the report
 WORDS = ["the", "a", "minister", "doctor", "report", "said", "that", "people", "new", "old", "city", "law", "was"]
 # Names of files that Snakemake, a shell or a reader of lists could take for its own syntax.
 ODD = ["{doc_1}.txt", "<title>.txt", "{{x}}.txt", "}{.txt", "a 'b' \"c\".txt", "$(x) *?[y].txt", "Ünïcode ✓.txt"]
@@ -48,6 +50,22 @@ def bare_environment() -> dict[str, str]:
 def snakemake(folder: Path, *arguments: str, **configs) -> subprocess.CompletedProcess:
     options = {"cwd": folder, "capture_output": True, "text": True, "env": bare_environment()}
     return subprocess.run(command(*arguments, **configs), timeout=7200, **options)
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """How many jobs of each rule a run would start."""
+    text = snakemake(folder, "--dry-run", *arguments).stdout
+    assert "Traceback" not in text
+    stats = text.partition("Job stats:")[2]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
+
+
+def unpacked(archive: Path, clone: Path) -> Path:
+    """A fresh copy of the project in ``clone``, with ``archive`` unpacked as its user would do it."""
+    lay_out(clone)
+    unpack = [sys.executable, "-m", "relora_study.sharing.archive", "unpack", archive]
+    subprocess.run(unpack, cwd=clone, env={"PYTHONPATH": "workflow"}, check=True)
+    return clone
 
 
 def lay_out(folder: Path) -> Path:

@@ -6,7 +6,8 @@ import shutil
 import pandas as pd
 import pytest
 import yaml
-from studies import lay_out, snakemake
+from archives import faults
+from studies import LATE, lay_out, planned, snakemake, unpacked
 
 pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 
@@ -91,3 +92,23 @@ def test_one_more_rate_trains_its_own_cells_alone(searched, tmp_path):
         f"tiny-{method}+learning_rate=0.002-s{seed}" for method in ("full", "relora_released") for seed in (1, 2, 3)
     }
     assert all(now[place] == time for place, time in trained.items())
+
+
+def test_another_user_remakes_the_figures_of_sweeps_and_of_the_search_from_the_archive_alone(searched, tmp_path):
+    done = snakemake(searched, "--configfile", "tests/tiny.yaml", "experiments.yaml", "--", "archive")
+    assert done.returncode == 0, done.stdout + done.stderr
+    clone = unpacked(searched / "results/archive.tar.gz", tmp_path / "clone")
+    assert faults(clone / "results", "REQUIRED") == [], "a research object"
+    shared = ("--configfile", "results/settings/whole.yaml")
+    assert planned(clone, *shared) == {}, "nothing is trained, scored or read again"
+    experiments = {"experiment_figure", "experiment_table"}
+    again = (*shared, "--forcerun", "figure", "table", *experiments, "paper")
+    assert experiments <= planned(clone, *again).keys() <= LATE | experiments
+    made = [file for place in ("figures", "tables") for file in (clone / "results" / place).glob("experiment_*")]
+    assert len(made) > 10
+    for file in made:
+        file.unlink()
+    done = snakemake(clone, *again)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in [*made, clone / "results/paper.pdf", clone / "results/reproducibility.md"]:
+        assert file.read_bytes() == (searched / file.relative_to(clone)).read_bytes(), file.name

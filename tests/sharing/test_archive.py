@@ -7,7 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from archives import CELL, OWN, SHARED, packed
+from archives import CELL, OWN, SHARED, configure, manifest, packed
 from relora_study.errors import UserError
 from relora_study.sharing.archive import CODE, HASHES, METADATA, _packed, _sha256, unpack
 
@@ -26,6 +26,28 @@ def test_an_archive_holds_what_the_report_needs_and_nothing_large_or_foreign(res
     held = {name.removeprefix(f"{CODE}/") for name in names}
     assert {"Snakefile", "workflow/rules/archive.smk", "workflow/relora_study/version.py", "LICENSE"} <= held
     assert "torch==" in environment and "# Python 3" in environment
+
+
+def test_an_archive_holds_the_cells_of_sweeps_and_the_candidates_of_searches(results):
+    space = {"grid": {"learning_rate": [1.0e-3, 2.0e-3]}}
+    configure(
+        results,
+        sweeps={"rates": {"space": space}},
+        tuning={"space": space, "rungs": [10, 20]},
+        data={"validation_fraction": 0.1},
+    )
+    swept = [f"cells/tiny-full+learning_rate={rate}-s1" for rate in ("0.001", "0.002")]
+    held = [f"{cell}/{name}" for cell in swept for name in ("config.yaml", "manifest.json", "score.csv", "timing.csv")]
+    search, candidate = "tuning/tiny-full", "full+learning_rate=0.001"
+    held += ["tuning/base/tiny-full-s1.yaml", f"{search}/settings.yaml", f"{search}/rung-0.csv"]
+    held += [f"{search}/{candidate}/{name}" for name in ("config.yaml", "rung-0.json", "timing.csv")]
+    left = [f"{swept[0]}/checkpoints/step-000020/model.safetensors", f"{search}/{candidate}/state/state.json"]
+    for name in (*held, *left):
+        (results / name).parent.mkdir(parents=True, exist_ok=True)
+        (results / name).write_text(manifest(cell=name).model_dump_json() if "manifest" in name else name)
+    with tarfile.open(packed(results)) as archive:
+        names = archive.getnames()
+    assert set(held) <= set(names) and not set(left) & set(names) and len(names) == len(set(names))
 
 
 def test_the_same_results_give_the_same_bytes(results):

@@ -3,8 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,18 +10,10 @@ import pytest
 from archives import faults
 from browser import look_at
 from pypdf import PdfReader
-from studies import lay_out, snakemake
+from studies import LATE, planned, snakemake, unpacked
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.end_to_end
-
-
-def planned(folder: Path, *arguments: str) -> dict[str, int]:
-    """How many jobs of each rule a run would start."""
-    text = snakemake(folder, "--dry-run", *arguments).stdout
-    assert "Traceback" not in text
-    stats = text.partition("Job stats:")[2]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)}
 
 
 def test_everything_is_there(study):
@@ -73,9 +63,6 @@ def test_the_web_report_opens_in_a_browser(study, tmp_path):
     assert {"training_curves", "final_results", "paper", "reproducibility"} <= set(" ".join(seen.listed).split())
 
 
-LATE = {"figure", "table", "paper", "landing", "reproducibility", "all", "total"}
-
-
 def test_a_second_run_does_nothing(study):
     before = (study / "results/report.html").stat().st_mtime_ns
     done = snakemake(study)
@@ -120,11 +107,7 @@ def test_a_typo_stops_before_any_job(study):
 @pytest.mark.long
 def test_another_user_remakes_every_table_and_figure_from_the_archive_alone(study, tmp_path):
     assert snakemake(study, "--", "archive").returncode == 0
-    shutil.copy(study / "results/archive.tar.gz", tmp_path)
-    clone = tmp_path / "clone"
-    lay_out(clone)
-    unpack = [sys.executable, "-m", "relora_study.sharing.archive", "unpack", tmp_path / "archive.tar.gz"]
-    subprocess.run(unpack, cwd=clone, env={"PYTHONPATH": "workflow"}, check=True)
+    clone = unpacked(study / "results/archive.tar.gz", tmp_path / "clone")
     assert faults(clone / "results", "REQUIRED") == [], "a research object"
     shared = ("--configfile", "results/settings/whole.yaml")  # of itself: this clone knows no other
     assert planned(clone, *shared) == {}, "nothing is trained, evaluated or read again"

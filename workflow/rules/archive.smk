@@ -1,12 +1,16 @@
 # `all` does not ask for the archive; `snakemake archive` does.
 import importlib.metadata
 
+EXPERIMENTS_OF_ARCHIVE = [f"experiment_{name}" for name in REPORTED_EXPERIMENTS]
+FIGURES_OF_ARCHIVE = [*CAPTIONS["figures"], *EXPERIMENTS_OF_ARCHIVE]
+
 
 rule archive:
     input:
         readings,
-        expand("results/figures/{name}.{format}", name=CAPTIONS["figures"], format=["pdf", "png"]),
-        expand("results/tables/{name}.csv", name=CAPTIONS["tables"]),
+        all_experiment_inputs,
+        expand("results/figures/{name}.{format}", name=FIGURES_OF_ARCHIVE, format=["pdf", "png"]),
+        expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_ARCHIVE]),
         "results/paper.pdf",
         "results/landing.rst",
         "results/reproducibility.md",

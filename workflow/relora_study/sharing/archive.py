@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from ..config import Study, read_section
+from ..config.settings import experiments_of
 from ..errors import UserError, command_line
 from ..storage.cell_manifest import read_cell_manifest
 from ..storage.contracts import read_contract
@@ -30,6 +31,7 @@ SHARED_FILES = [
     "schema_version",
     "settings/*.yaml",
     "settings/code-*.txt",
+    "tuning/base/*.yaml",
     "figures/*",
     "tables/*",
     "paper.pdf",
@@ -39,6 +41,8 @@ SHARED_FILES = [
     "benchmarks/jobs/*.tsv",
 ]
 CELL_FILES = ["config.yaml", "manifest.json", "*.csv"]
+SEARCH_FILES = ["settings.yaml", "rung-*.csv"]
+CANDIDATE_FILES = ["config.yaml", "rung-*.json", "*.csv"]
 # What made the report. The package's files alone, because a user may keep other files beside them.
 CODE_FILES = [
     "CITATION.cff",
@@ -51,6 +55,7 @@ CODE_FILES = [
     "workflow/report/*",
     "workflow/rules/*.smk",
 ]
+REPORT_RULES = ["figure", "table", "experiment_figure", "experiment_table", "paper"]
 HASHES, ENVIRONMENT = "archive/SHA256SUMS", "archive/environment.txt"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -79,7 +84,7 @@ def pack(
 
 def _crate(results: Path, study: Study, contents: dict[str, bytes], engine: str) -> bytes:
     """Describe the archive's ``contents`` and where they come from."""
-    manifests = [read_cell_manifest(results / "cells" / name) for name in study.study.cell_names]
+    manifests = [read_cell_manifest(results / "cells" / name) for name in _cells(study)]
     place = results / "data" / "tokens" / "manifest.json"
     corpus = read_contract(Corpus, place, f"{place} is missing or malformed; run snakemake again")
     hashes = {name: _sha256(content) for name, content in contents.items()}
@@ -87,20 +92,31 @@ def _crate(results: Path, study: Study, contents: dict[str, bytes], engine: str)
 
 
 def _chosen(results: Path, study: Study) -> Iterator[Path]:
-    """Yield the files that a reader needs to remake the report: the study's files, then the files of each cell."""
-    for pattern in SHARED_FILES:
-        yield from (file for file in results.glob(pattern) if file.is_file())
-    for cell_dir in (results / "cells" / name for name in study.study.cell_names):
-        for pattern in CELL_FILES:
-            yield from cell_dir.glob(pattern)
+    """Yield the files that a reader needs to remake the report: the study's, then those of cells and searches."""
+    yield from _matching(results, SHARED_FILES)
+    for cell_dir in (results / "cells" / name for name in _cells(study)):
+        yield from _matching(cell_dir, CELL_FILES)
         for kind in ("pairs", "texts"):  # significance tests read the scores of the last step
             yield from sorted(cell_dir.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
+    for search, (_, candidates) in experiments_of(study).searches.items():
+        yield from _matching(results / "tuning" / search, SEARCH_FILES)
+        for name in candidates:
+            yield from _matching(results / "tuning" / search / name, CANDIDATE_FILES)
+
+
+def _matching(folder: Path, patterns: list[str]) -> Iterator[Path]:
+    """Yield the files of ``folder`` that match one of ``patterns``."""
+    return (file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
+
+
+def _cells(study: Study) -> list[str]:
+    """The names of the study's cells and of those that its sweeps train."""
+    return list(dict.fromkeys([*study.study.cell_names, *experiments_of(study).cells]))
 
 
 def _code() -> Iterator[Path]:
     """Yield the files of the workflow."""
-    for pattern in CODE_FILES:
-        yield from (file for file in ROOT.glob(pattern) if file.is_file())
+    return _matching(ROOT, CODE_FILES)
 
 
 def _corpus(tokens: Path) -> Iterator[tuple[str, bytes]]:
@@ -146,7 +162,7 @@ def unpack(
     for name in contents:
         os.utime(results / name, ns=(now, now))
     print(f"{len(contents)} files are in {results}, and every hash matches. To remake the report from them:")
-    print(f"  snakemake --cores all --configfile {results}/settings/whole.yaml --forcerun figure table paper")
+    print(f"  snakemake --cores all --configfile {results}/settings/whole.yaml --forcerun {' '.join(REPORT_RULES)}")
 
 
 def _read(archive: Path) -> dict[str, bytes]:
