@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from archives import CELL, LEFT, OWN, SHARED, configure, manifest
 from relora_study.storage.contracts import write_contract
-from relora_study.storage.files import write_json, write_text
+from relora_study.storage.files import write_text
+from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 
 
 @pytest.fixture
@@ -18,7 +19,9 @@ def results(tmp_path) -> Path:
         "data/tokens/train.bin",
     ]:
         write_text(folder / name, f"what {name} holds")
-    write_json(folder / "data/tokens/manifest.json", {"tokenizer_sha256": "cd" * 32, "train": {"sha256": "ef" * 32}})
+    split = Split(tokens=2, sha256="ef" * 32)
+    known = {"source": "files", "dtype": "uint16", "vocab_size": 2, "end_of_text_id": 0, "tokenizer_sha256": "cd" * 32}
+    write_manifest(folder / "data/tokens", Manifest(**known, train=split, held_out=split))
     write_contract(folder / CELL / "manifest.json", manifest())
     write_text(folder / "logs/pretrain/tiny-full-s1.log", "said")
     configure(folder)

@@ -29,7 +29,7 @@ def _trainings(runs: Runs, experiments: Experiments) -> Iterator[Row]:
     results = runs.folder.parent
     ended = [runs.folder / name for name in runs.cells if name not in runs.diverged]
     diverged = [runs.folder / name for name in runs.diverged]
-    swept = [runs.folder / name for name in experiments.cells if name not in runs.cells]
+    swept = [runs.folder / name for name in experiments.beside(runs.cells)]
     tried = [results / "tuning" / name / each for name, (_, cells) in experiments.searches.items() for each in cells]
     every = [*ended, *diverged, *swept, *tried]
     aside = [place.parent for folder in every for place in sorted(folder.glob("superseded-*/timing.csv"))]

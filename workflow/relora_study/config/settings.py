@@ -78,6 +78,10 @@ class Experiments(NamedTuple):
     cells: dict[str, Cell]
     searches: dict[str, Search]
 
+    def beside(self, cells: Mapping[str, Cell]) -> dict[str, Cell]:
+        """The cells of sweeps that are not among ``cells``, the study's own, by name."""
+        return {name: cell for name, cell in self.cells.items() if name not in cells}
+
 
 def experiments_of(study: Study) -> Experiments:
     """Resolve the sweeps and searches of ``study``; sweeps share a cell of one name, and so of equal settings."""

@@ -70,7 +70,7 @@ class Run:
     @property
     def swept(self) -> dict[str, Cell]:
         """The cells that sweeps trained beside the study's, by name."""
-        return {name: cell for name, cell in self.experiments.cells.items() if name not in self.runs.cells}
+        return self.experiments.beside(self.runs.cells)
 
     @property
     def seeds(self) -> list[int]:

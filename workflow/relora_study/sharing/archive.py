@@ -18,13 +18,13 @@ from typing import Annotated
 import typer
 
 from ..config import Study, read_section
-from ..config.settings import experiments_of
+from ..config.settings import Experiments, experiments_of
 from ..errors import UserError, command_line
 from ..storage.cell_manifest import read_cell_manifest
-from ..storage.contracts import read_contract
 from ..storage.files import write_whole
+from ..storage.token_manifest import read_manifest
 from .crate import CODE, METADATA, ROOT, Archive, metadata
-from .inputs import Corpus, inputs
+from .inputs import inputs
 
 # Files outside the cells. Data, checkpoints and states stay out, because they are large or not ours to share.
 SHARED_FILES = [
@@ -73,32 +73,30 @@ def pack(
     Equal results give equal bytes: entries are sorted and carry no times, owners or modes.
     """
     chosen = read_section(Study, study)
-    contents = {file.relative_to(results).as_posix(): file.read_bytes() for file in _chosen(results, chosen)}
+    experiments = experiments_of(chosen)
+    cells = list(dict.fromkeys([*chosen.study.cell_names, *experiments.cells]))
+    files = _chosen(results, cells, experiments)
+    contents = {file.relative_to(results).as_posix(): file.read_bytes() for file in files}
     contents |= {f"{CODE}/{file.relative_to(ROOT).as_posix()}": file.read_bytes() for file in _code()}
     contents |= {f"archive/{name}": content for name, content in _corpus(results / "data" / "tokens")}
     contents[ENVIRONMENT] = _environment().encode()
-    contents[METADATA] = _crate(results, chosen, contents, engine)
-    contents[HASHES] = "".join(f"{_sha256(contents[name])}  {name}\n" for name in sorted(contents)).encode()
+    hashes = {name: _sha256(content) for name, content in contents.items()}
+    manifests = [read_cell_manifest(results / "cells" / name) for name in cells]
+    read = inputs(chosen, read_manifest(results / "data" / "tokens"), results)
+    contents[METADATA] = metadata(Archive(contents, hashes, chosen, manifests, read, engine))
+    hashes[METADATA] = _sha256(contents[METADATA])
+    contents[HASHES] = "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode()
     write_whole(output, lambda path: path.write_bytes(_packed(contents)))
 
 
-def _crate(results: Path, study: Study, contents: dict[str, bytes], engine: str) -> bytes:
-    """Describe the archive's ``contents`` and where they come from."""
-    manifests = [read_cell_manifest(results / "cells" / name) for name in _cells(study)]
-    place = results / "data" / "tokens" / "manifest.json"
-    corpus = read_contract(Corpus, place, f"{place} is missing or malformed; run snakemake again")
-    hashes = {name: _sha256(content) for name, content in contents.items()}
-    return metadata(Archive(contents, hashes, study, manifests, inputs(study, corpus, results), engine))
-
-
-def _chosen(results: Path, study: Study) -> Iterator[Path]:
+def _chosen(results: Path, cells: list[str], experiments: Experiments) -> Iterator[Path]:
     """Yield the files that a reader needs to remake the report: the study's, then those of cells and searches."""
     yield from _matching(results, SHARED_FILES)
-    for cell_dir in (results / "cells" / name for name in _cells(study)):
+    for cell_dir in (results / "cells" / name for name in cells):
         yield from _matching(cell_dir, CELL_FILES)
         for kind in ("pairs", "texts"):  # significance tests read the scores of the last step
             yield from sorted(cell_dir.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
-    for search, (_, candidates) in experiments_of(study).searches.items():
+    for search, (_, candidates) in experiments.searches.items():
         yield from _matching(results / "tuning" / search, SEARCH_FILES)
         for name in candidates:
             yield from _matching(results / "tuning" / search / name, CANDIDATE_FILES)
@@ -107,11 +105,6 @@ def _chosen(results: Path, study: Study) -> Iterator[Path]:
 def _matching(folder: Path, patterns: list[str]) -> Iterator[Path]:
     """Yield the files of ``folder`` that match one of ``patterns``."""
     return (file for pattern in patterns for file in folder.glob(pattern) if file.is_file())
-
-
-def _cells(study: Study) -> list[str]:
-    """The names of the study's cells and of those that its sweeps train."""
-    return list(dict.fromkeys([*study.study.cell_names, *experiments_of(study).cells]))
 
 
 def _code() -> Iterator[Path]:

