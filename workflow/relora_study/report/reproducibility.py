@@ -27,7 +27,7 @@ from .numbers import cell_label, listed, method_label, plain
 from .sentences import diverged, limits
 
 PROJECT = Path(__file__).parents[3]
-PINS, ORIGINS = (PROJECT / "resources" / name for name in ("datasets.yaml", "origins.yaml"))
+PINS, LICENCES = (PROJECT / "resources" / name for name in ("datasets.yaml", "licences.yaml"))
 SHOWN = 12  # hexadecimal digits of a hash that a table shows
 OUTCOMES = {  # of the table published_vs_replicated, by the beginning of its verdict
     "replicated": "within their tolerance",
@@ -60,7 +60,7 @@ class Run:
     experiments: Experiments
     tokens: Manifest
     pins: dict[str, Any]
-    origins: dict[str, list[dict[str, str]]]
+    licences: dict[str, dict[str, Any]]
 
     @property
     def manifests(self) -> list[dict[str, Any]]:
@@ -83,7 +83,7 @@ def open_run(runs: Runs) -> Run:
     results = runs.folder.parent
     study = read_section(Study, results / "settings" / "whole.yaml")
     tokens = read_manifest(results / "data" / "tokens")
-    return Run(runs, study, experiments_of(study), tokens, read_yaml(PINS), read_yaml(ORIGINS))
+    return Run(runs, study, experiments_of(study), tokens, read_yaml(PINS), read_yaml(LICENCES))
 
 
 def sections(run: Run) -> dict[str, list[Answer]]:
@@ -123,15 +123,22 @@ _DATA_FILES = ["settings/whole.yaml", "data/tokens/manifest.json", "(resources/d
 
 
 def _licences(run: Run) -> Answer:
-    used = [run.study.data.source, *(["blimp"] if run.runs.suite == BLIMP else [])]
-    known = [origin for name in used for origin in run.origins.get(name, [])]
-    said = [f"{origin['what']} ({origin['by']}): {origin['licence']}." for origin in known]
+    used = [run.study.data.source, *(["blimp"] if run.runs.suite == BLIMP else []), "published"]
+    known = [run.licences[name] for name in used if name in run.licences]
+    said = [sentence for one in known for sentence in _licence(one)]
     if run.study.data.source == "files":
         said.append("The run does not know the licence of the user's own files.")
     if run.study.data.source == "hub_pretokenized":
         said.append("The run does not know the licence of the shards; their page on the Hub names it.")
     said.append("The code is Apache-2.0.")
-    return Answer("Licences", "NeurIPS: licences", said, ["(resources/origins.yaml)", "(LICENSE)"])
+    return Answer("Licences", "NeurIPS: licences", said, ["(resources/licences.yaml)", "(LICENSE)"])
+
+
+def _licence(known: dict[str, Any]) -> list[str]:
+    """What is known of an input's licence, its remarks, and the licences of the texts that it was made from."""
+    every = [known, *known.get("origins", [])]
+    told = [f"{one['name']} ({one['url']}): {one.get('licence', 'no licence found')}." for one in every]
+    return [told[0], *([known["note"]] if "note" in known else []), *told[1:]]
 
 
 def _splits(run: Run) -> Answer:
