@@ -45,6 +45,7 @@ def test_the_corpus_its_licences_and_its_splits_are_those_of_the_files(place):
     assert "doi.org/10.7910/DVN/GMFCTR): no licence found." in licences and "L4OAKN): CC0-1.0." in licences
     splits = answers(place)["The splits"]
     assert splits.table.set_index("split").tokens.to_dict() == {"train": "222,222", "held out": "4,444"}
+    assert "at most the first 64 sequences, and the validation file 256." in splits.said[0]
     assert "a share of 0.05 is held out" in splits.said[0] and splits.said[1] == "There is no validation split."
     manifest = place / "data/tokens/manifest.json"
     kept = read_yaml(manifest)["held_out"] | {"documents": 7}
