@@ -54,6 +54,12 @@ def base_method(cell: Cell) -> str:
     return cell.method_name.partition(MARK)[0]
 
 
+def method_cells(results: Path, settings: SweepSettings) -> dict[str, Cell]:
+    """A cell of each method of a sweep, by the method's name."""
+    cells = [read_section(Cell, results / "cells" / name / "config.yaml") for name in settings.cells]
+    return {base_method(cell): cell for cell in reversed(cells)}
+
+
 def sweep_settings(results: Path, sweep: str) -> SweepSettings:
     """What varies in ``sweep``, what its cells change, and what its methods are compared with."""
     return read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]

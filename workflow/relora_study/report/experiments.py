@@ -6,21 +6,39 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis.experiments import CLOSE, open_ends, search_table, sweep_runs, sweep_settings, sweep_table
+from ..analysis.experiments import (
+    CLOSE,
+    method_cells,
+    open_ends,
+    search_table,
+    sweep_runs,
+    sweep_settings,
+    sweep_table,
+)
 from ..config import Point
 from .captions import experiment_caption
 from .numbers import listed, method_label, plain, readable, spread, with_interval
+from .rules import differing_rules
 
 SEARCH = "search"
 
 
 def experiment_sections(results: Path, names: list[str]) -> list[dict[str, Any]]:
-    """A section of the paper for each experiment: heading, sentences, and the captions of its figure and its table."""
-    return [_section(results, name) for name in names]
+    """A section of the paper for each experiment: its sentences and rules, its table, and captions."""
+    return told_once([_section(results, name) for name in names])
+
+
+def told_once(sections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """``sections`` without the rules that an earlier one tells, as where a sweep goes one way at two sizes."""
+    told = [section["rules"] for section in sections]
+    return [
+        section | {"rules": [] if section["rules"] in told[:number] else section["rules"]}
+        for number, section in enumerate(sections)
+    ]
 
 
 def _section(results: Path, name: str) -> dict[str, Any]:
-    compares = False
+    compares, cells = False, {}
     if name == SEARCH:
         table = search_table(results)
         chosen = table[table.outcome == "chosen"]
@@ -29,12 +47,14 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         settings = sweep_settings(results, name)
         rows = sweep_table(sweep_runs(results, name), settings.keys, settings.against)
         compares = settings.against is not None
+        cells = method_cells(results, settings)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
     words = readable(rows.drop(columns=_empty(rows)))
     return {
         "name": f"experiment_{name}",
         "heading": name.replace("_", " ").capitalize(),
         "sentences": said,
+        "rules": differing_rules(cells),
         "caption": experiment_caption(name, "figure", compares),
         "table": [list(words.columns), *words.to_numpy().tolist()],
         "table_caption": experiment_caption(name, "table", compares),

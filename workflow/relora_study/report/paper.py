@@ -23,26 +23,14 @@ from . import sentences
 from .captions import captions, published_captions
 from .landing import places, versions
 from .numbers import method_label, plain, readable, size_and_method
+from .rules import Rows, rules
 from .tables import final_results, mark, models, significance
 
-Rows = list[list[str]]
 INITIALISATIONS = {
     "pytorch": "PyTorch's default initialisation",
     "normal": "normal initialisation with deviation 0.02",
 }
 UNSHOWN = ["mean_text_perplexity"]  # of the final results; the table in results/ has it
-METHOD_COLUMNS = {
-    "method": "method",
-    "rank": "r",
-    "alpha": "α",
-    "adapter_initialization": "first A",
-    "merge": "merge",
-    "restart": "restart",
-    "reset_period": "cycle",
-    "schedule": "schedule",
-    "warmup_steps": "warm-up",
-    "rewarmup_steps": "re-warm-up",
-}
 
 
 def typeset(source: Path, contents: dict[str, Any], folder: Path, output: Path) -> None:
@@ -73,7 +61,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         | {section["name"]: section["caption"] for section in experiments},
         "experiments": list(experiments),
         "shapes": _shapes(runs),
-        "methods": _methods(runs),
+        "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
         "final": _rows(
             over_seeds(final, runs.diverged) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
@@ -139,18 +127,6 @@ def _shapes(runs: Runs) -> Rows:
         [name.replace("_", " "), *(plain(value) for value in size.model_dump().values())]
         for name, size in sizes.items()
     ]
-
-
-def _methods(runs: Runs) -> Rows:
-    methods = {cell.method_name: cell.method for cell in runs.cells.values()}
-    rows = []
-    for name, method in methods.items():
-        settings = method.model_dump() | {"method": method_label(name)}
-        if not method.rank:  # the columns of adapters stay empty, but for the rank of factors or projections
-            settings |= dict.fromkeys(list(METHOD_COLUMNS)[1:7], None) | {"rewarmup_steps": None}
-            settings["rank"] = method.target_rank or None
-        rows.append([plain(settings[key]).replace("_", " ") for key in METHOD_COLUMNS])
-    return [list(METHOD_COLUMNS.values()), *rows]
 
 
 def _by_size_and_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> list[dict[str, Any]]:

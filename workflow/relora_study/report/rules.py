@@ -1,0 +1,56 @@
+"""The rules of methods as tables of the paper: those of the study, and those in which the methods of a sweep differ."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import Cell
+from ..config.training import Method, Recipe
+from .numbers import method_label, plain
+
+Rows = list[list[str]]
+COLUMNS = {
+    "rank": "r",
+    "alpha": "α",
+    "adapter_initialization": "first A",
+    "merge": "merge",
+    "restart": "restart",
+    "reset_period": "cycle",
+    "schedule": "schedule",
+    "warmup_steps": "warm-up",
+    "rewarmup_steps": "re-warm-up",
+}
+OF_ADAPTERS = (  # keys that say nothing of a method without adapters
+    *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
+    *("full_rank_steps", "full_rank_from", "merge", "restart", "scale_reset", "reset_period", "cycle_ranks"),
+    *("reset_offset", "moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope", "rewarmup_steps"),
+)
+
+
+def rules(cells: Mapping[str, Cell]) -> Rows:
+    """The main rules of each method, of which ``cells`` holds a cell: a header, and a row a method."""
+    methods = {name: _values(cell) | {"rank": cell.method.target_rank or None} for name, cell in cells.items()}
+    return _table(methods, COLUMNS)
+
+
+def differing_rules(cells: Mapping[str, Cell]) -> Rows:
+    """The rules in which methods differ, full rank aside: a header, and a row a method; nothing if none differs."""
+    methods = {name: _values(cell) for name, cell in cells.items()}
+    compared = [values for name, values in methods.items() if not cells[name].method.is_full_rank]
+    keys = [key for key in Method.model_fields if len({str(values[key]) for values in compared}) > 1]
+    return _table(methods, {key: key.replace("_", " ") for key in keys}) if keys else []
+
+
+def _values(cell: Cell) -> dict[str, Any]:
+    """The rules of a cell's method by key, with its recipe; None where a key says nothing of it."""
+    silent = () if cell.method.rank else OF_ADAPTERS
+    values = {key: None if key in silent else getattr(cell.method, key) for key in Method.model_fields}
+    return values | {key: getattr(cell.train, key) for key in Recipe.model_fields}
+
+
+def _table(methods: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str]) -> Rows:
+    rows = [[method_label(name), *(_words(values[key]) for key in columns)] for name, values in methods.items()]
+    return [["method", *columns.values()], *rows]
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else plain(value).replace("_", " ")
