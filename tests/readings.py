@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from relora_study.config import cells, check
-from relora_study.config.settings import stage_settings
+from relora_study.config.settings import experiments_of, stage_settings
 from relora_study.storage.files import write_csv, write_json
 from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 from studies import write_yaml
@@ -112,6 +112,7 @@ def write_results(raw: dict, folder: Path) -> None:
     study = study.model_copy(update={"report": study.report.model_copy(update={"published": "off"})})
     for section, settings in stage_settings(study).items():
         write_yaml(folder / f"settings/{section}.yaml", settings.model_dump())
+    write_yaml(folder / "settings/sweeps.yaml", experiments_of(study).sweeps.model_dump())
     write_manifest(folder / "data/tokens", TOKENS)
     for right, (name, cell) in zip(itertools.cycle((0.8, 0.5, 0.6)), cells(study).items(), strict=False):
         place = folder / "cells" / name

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from readings import MANIFEST, write_results
 from relora_study.analysis.claims import (
     CONFIRMED,
     CONTRADICTED,
@@ -11,7 +12,12 @@ from relora_study.analysis.claims import (
     _judged,
     claims,
 )
+from relora_study.analysis.results import open_runs
+from relora_study.config import check
+from relora_study.config.settings import experiments_of
+from relora_study.storage.files import write_csv, write_json
 from scipy.stats import ttest_1samp
+from studies import write_yaml
 
 
 @pytest.mark.parametrize(
@@ -64,3 +70,35 @@ def test_smaller_models_save_a_smaller_share_of_parameters(results):
     row = table[table.method == "relora"].iloc[0]
     assert row.value == pytest.approx(shares["small"] - shares["tiny"])
     assert row.verdict == (CONFIRMED if row.value > 0 else CONTRADICTED) and np.isnan(row.value_low)
+
+
+@pytest.fixture
+def accumulated(raw, tmp_path):
+    """A function: the verdict on gradient accumulation where one micro-batch ends so far above eight, by seed."""
+
+    def verdict(*differences: float) -> str:
+        results, grid = tmp_path / f"{differences}", {"grid": {"micro_batch_size": [8, 1]}}
+        seeds = [42 + number for number in range(len(differences))]
+        chosen = {"sizes": ["tiny"], "methods": ["full", "relora"], "seeds": seeds}
+        study = {**raw, "study": chosen, "sweeps": {"batches": {"space": grid}}}
+        write_results(study, results)
+        for name, cell in experiments_of(check(study, [])).cells.items():
+            place, above = results / "cells" / name, dict(zip(seeds, differences, strict=True))[cell.seed]
+            write_yaml(place / "config.yaml", cell.model_dump())
+            ended = {"cell": name, "steps": 600, "resets": [], "final_sha256": "0" * 64}
+            write_json(place / "manifest.json", MANIFEST | ended)
+            write_csv(place / "timing.csv", pd.DataFrame({"step": [600], "seconds": [60.0]}))
+            loss = 6.0 + above * (cell.train.micro_batch_size == 8)
+            score = pd.DataFrame({"loss": [loss], "diverged_at": [np.nan if np.isfinite(loss) else 300]})
+            write_csv(place / "score.csv", score)
+        table = claims(open_runs(results))
+        return str(table[table.claim.str.contains("accumulation")].verdict.item())
+
+    return verdict
+
+
+def test_sweeps_over_the_micro_batch_judge_gradient_accumulation(accumulated):
+    assert accumulated(0.01, 0.0, -0.01) == CONFIRMED
+    assert accumulated(0.3, 0.31, 0.29) == CONTRADICTED
+    assert accumulated(0.2, 0.0, -0.2) == NOT_SHOWN
+    assert accumulated(0.01, np.nan, 0.0) == CONTRADICTED, "one of them diverged"

@@ -46,6 +46,14 @@ def inputs_of_experiment(name):
     return [*own, *expand("results/tuning/{search}/{part}", search=EXPERIMENTS.searches, part=parts)]
 
 
+def inputs_of_claims(wildcards):
+    """What the claims ledger reads beside the study's own cells: the sweeps over the micro-batch."""
+    if wildcards.place or getattr(wildcards, "name", "claims") != "claims":
+        return []
+    over = EXPERIMENTS.sweeps.over("micro_batch_size")
+    return ["results/settings/sweeps.yaml", *(file for name in over for file in inputs_of_experiment(name))]
+
+
 def experiment_caption_of(kind):
     """The caption of an experiment's ``kind`` ("figure", "table") for Snakemake's report."""
     sweeps = EXPERIMENTS.sweeps.sweeps

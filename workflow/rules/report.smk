@@ -48,6 +48,7 @@ rule figure:
 rule table:
     input:
         inputs_of_report,
+        inputs_of_claims,
     output:
         report(
             "results/{place}tables/{name}.csv",
@@ -85,6 +86,7 @@ rule paper:
         inputs_of_report,
         figures_of,
         experiments_of_paper,
+        inputs_of_claims,
         source=lambda wildcards: workflow_files(SOURCES[wildcards.place]),
         parts=workflow_files("paper/style.typ", "paper/parts.typ", "paper/references.bib"),
     output:

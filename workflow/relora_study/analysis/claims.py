@@ -2,15 +2,20 @@
 
 The verdict follows from an interval: *confirmed* where all of it lies on the claim's side, *contradicted* where all of
 it lies on the other side, and *not shown at this scale* where it holds 0 or where one seed gives no interval.
+The study's own cells are the evidence; for gradient accumulation, those of its sweeps over the micro-batch.
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from ..config import read_section
+from ..config.settings import Sweeps
 from .differences import gaps, over_full_rank, trend
+from .experiments import sweep_runs
 from .intervals import t_interval
 from .published import final_values, published_table
 from .published_recipe import LABELS
@@ -21,6 +26,7 @@ CONFIRMED, CONTRADICTED = "confirmed", "contradicted"
 NOT_SHOWN, UNTESTABLE = "not shown at this scale", "untestable here"
 # A gap of 0.05 nats raises perplexity by 5 %: the published gaps of 0.09 and 0.39 are above it. Half: "far fewer".
 COMPARABLE_NATS, FAR_FEWER = 0.05, 0.5
+MICRO_BATCH = "micro_batch_size"
 COLUMNS = ["claim", "origin", "published_evidence", "method", "measure", "value", "value_low", "value_high", "verdict"]
 
 
@@ -91,7 +97,9 @@ def _claims() -> list[Claim]:
         Claim("Smaller models gain more efficiency than larger ones", summary, fewer,
               "share of parameters that need not train, smallest size less largest", _efficiency),
         Claim("Convergence is stable with reduced gradient accumulation", summary,
-              "none: the configurations have one batch on fewer GPUs", "none: the study has one batch", _untested),
+              "none: the configurations have one batch on fewer GPUs",
+              f"loss with the fewest micro-batches less that with the most, {pairs}: at most {COMPARABLE_NATS} nats",
+              _accumulation),
     ]  # fmt: skip
 
 
@@ -195,5 +203,22 @@ def _efficiency(runs: Runs, method: str) -> Judged:
     return Judged(gained, np.nan, np.nan, CONFIRMED if gained > 0 else CONTRADICTED)
 
 
-def _untested(runs: Runs, method: str) -> Judged:
-    return Judged(np.nan, np.nan, np.nan, UNTESTABLE)
+def _accumulation(runs: Runs, method: str) -> Judged:
+    """The largest micro-batch accumulates the fewest gradients, and the smallest the most."""
+    losses = _micro_batch_losses(runs.folder.parent, method)
+    if losses.columns.size < 2:
+        return Judged(np.nan, np.nan, np.nan, UNTESTABLE)
+    fewest, most = losses[losses.columns.max()], losses[losses.columns.min()]
+    if fewest.isna().any():  # it diverged
+        return Judged(np.nan, np.nan, np.nan, CONTRADICTED)
+    found = _judged(fewest - most, 1)
+    return found._replace(verdict=_verdict(COMPARABLE_NATS - found.high, COMPARABLE_NATS - found.low))
+
+
+def _micro_batch_losses(results: Path, method: str) -> pd.DataFrame:
+    """The held-out losses of the sweeps over the micro-batch: a row a size and seed, a column a micro-batch."""
+    sweeps = read_section(Sweeps, results / "settings" / "sweeps.yaml").over(MICRO_BATCH)
+    if not sweeps:
+        return pd.DataFrame()
+    rows = pd.concat([sweep_runs(results, name) for name in sweeps]).drop_duplicates("cell")
+    return rows[rows.method == method].pivot(index=["size", "seed"], columns=MICRO_BATCH, values="loss")

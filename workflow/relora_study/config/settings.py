@@ -67,6 +67,10 @@ class Sweeps(Section):
 
     sweeps: dict[str, SweepSettings]
 
+    def over(self, key: str) -> list[str]:
+        """The names of the sweeps that vary ``key``, and nothing else."""
+        return [name for name, sweep in self.sweeps.items() if sweep.keys == [key]]
+
 
 Search = tuple[SearchSettings, dict[str, Cell]]  # with its candidates by name
 

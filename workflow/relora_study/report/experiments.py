@@ -100,13 +100,16 @@ def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
             loss = with_interval(row["loss"], row["loss_low"], row["loss_high"])
             at = f" at {_settings({key: row[key] for key in keys})}" if keys else ""
             edge = row["verdict"].partition(", ")[2]
-            beyond = f", {edge}: a lower one may lie beyond" if edge else ""
-            others = f" Of the {len(group) - 1} other settings, {_are(close)} not clearly higher." if close else ""
+            beyond = f", {edge.replace('_', ' ')}: a lower one may lie beyond" if edge else ""
+            others = _close(close, len(group) - 1)
             yield f"{_words(size)}, {method_label(str(method))}: the lowest loss is {loss}{at}{beyond}.{others}"
 
 
-def _are(count: int) -> str:
-    return f"{count} {'is' if count == 1 else 'are'}"
+def _close(close: int, others: int) -> str:
+    """How many of the ``others`` are not clearly higher than the lowest."""
+    if close == others > 1:
+        return f" None of the {others} other settings is clearly higher."
+    return f" Of the {others} other settings, {close} {'is' if close == 1 else 'are'} not clearly higher." * bool(close)
 
 
 def searched(table: pd.DataFrame) -> Iterator[str]:

@@ -128,6 +128,7 @@ def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
             log_axis(axes, "x")
         if len(tried) <= FEW_VALUES:
             axes.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
+            axes.set_xticks([], minor=True)
         return {value: float(value) for value in tried}
     axes.set_xticks(range(len(tried)), [figure_text(str(value).replace("_", " ")) for value in tried])
     return {value: float(number) for number, value in enumerate(tried)}
