@@ -6,6 +6,8 @@ from relora_study.report.experiments import compared, responded, searched
 
 SPREAD = {"size": "tiny", "compared_with": "relora_zero2", "seeds": 3, "diverged": 0}
 
+COMPARED = "At tiny, compared with ReLoRA under ZeRO-2,"
+
 
 def changed(method: str, difference: float, half: float, **more) -> dict:
     ends = {"difference_low": difference - half, "difference_high": difference + half}
@@ -15,14 +17,14 @@ def changed(method: str, difference: float, half: float, **more) -> dict:
 def test_a_change_is_called_clear_only_where_its_interval_leaves_out_zero():
     rows = [changed("relora", -0.2, 0.1), changed("full_reset", 0.3, 0.1), changed("warm_start", -0.1, 0.2)]
     lower, higher, unclear = compared(pd.DataFrame(rows))
-    assert lower == "Tiny, these lower the loss: ReLoRA, -0.20 [-0.30, -0.10]."
-    assert higher == "Tiny, these raise the loss: full reset, 0.30 [0.20, 0.40]."
-    assert unclear == "Tiny, these show no clear change: warm start, -0.10 [-0.30, 0.10]."
+    assert lower == f"{COMPARED} these lower the loss: ReLoRA, -0.20 [-0.30, -0.10]."
+    assert higher == f"{COMPARED} these raise the loss: full reset, 0.30 [0.20, 0.40]."
+    assert unclear == f"{COMPARED} these show no clear change: warm start, -0.10 [-0.30, 0.10]."
 
 
 def test_a_diverged_method_is_named_with_its_seeds():
     rows = [changed("relora", np.nan, np.nan, diverged=2)]
-    assert list(compared(pd.DataFrame(rows))) == ["Tiny, these diverge: ReLoRA (2 of 3 seeds)."]
+    assert list(compared(pd.DataFrame(rows))) == ["At tiny, these diverge: ReLoRA (2 of 3 seeds)."]
 
 
 def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
@@ -34,9 +36,9 @@ def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
         {**spread, "method": "relora", "learning_rate": 0.003, "loss": 5.8, "verdict": "not clearly higher"},
     ]
     assert list(responded(pd.DataFrame(rows), ["learning_rate"])) == [
-        "Tiny, full rank: the lowest loss is 5.500 at learning rate 0.003.",
-        "Tiny, ReLoRA: the lowest loss is 5.750 at learning rate 0.01, at the edge of r: a lower one may lie beyond."
-        " Of the 2 other settings, 1 is not clearly higher.",
+        "At tiny, the lowest loss of full rank is 5.500, with learning rate 0.003.",
+        "At tiny, the lowest loss of ReLoRA is 5.750, with learning rate 0.01, at the edge of r: a lower one may"
+        " lie beyond. Of the 2 other settings, 1 is not clearly higher.",
     ]
 
 
@@ -46,7 +48,8 @@ def test_the_search_is_told_with_its_choice_its_edge_and_its_cost():
         for rate, steps, outcome in [(0.004, 600, "chosen"), (0.002, 300, "dropped"), (0.001, 150, "dropped")]
     ]
     assert list(searched(pd.DataFrame(rows))) == [
-        "Tiny: full rank learning rate 0.004 (the edge of learning rate: a better value may lie beyond).",
+        "At tiny, the search chose: full rank learning rate 0.004 (the edge of learning rate: a better value"
+        " may lie beyond).",
         "Each search tried 3 candidates. It took 1,050 steps, 1.8 times those of its longest candidate.",
     ]
 

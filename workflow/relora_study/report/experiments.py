@@ -80,12 +80,18 @@ def compared(rows: pd.DataFrame) -> Iterator[str]:
         ]
         if len(unclear):
             said.append(f"show no clear change: {'; '.join(map(_change, unclear.itertuples()))}")
+        yield from (f"At {_words(size)}, {_reference(group)}, these {text}." for text in said)
         if len(diverged := group[group.diverged > 0]):
             named = (
                 f"{method_label(row.method)} ({row.diverged} of {row.seeds} seeds)" for row in diverged.itertuples()
             )
-            said.append(f"diverge: {'; '.join(named)}")
-        yield from (f"{_words(size)}, these {text}." for text in said)
+            yield f"At {_words(size)}, these diverge: {'; '.join(named)}."
+
+
+def _reference(group: pd.DataFrame) -> str:
+    """What the methods of a size are compared with: one of them, or each with the one before."""
+    references = group.compared_with.dropna().unique()
+    return f"compared with {method_label(*references)}" if len(references) == 1 else "each compared with the one before"
 
 
 def _change(row: Any) -> str:
@@ -98,11 +104,11 @@ def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
         close = int((group.verdict == CLOSE).sum())
         for row in group[~group.verdict.isin(["", CLOSE])].to_dict("records"):
             loss = with_interval(row["loss"], row["loss_low"], row["loss_high"])
-            at = f" at {_settings({key: row[key] for key in keys})}" if keys else ""
+            at = f", with {_settings({key: row[key] for key in keys})}" if keys else ""
             edge = row["verdict"].partition(", ")[2]
             beyond = f", {edge.replace('_', ' ')}: a lower one may lie beyond" if edge else ""
             others = _close(close, len(group) - 1)
-            yield f"{_words(size)}, {method_label(str(method))}: the lowest loss is {loss}{at}{beyond}.{others}"
+            yield f"At {_words(size)}, the lowest loss of {method_label(str(method))} is {loss}{at}{beyond}.{others}"
 
 
 def _close(close: int, others: int) -> str:
@@ -116,7 +122,7 @@ def searched(table: pd.DataFrame) -> Iterator[str]:
     """For each size: the settings that the search of each method chose, and where a better one may lie beyond."""
     for size, of_size in table.groupby("size", sort=False):
         chosen = [f"{method_label(str(name))} {_chosen(rows)}" for name, rows in of_size.groupby("method", sort=False)]
-        yield f"{_words(size)}: {'; '.join(chosen)}."
+        yield f"At {_words(size)}, the search chose: {'; '.join(chosen)}."
     searches = table.groupby(["size", "method"], sort=False)
     steps, longest = searches.steps.sum(), table[table.outcome == "chosen"].steps.max()
     yield (
@@ -145,4 +151,4 @@ def _value(value: Any) -> str:
 
 
 def _words(size: object) -> str:
-    return str(size).replace("_", " ").capitalize()
+    return str(size).replace("_", " ")

@@ -21,6 +21,7 @@ from ..config import Report
 from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, published_captions
+from .experiments import SEARCH
 from .landing import places, versions
 from .numbers import method_label, plain, readable, size_and_method
 from .rules import Rows, rules
@@ -30,6 +31,7 @@ INITIALISATIONS = {
     "pytorch": "PyTorch's default initialisation",
     "normal": "normal initialisation with deviation 0.02",
 }
+_SEARCH = f"experiment_{SEARCH}"
 UNSHOWN = ["mean_text_perplexity"]  # of the final results; the table in results/ has it
 
 
@@ -60,6 +62,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"]
         | {section["name"]: section["caption"] for section in experiments},
         "experiments": list(experiments),
+        "found": next((section["sentences"] for section in experiments if section["name"] != _SEARCH), []),
         "shapes": _shapes(runs),
         "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
