@@ -33,6 +33,8 @@ def adapter_shares(source: Source) -> pd.DataFrame:
             continue
         per = while_adapted(by_cell[name], cell.method)
         per = per[per.step % period == 0]
+        if per.empty:  # as in a training that ends soon after a full-rank start
+            continue
         per = per.groupby(["cell", "size", "method", "seed", "component", "step"]).value.mean().reset_index()
         ceiling = per.component.map(lambda component, cell=cell: rank_ceiling(cell, component))
         parts.append(per.assign(near=nearest_size(cell), cycle=per.step // period, share=per.value / ceiling)[SHARES])
