@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from relora_study.report.experiments import compared, responded, searched
+from relora_study.report.experiments import compared, responded, searched, silent_columns
 
 SPREAD = {"size": "tiny", "compared_with": "relora_zero2", "seeds": 3, "diverged": 0}
 
@@ -61,3 +61,11 @@ def test_a_chosen_word_has_no_edge():
     ]
     said = " ".join(searched(pd.DataFrame(rows)))
     assert "edge" not in said and "ReLoRA merge unscaled." in said and "tried 2 candidates" in said
+
+
+def test_a_table_leaves_out_what_is_one_for_all():
+    rows = pd.DataFrame([changed("live_adapters", -0.2, 0.1), changed("full_reset", 0.3, 0.1)]).assign(rank=[4, 8])
+    paired = rows.assign(seeds_paired=[np.nan, 3])
+    assert set(silent_columns(paired)) == {"size", "compared_with", "diverged", "seeds_paired"}
+    parted = paired.assign(size=["tiny", "small"], diverged=[0, 1], seeds_paired=[3, 2])
+    assert silent_columns(parted) == ["compared_with"]

@@ -35,7 +35,7 @@ def test_each_step_of_the_ladder_changes_one_rule(sweep, name):
         *(["adapter initialization"], ["merge"], ["restart"], ["moment mask"], ["moment reset"]),
         *(["full rank steps"], ["dropout"], ["learning rate"]),
     ]
-    assert full == ["full rank", "0.003000", *["–"] * (len(header) - 2)]
+    assert full == ["full rank", "0.003", *["–"] * (len(header) - 2)]
 
 
 def test_each_change_alone_is_one(sweep):

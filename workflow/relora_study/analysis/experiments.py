@@ -56,8 +56,11 @@ def base_method(cell: Cell) -> str:
 
 def method_cells(results: Path, settings: SweepSettings) -> dict[str, Cell]:
     """A cell of each method of a sweep, by the method's name."""
-    cells = [read_section(Cell, results / "cells" / name / "config.yaml") for name in settings.cells]
-    return {base_method(cell): cell for cell in reversed(cells)}
+    found: dict[str, Cell] = {}
+    for name in settings.cells:
+        cell = read_section(Cell, results / "cells" / name / "config.yaml")
+        found.setdefault(base_method(cell), cell)
+    return found
 
 
 def sweep_settings(results: Path, sweep: str) -> SweepSettings:

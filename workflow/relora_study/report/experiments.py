@@ -17,7 +17,7 @@ from ..analysis.experiments import (
 )
 from ..config import Point
 from .captions import experiment_caption
-from .numbers import listed, method_label, plain, readable, spread, with_interval
+from .numbers import SETTINGS, listed, method_label, readable, setting, spread, with_interval
 from .rules import differing_rules
 
 SEARCH = "search"
@@ -49,7 +49,7 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         compares = settings.against is not None
         cells = method_cells(results, settings)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
-    words = readable(rows.drop(columns=_empty(rows)))
+    words = readable(rows.drop(columns=silent_columns(rows)))
     return {
         "name": f"experiment_{name}",
         "heading": name.replace("_", " ").capitalize(),
@@ -61,10 +61,20 @@ def _section(results: Path, name: str) -> dict[str, Any]:
     }
 
 
-def _empty(rows: pd.DataFrame) -> list[str]:
-    """Columns that say nothing of this experiment."""
+def silent_columns(rows: pd.DataFrame) -> list[str]:
+    """Columns that say nothing of this experiment, and those of one value, which its sentences tell."""
     silent = {"diverged": 0, "verdict": ""}
-    return [name for name, nothing in silent.items() if name in rows and (rows[name] == nothing).all()]
+    empty = [name for name, nothing in silent.items() if name in rows and (rows[name] == nothing).all()]
+    alike = [name for name in ("size", "method", "compared_with", *SETTINGS) if name in rows and _is_one(rows[name])]
+    return [*empty, *alike, *(["seeds_paired"] if "seeds_paired" in rows and _all_paired(rows) else [])]
+
+
+def _all_paired(rows: pd.DataFrame) -> bool:
+    return bool((rows.seeds_paired.isna() | (rows.seeds_paired == rows.seeds)).all())
+
+
+def _is_one(values: pd.Series) -> bool:
+    return len(values) > 1 and values.nunique() == 1
 
 
 def compared(rows: pd.DataFrame) -> Iterator[str]:
@@ -143,11 +153,7 @@ def _chosen(group: pd.DataFrame) -> str:
 
 
 def _settings(point: Point) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {_value(value)}" for key, value in point.items())
-
-
-def _value(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else plain(value)
+    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in point.items())
 
 
 def _words(size: object) -> str:

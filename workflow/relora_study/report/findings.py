@@ -15,7 +15,7 @@ from ..config.experiments import PREVIOUS
 from .escape import markdown
 from .figures.evaluation import draw_gaps
 from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
-from .numbers import method_label, readable
+from .numbers import method_label, readable, setting
 
 CONTROL = "full_slow_targets"
 RANK_KEYS = ["rank", "reset_period", "learning_rate"]
@@ -85,6 +85,7 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
     """The learning rate that each search chose: a row a size, a column a method."""
     chosen = rungs[rungs.outcome == "chosen"]
     rates = chosen.assign(rate=chosen.candidate.str.rpartition("=")[2].astype(float))
+    rates["rate"] = rates.rate.map(setting)
     table = rates.pivot(index="size", columns="method", values="rate").sort_index(key=lambda sizes: sizes.str.len())
     methods = rungs.method.drop_duplicates()
     return table[methods].rename(columns=method_label).reset_index()

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from ..config.training import Method, Model, Size, Train
+
 METHODS = {
     "full": "full rank",
     "full_slow_targets": "full rank, slow targets",
@@ -20,6 +22,8 @@ METHODS = {
     "apollo": "APOLLO",
     "apollo_mini": "APOLLO-Mini",
 }
+NAMES = {name: METHODS[name] for name in ("relora", "lora", "galore", "fira", "apollo")}
+SETTINGS = {*Method.model_fields, *Size.model_fields, *Model.model_fields, *Train.model_fields}  # keys that users write
 HEADERS = {
     "train_loss": "train loss (nats/token)",
     "held_out_loss": "held-out loss (nats/token)",
@@ -44,8 +48,8 @@ MISSING = "–"
 
 
 def method_label(method: str) -> str:
-    """A method in words; a method that the project does not know goes by its own name."""
-    return METHODS.get(method, method.replace("_", " "))
+    """A method in words; a method that the project does not know goes by its own name, with names in it as usual."""
+    return METHODS.get(method) or " ".join(NAMES.get(word, word) for word in method.split("_"))
 
 
 def cell_label(cell: str, seed: bool = True) -> str:
@@ -109,6 +113,12 @@ def plain(value: Any) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
 
 
+def setting(value: Any) -> str:
+    """A value that a user wrote, as short as it was written."""
+    exact = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
+    return f"{value:g}" if exact else plain(value)
+
+
 def p_value(value: float) -> str:
     """A p-value, to two digits."""
     return plain(value) if not value >= 1e-3 else f"{value:#.2g}"
@@ -129,5 +139,6 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             shown[name] = [with_interval(*bounds) for bounds in ranges]
         else:
-            shown[name] = [(p_value if name in P_VALUES else plain)(value) for value in table[name].tolist()]
+            words = p_value if name in P_VALUES else setting if name in SETTINGS else plain
+            shown[name] = [words(value) for value in table[name].tolist()]
     return pd.DataFrame(shown).rename(columns=lambda name: HEADERS.get(name, str(name).replace("_", " ")))

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..config import Cell
 from ..config.training import Method, Recipe
-from .numbers import method_label, plain
+from .numbers import method_label, setting
 
 Rows = list[list[str]]
 COLUMNS = {
@@ -53,4 +53,4 @@ def _table(methods: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str])
 
 
 def _words(value: Any) -> str:
-    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else plain(value).replace("_", " ")
+    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else setting(value).replace("_", " ")

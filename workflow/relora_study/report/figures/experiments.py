@@ -71,6 +71,7 @@ def _intervals(axes: Any, means: Any, low: Any, high: Any, places: Any) -> None:
 
 def draw_response(runs: pd.DataFrame, keys: list[str]) -> Figure:
     """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more."""
+    keys = [key for key in keys if runs[key].nunique(dropna=False) > 1] or keys[:1]
     return _surface(runs, keys) if len(keys) == 2 and _is_grid(runs, keys) else _lines(runs, keys or ["method"])
 
 
