@@ -17,6 +17,7 @@ from .figures.evaluation import draw_gaps
 from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
 from .numbers import method_label, readable, setting
 
+RESULTS = Path(__file__).parents[3] / "docs" / "results"
 CONTROL = "full_slow_targets"
 RANK_KEYS = ["rank", "reset_period", "learning_rate"]
 MARKED = re.compile(r"(<!-- table (\w+) of (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -73,6 +74,13 @@ def _beside_control(rows: pd.DataFrame) -> pd.DataFrame:
     return means.rename(columns=lambda name: name.replace("gap", "difference"))
 
 
+def _with_more_tokens(rows: pd.DataFrame) -> pd.DataFrame:
+    """The change of each method's mean gap from the tuned comparison to ``rows``, which trained longer, by width."""
+    pairs = rows.merge(pd.read_csv(RESULTS / "tuned_gaps.csv"), on=["size", "d_model", "method", "seed"])
+    means = mean_gaps(pairs.assign(gap=pairs.gap_x - pairs.gap_y))
+    return means.rename(columns=lambda name: name.replace("gap", "change"))
+
+
 def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
     """The gap to full rank of each method of ReLoRA's own ablation, beside the published one: logs of perplexities."""
     ours = changes(runs, "full")[["method", "difference", "difference_low", "difference_high"]]
@@ -112,6 +120,7 @@ TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
     "beside_control": _beside_control,
+    "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
     "claims": lambda rows: rows[["claim", "method", "value", "value_low", "value_high", "verdict"]],
