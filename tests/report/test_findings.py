@@ -46,3 +46,15 @@ def test_a_methods_difference_to_the_control_is_paired_by_size_and_seed():
     table = TABLES["beside_control"](pd.DataFrame(rows, columns=["size", "d_model", "seed", "method", "gap"]))
     assert table.method.tolist() == ["galore", "galore"] and table.seeds.tolist() == [2, 1]
     assert table.difference.tolist() == pytest.approx([-0.1, 0.1])
+
+
+def test_more_tokens_change_a_gap_by_size_and_seed():
+    columns = ["size", "d_model", "seed", "method", "gap"]
+    tuned = [
+        ("width_48", 48, 42, "relora", 0.3),
+        ("width_48", 48, 43, "relora", 0.5),
+        ("width_96", 96, 42, "relora", 9),
+    ]
+    longer = [("width_48", 48, 43, "relora", 0.4), ("width_48", 48, 42, "relora", 0.1)]
+    table = TABLES["with_more_tokens"](pd.DataFrame(longer, columns=columns), pd.DataFrame(tuned, columns=columns))
+    assert table.seeds.tolist() == [2] and table.change.tolist() == pytest.approx([-0.15])

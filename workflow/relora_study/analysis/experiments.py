@@ -54,13 +54,10 @@ def base_method(cell: Cell) -> str:
     return cell.method_name.partition(MARK)[0]
 
 
-def method_cells(results: Path, settings: SweepSettings) -> dict[str, Cell]:
-    """A cell of each method of a sweep, by the method's name."""
-    found: dict[str, Cell] = {}
-    for name in settings.cells:
-        cell = read_section(Cell, results / "cells" / name / "config.yaml")
-        found.setdefault(base_method(cell), cell)
-    return found
+def method_cells(results: Path, runs: pd.DataFrame) -> dict[str, Cell]:
+    """A cell of each method of a sweep's ``runs``, by the method's name."""
+    first = runs.drop_duplicates("method").set_index("method").cell
+    return {str(method): read_section(Cell, results / "cells" / name / "config.yaml") for method, name in first.items()}
 
 
 def sweep_settings(results: Path, sweep: str) -> SweepSettings:

@@ -45,9 +45,10 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         said, rows = list(searched(table)), chosen.drop(columns=["outcome", "dropped_after", "steps"])
     else:
         settings = sweep_settings(results, name)
-        rows = sweep_table(sweep_runs(results, name), settings.keys, settings.against)
+        runs = sweep_runs(results, name)
+        rows = sweep_table(runs, settings.keys, settings.against)
         compares = settings.against is not None
-        cells = method_cells(results, settings)
+        cells = method_cells(results, runs)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
     words = readable(rows.drop(columns=silent_columns(rows)))
     return {

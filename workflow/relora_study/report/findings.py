@@ -17,10 +17,11 @@ from .figures.evaluation import draw_gaps
 from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
 from .numbers import method_label, readable, setting
 
-RESULTS = Path(__file__).parents[3] / "docs" / "results"
 CONTROL = "full_slow_targets"
 RANK_KEYS = ["rank", "reset_period", "learning_rate"]
-MARKED = re.compile(r"(<!-- table (\w+) of (\w+): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- table (\w+) of (\w+(?: and \w+)*): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL
+)
 WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that are set to the left
 
 
@@ -74,10 +75,10 @@ def _beside_control(rows: pd.DataFrame) -> pd.DataFrame:
     return means.rename(columns=lambda name: name.replace("gap", "difference"))
 
 
-def _with_more_tokens(rows: pd.DataFrame) -> pd.DataFrame:
-    """The change of each method's mean gap from the tuned comparison to ``rows``, which trained longer, by width."""
-    pairs = rows.merge(pd.read_csv(RESULTS / "tuned_gaps.csv"), on=["size", "d_model", "method", "seed"])
-    means = mean_gaps(pairs.assign(gap=pairs.gap_x - pairs.gap_y))
+def _with_more_tokens(longer: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame:
+    """The change of each method's mean gap from the ``tuned`` comparison to the ``longer`` trainings, by width."""
+    pairs = longer.merge(tuned, on=["size", "d_model", "method", "seed"], suffixes=("", "_tuned"))
+    means = mean_gaps(pairs.assign(gap=pairs.gap - pairs.gap_tuned))
     return means.rename(columns=lambda name: name.replace("gap", "change"))
 
 
@@ -92,8 +93,7 @@ def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
 def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
     """The learning rate that each search chose: a row a size, a column a method."""
     chosen = rungs[rungs.outcome == "chosen"]
-    rates = chosen.assign(rate=chosen.candidate.str.rpartition("=")[2].astype(float))
-    rates["rate"] = rates.rate.map(setting)
+    rates = chosen.assign(rate=chosen.candidate.str.rpartition("=")[2].astype(float).map(setting))
     table = rates.pivot(index="size", columns="method", values="rate").sort_index(key=lambda sizes: sizes.str.len())
     methods = rungs.method.drop_duplicates()
     return table[methods].rename(columns=method_label).reset_index()
@@ -109,7 +109,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
-TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of one table of docs/results, or of several
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
     "beside_published": _beside_published,
@@ -137,7 +137,8 @@ def with_tables(page: str, folder: Path) -> str:
     return MARKED.sub(lambda mark: mark[1] + _table(mark[2], mark[3], folder), page)
 
 
-def _table(kind: str, name: str, folder: Path) -> str:
-    words = readable(TABLES[kind](pd.read_csv(folder / f"{name}.csv"))).map(markdown)
+def _table(kind: str, names: str, folder: Path) -> str:
+    tables = [pd.read_csv(folder / f"{name}.csv") for name in names.split(" and ")]
+    words = readable(TABLES[kind](*tables)).map(markdown)
     sides = ["left" if column in WORDS else "right" for column in words]
     return str(words.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
