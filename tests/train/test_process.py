@@ -1,7 +1,10 @@
 """The trainer as a process: killed, told to stop, out of time, started twice, short of disk."""
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -10,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from relora_study.config.reading import PROJECT
 from relora_study.errors import UserError
 from relora_study.train import __main__ as command
 from relora_study.train.disk import bytes_needed
@@ -55,6 +59,23 @@ def test_a_run_that_a_signal_ends_goes_on_to_the_same_bytes(prepare, commands, w
     commands.finish(arguments)
     for file in FILES:
         assert (cut / file).read_bytes() == (whole / file).read_bytes()
+
+
+def test_ctrl_c_while_modules_are_still_imported_shows_no_traceback():
+    """Snakemake stops all its jobs at once, and one of them may have just begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "relora_study.train"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(PROJECT / "workflow")},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background test run ignores it
+    )
+    while not process.stderr.readline().rstrip().endswith(" relora_study"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait() == -signal.SIGINT  # typer, which comes after the imports, ends with a code
+    assert "Traceback" not in rest and "KeyboardInterrupt" not in rest
 
 
 @pytest.mark.slow
