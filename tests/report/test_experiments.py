@@ -2,7 +2,9 @@
 
 import numpy as np
 import pandas as pd
+from matplotlib import pyplot
 from relora_study.report.experiments import compared, responded, searched, silent_columns
+from relora_study.report.figures.experiments import draw_changes
 
 SPREAD = {"size": "tiny", "compared_with": "relora_zero2", "seeds": 3, "diverged": 0}
 
@@ -25,6 +27,19 @@ def test_a_change_is_called_clear_only_where_its_interval_leaves_out_zero():
 def test_a_diverged_method_is_named_with_its_seeds():
     rows = [changed("relora", np.nan, np.nan, diverged=2)]
     assert list(compared(pd.DataFrame(rows))) == ["At tiny, these diverge: ReLoRA (2 of 3 seeds)."]
+
+
+def test_a_note_of_divergence_covers_no_loss_of_another_seed():
+    found = {"relora_zero2": [np.nan, 7.0], "relora": [5.2, 5.1], "full": [5.0, np.nan]}
+    rows = [("small", name, seed, loss) for name, losses in found.items() for seed, loss in enumerate(losses)]
+    runs = pd.DataFrame(rows, columns=["size", "method", "seed", "loss"])
+    runs["diverged_at"] = runs.loss.isna().map({True: 300.0})
+    losses = draw_changes(runs, "full").axes[0]
+    assert [(note.get_text().strip(), note.get_position(), note.get_ha()) for note in losses.texts] == [
+        ("1 of 2 diverged", (0, 0), "left"),
+        ("1 of 2 diverged", (1, 2), "right"),
+    ]
+    pyplot.close("all")
 
 
 def test_a_lowest_loss_at_the_edge_is_said_to_be_open():

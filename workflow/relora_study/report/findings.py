@@ -25,12 +25,12 @@ MARKED = re.compile(
 WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that are set to the left
 
 
-def _losses(against: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """The mean loss of each method of a sweep, and its difference to what it is compared with."""
+def _losses(against: str) -> Callable[..., pd.DataFrame]:
+    """The mean loss of each method of a sweep at each size, and its difference to what it is compared with."""
 
-    def table(runs: pd.DataFrame) -> pd.DataFrame:
-        every = sweep_table(runs, [], against)
-        silent = ["verdict", "seeds_paired", "p", "p_holm", *([] if every.diverged.any() else ["diverged"])]
+    def table(*sweeps: pd.DataFrame) -> pd.DataFrame:
+        every = sweep_table(pd.concat(sweeps), [], against)
+        silent = ["verdict", "p", "p_holm", *([] if every.diverged.any() else ["diverged", "seeds_paired"])]
         return every.drop(columns=silent)
 
     return table
@@ -82,9 +82,9 @@ def _with_more_tokens(longer: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame
     return means.rename(columns=lambda name: name.replace("gap", "change"))
 
 
-def _beside_published(runs: pd.DataFrame) -> pd.DataFrame:
+def _beside_published(*sweeps: pd.DataFrame) -> pd.DataFrame:
     """The gap to full rank of each method of ReLoRA's own ablation, beside the published one: logs of perplexities."""
-    ours = changes(runs, "full")[["method", "difference", "difference_low", "difference_high"]]
+    ours = changes(pd.concat(sweeps), "full")[["size", "method", "difference", "difference_low", "difference_high"]]
     perplexity = pd.read_csv(PUBLISHED / "relora_ablation.csv").set_index("method").perplexity
     published = ours.method.map(np.log(perplexity / perplexity["full"]))
     return ours.assign(published_perplexity=ours.method.map(perplexity), published_difference=published)
@@ -99,7 +99,8 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
     return table[methods].rename(columns=method_label).reset_index()
 
 
-# A figure is drawn from the table of its name; several tables of the page may come from one.
+# A figure is drawn from the table of its name, and from those that SIZES adds.
+SIZES = {name: (name, f"{name}_small") for name in ("ladder",)}
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "alone": lambda runs: draw_changes(runs, "relora_zero2"),
     "implementations": lambda runs: draw_changes(runs, "full"),
@@ -128,8 +129,9 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of one table of docs/resul
 
 
 def draw(name: str, folder: Path) -> Figure:
-    """The figure ``name`` from the table of its name in ``folder``."""
-    return FIGURES[name](pd.read_csv(folder / f"{name}.csv"))
+    """The figure ``name`` from its tables in ``folder``."""
+    tables = [pd.read_csv(folder / f"{table}.csv") for table in SIZES.get(name, (name,))]
+    return FIGURES[name](pd.concat(tables))
 
 
 def with_tables(page: str, folder: Path) -> str:

@@ -50,10 +50,13 @@ def _draw_losses(axes: Any, rows: pd.DataFrame, names: list[str]) -> None:
     _intervals(axes, means.loss, means.loss_low, means.loss_high, range(len(names)))
     axes.set_yticks(range(len(names)), [figure_text(method_label(name)) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
+    middle = sum(axes.get_xlim()) / 2
     for place, method in enumerate(names):
         if diverged := int(means.diverged[method]):
             note = f" {diverged} of {means.seeds[method]} diverged"
-            axes.annotate(note, (1, place), xycoords=("axes fraction", "data"), ha="right", va="center", fontsize=6)
+            left = rows.loss[rows.method == method].mean() > middle  # where the method's other seeds are not
+            side = {"x": 0, "ha": "left"} if left else {"x": 1, "ha": "right"}
+            axes.text(y=place, s=note, transform=axes.get_yaxis_transform(), va="center", fontsize=6, **side)
 
 
 def _draw_differences(axes: Any, rows: pd.DataFrame, names: list[str]) -> None:
