@@ -100,7 +100,7 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 
 
 # A figure is drawn from the table of its name, and from those that SIZES adds.
-SIZES = {name: (name, f"{name}_small") for name in ("ladder",)}
+SIZES = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
 FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
     "alone": lambda runs: draw_changes(runs, "relora_zero2"),
     "implementations": lambda runs: draw_changes(runs, "full"),
