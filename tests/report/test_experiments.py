@@ -24,6 +24,13 @@ def test_a_change_is_called_clear_only_where_its_interval_leaves_out_zero():
     assert unclear == f"{COMPARED} these show no clear change: warm start, -0.10 [-0.30, 0.10]."
 
 
+def test_a_difference_of_one_seed_is_said_to_have_no_interval():
+    rows = [changed("relora", -0.2, np.nan), changed("warm_start", -0.1, 0.2)]
+    unclear, single = compared(pd.DataFrame(rows))
+    assert unclear == f"{COMPARED} these show no clear change: warm start, -0.10 [-0.30, 0.10]."
+    assert single == f"{COMPARED} these differ at one seed, which gives no interval: ReLoRA, -0.2000."
+
+
 def test_a_diverged_method_is_named_with_its_seeds():
     rows = [changed("relora", np.nan, np.nan, diverged=2)]
     assert list(compared(pd.DataFrame(rows))) == ["At tiny, these diverge: ReLoRA (2 of 3 seeds)."]

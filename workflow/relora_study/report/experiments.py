@@ -79,18 +79,21 @@ def _is_one(values: pd.Series) -> bool:
 
 
 def compared(rows: pd.DataFrame) -> Iterator[str]:
-    """For each size: the changes whose interval leaves out 0, those whose interval holds it, and what diverged."""
+    """For each size: the changes whose interval leaves out 0, those whose interval holds it, and what diverged.
+
+    A difference of one seed has no interval, and is said to have none.
+    """
     for size, group in rows.groupby("size", sort=False):
         shown = group.dropna(subset="difference")
         lower, higher = shown[shown.difference_high < 0], shown[shown.difference_low > 0]
-        unclear = shown.drop([*lower.index, *higher.index])
-        said = [
-            text
-            for verb, found in (("lower the loss", lower), ("raise the loss", higher))
-            if (text := f"{verb}: {'; '.join(map(_change, found.itertuples()))}" if len(found) else "")
-        ]
-        if len(unclear):
-            said.append(f"show no clear change: {'; '.join(map(_change, unclear.itertuples()))}")
+        single = shown[shown.difference_low.isna()]
+        found = {
+            "lower the loss": lower,
+            "raise the loss": higher,
+            "show no clear change": shown.drop([*lower.index, *higher.index, *single.index]),
+            "differ at one seed, which gives no interval": single,
+        }
+        said = [f"{verb}: {'; '.join(map(_change, one.itertuples()))}" for verb, one in found.items() if len(one)]
         yield from (f"At {_words(size)}, {_reference(group)}, these {text}." for text in said)
         if len(diverged := group[group.diverged > 0]):
             named = (
