@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.config.reading import PROJECT
 from relora_study.errors import UserError
 from relora_study.train import __main__ as command
 from relora_study.train.disk import bytes_needed
 from relora_study.train.loop import train
 from safetensors.torch import load_file
+from studies import ROOT
 
 FILES = ["log.csv", "checkpoints/step-000011/model.safetensors", "checkpoints/step-000300/adapters.safetensors"]
 
@@ -67,7 +67,7 @@ def test_ctrl_c_while_modules_are_still_imported_shows_no_traceback():
         [sys.executable, "-X", "importtime", "-m", "relora_study.train"],
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(PROJECT / "workflow")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "workflow")},
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background test run ignores it
     )
     while not process.stderr.readline().rstrip().endswith(" relora_study"):

@@ -5,7 +5,7 @@ from types import TracebackType
 
 
 def _leave(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show an uncaught error as Python does. Ctrl-C is none: Snakemake's process tells the user that the run stops."""
+    """Show an uncaught error as Python does, but not Ctrl-C: Snakemake's process tells the user that the run stops."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
 
