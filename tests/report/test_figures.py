@@ -10,7 +10,7 @@ from matplotlib.transforms import Bbox
 from relora_study.config import Report
 from relora_study.report.figures import FIGURES
 from relora_study.report.paper import values
-from relora_study.report.style import finish
+from relora_study.report.style import EMPTY, finish, panels
 from relora_study.report.tables import TABLES, write_table
 
 ROOT = Path(__file__).parents[2]
@@ -109,3 +109,12 @@ def test_a_ceiling_is_drawn_only_where_it_holds(unchanged):
 
     assert ceilings() == 4 and ceilings(targets=["q_proj"]) == 0 == ceilings(full_rank_steps=60)
     pyplot.close("all")
+
+
+def test_a_panel_without_any_number_says_so_and_the_others_do_not(tmp_path):
+    figure, grid = panels(3, 1)
+    grid[0, 0].plot([1, 2], [3, 4])
+    grid[1, 0].plot([1, 2], [float("nan")] * 2)
+    grid[2, 0].axhline(0.5)
+    finish(figure, tmp_path / "figure")
+    assert [[text.get_text() for text in axes.texts] for axes in grid[:, 0]] == [[], [EMPTY], [EMPTY]]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
+import numpy as np
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
@@ -40,6 +41,7 @@ matplotlib.rcParams.update(
 )
 
 
+EMPTY = "no reading at these checkpoints"
 LETTERS_AN_INCH = 17  # of the note below the panels
 POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # marks of published values in figures without lines
 
@@ -88,8 +90,11 @@ def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | Non
     """Add a legend above the panels and write ``output``.pdf and .png. Equal figures give equal bytes.
 
     ``diverged`` holds the cells that diverged, in words, by method. A dagger in the legend marks such a method, and a
-    line below the panels names its cells.
+    line below the panels names its cells. A panel without any number says so.
     """
+    for axes in figure.axes:
+        if not np.isfinite(axes.dataLim.get_points()).all():
+            axes.text(0.5, 0.5, EMPTY, transform=axes.transAxes, ha="center", va="center", fontsize=7)
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
