@@ -1,11 +1,12 @@
 """A mean over seeds and documents with both sources of chance, and what it says against a margin.
 
-Seeds draw first weights, the order of the data and dropout; documents are the text that happened to be held out. Cells of
-all seeds are scored on one set of documents, so a mean over both has two errors that no single resampling covers. We add
-the variance of the means of seeds to the variance over documents (two-way clustered variance without the subtraction of
-Cameron, Gelbach and Miller 2011, so that it errs on the wide side), and take Student's t with the degrees of freedom of
-Welch and Satterthwaite. The pigeonhole bootstrap of Owen and Eckles (2012) resamples both, too, but with three seeds it
-covers about four of five true means instead of nineteen of twenty (tests/analysis/test_effects.py measures both).
+Seeds draw first weights, the order of the data and dropout; documents are the text that happened to be held out. Cells
+of all seeds are scored on one set of documents, so a mean over both has two errors that no single resampling covers. We
+add the variance of the means of seeds to the variance over documents (two-way clustered variance without the
+subtraction of Cameron, Gelbach and Miller 2011, so that it errs on the wide side), and take Student's t with the
+degrees of freedom of Welch and Satterthwaite. The pigeonhole bootstrap of Owen and Eckles (2012) resamples both, too,
+but with three seeds it covers about four of five true means instead of nineteen of twenty
+(tests/analysis/test_effects.py measures both).
 """
 
 from collections.abc import Sequence
@@ -109,7 +110,7 @@ def verdicts(effects: Sequence[Effect], margin: float) -> list[tuple[str, float]
     """The verdict on each effect of a table, and its p-value after Holm's correction (1979) over the whole table.
 
     *Higher* and *lower* are beyond ``margin``, *equal within the margin* is between; what its interval, widened by the
-    correction, does not decide is *undecided*. A verdict from one seed says so, and an effect without an error has none.
+    correction, does not decide is *undecided*. A verdict from one seed says so. An effect without an error has none.
     """
     likeliest = [min(effect.sides(margin).items(), key=lambda side: side[1]) for effect in effects]
     corrected = holm(
