@@ -113,13 +113,13 @@ def readings(wildcards):
     return expand(
         "results/cells/{cell}/{file}",
         cell=CELLS,
-        file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"],
+        file=["config.yaml", "manifest.json", "evaluation.csv", "held_out.csv", "dynamics.csv"],
     )
 
 
 def last_readings(wildcards):
-    """The two files of each cell that are made last. They stand for all readings where Snakemake plans the report."""
-    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "dynamics.csv"])
+    """The files of each cell that are made last. They stand for all readings where Snakemake plans the report."""
+    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "held_out.csv", "dynamics.csv"])
 
 
 def report_inputs(wildcards):

@@ -15,7 +15,7 @@ import pandas as pd
 from ..config import read_section
 from ..config.settings import Sweeps
 from .differences import gaps, over_full_rank, trend
-from .experiments import sweep_runs
+from .experiments import open_sweep
 from .intervals import t_interval
 from .published import final_values, published_table
 from .published_recipe import LABELS
@@ -144,7 +144,8 @@ def _paired(runs: Runs, rows: pd.DataFrame, method: str) -> pd.Series:
 
 
 def _loss(runs: Runs, method: str) -> Judged:
-    return _judged(_paired(runs, measured(runs, "held_out", "fixed_batch", "loss"), method), 1)
+    rows = gaps(runs)
+    return _judged(rows[rows.method == method].set_index(["method", "size", "seed"]).gap, 1)
 
 
 def _perplexity(runs: Runs, method: str) -> Judged:
@@ -220,5 +221,5 @@ def _micro_batch_losses(results: Path, method: str) -> pd.DataFrame:
     sweeps = read_section(Sweeps, results / "settings" / "sweeps.yaml").over(MICRO_BATCH)
     if not sweeps:
         return pd.DataFrame()
-    rows = pd.concat([sweep_runs(results, name) for name in sweeps]).drop_duplicates("cell")
+    rows = pd.concat([open_sweep(results, name).runs for name in sweeps]).drop_duplicates("cell")
     return rows[rows.method == method].pivot(index=["size", "seed"], columns=MICRO_BATCH, values="loss")

@@ -106,13 +106,16 @@ def _satterthwaite(parts: list[tuple[float, int]]) -> tuple[float, float]:
     return float(np.sqrt(total)), float(total**2 / sum(variance**2 / df for variance, df in parts))
 
 
-def verdicts(effects: Sequence[Effect], margin: float) -> list[tuple[str, float]]:
+def verdicts(effects: Sequence[Effect], margin: float | Sequence[float]) -> list[tuple[str, float]]:
     """The verdict on each effect of a table, and its p-value after Holm's correction (1979) over the whole table.
 
-    *Higher* and *lower* are beyond ``margin``, *equal within the margin* is between; what its interval, widened by the
-    correction, does not decide is *undecided*. A verdict from one seed says so. An effect without an error has none.
+    *Higher* and *lower* are beyond ``margin``, one for all or one for each, and *equal within the margin* is between.
+    What an interval, widened by the correction, does not decide is *undecided*. A verdict from one seed says so, and an
+    effect without an error has none.
     """
-    likeliest = [min(effect.sides(margin).items(), key=lambda side: side[1]) for effect in effects]
+    margins = np.broadcast_to(margin, len(effects))
+    sides = [effect.sides(float(within)) for effect, within in zip(effects, margins, strict=True)]
+    likeliest = [min(found.items(), key=lambda side: side[1]) for found in sides]
     corrected = holm(
         [p if np.isfinite(effect.df) else np.nan for effect, (_, p) in zip(effects, likeliest, strict=True)]
     )

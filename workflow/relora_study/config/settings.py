@@ -34,8 +34,8 @@ class CorpusNeeds(Section):
 class MeasurementSettings(Evaluation):
     """Settings for evaluating a cell: the evaluation section, and how much held-out text is read."""
 
+    held_out_tokens: PositiveInt
     held_out_tokens_per_domain: PositiveInt
-    batch_sequences: PositiveInt
 
 
 class DynamicsSettings(Dynamics):
@@ -145,8 +145,8 @@ def stage_settings(study: Study) -> dict[str, Section]:
         ),
         "measurement": MeasurementSettings(
             **study.evaluation.model_dump(),
+            held_out_tokens=data.held_out_tokens,
             held_out_tokens_per_domain=data.held_out_tokens_per_domain,
-            batch_sequences=study.dynamics.batch_sequences,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
         "whole": study,

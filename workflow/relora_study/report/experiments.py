@@ -10,8 +10,8 @@ from ..analysis.experiments import (
     CLOSE,
     method_cells,
     open_ends,
+    open_sweep,
     search_table,
-    sweep_runs,
     sweep_settings,
     sweep_table,
 )
@@ -45,10 +45,10 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         said, rows = list(searched(table)), chosen.drop(columns=["outcome", "dropped_after", "steps"])
     else:
         settings = sweep_settings(results, name)
-        runs = sweep_runs(results, name)
-        rows = sweep_table(runs, settings.keys, settings.against)
+        swept = open_sweep(results, name)
+        rows = sweep_table(swept, settings.keys, settings.against)
         compares = settings.against is not None
-        cells = method_cells(results, runs)
+        cells = method_cells(results, swept.runs)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
     words = readable(rows.drop(columns=silent_columns(rows)))
     return {

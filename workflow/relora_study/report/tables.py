@@ -9,7 +9,7 @@ from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.claims import claims
 from ..analysis.comparison import published_vs_replicated
-from ..analysis.differences import differences, gaps, trend
+from ..analysis.differences import differences, gaps, in_columns, trend
 from ..analysis.experiments import search_minutes
 from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
@@ -75,7 +75,7 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "train_loss": last.mean(),
         "train_loss_low": last.mean() - 1.96 * last.sem(),
         "train_loss_high": last.mean() + 1.96 * last.sem(),
-        "held_out_loss": _final(runs, "held_out", "fixed_batch", "loss"),
+        **_held_out(runs),
         "perplexity": _final(runs, "perplexity", "macro_average", "token_perplexity"),
         "perplexity_low": pd.Series({name: low for name, (low, _) in texts.items()}),
         "perplexity_high": pd.Series({name: high for name, (_, high) in texts.items()}),
@@ -86,6 +86,14 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
     }
     return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
+
+
+def _held_out(runs: Runs) -> dict[str, pd.Series]:
+    """The held-out loss of each cell with its interval over documents, and how many tokens a parameter trained it."""
+    found = pd.DataFrame({name: in_columns("held_out_loss", runs.losses.mean([name])) for name in runs.cells}).T
+    manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
+    fed = pd.Series({name: manifest["tokens"] / manifest["parameters"] for name, manifest in manifests.items()})
+    return {**{str(name): found[name] for name in found}, "tokens_per_parameter": fed}
 
 
 def _reported_results(source: Published) -> pd.DataFrame:
