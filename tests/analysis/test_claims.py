@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from readings import MANIFEST, write_results
+from readings import MANIFEST, held_out_of, write_results
 from relora_study.analysis.claims import (
     CONFIRMED,
     CONTRADICTED,
@@ -85,12 +85,12 @@ def accumulated(raw, tmp_path):
         for name, cell in experiments_of(check(study, [])).cells.items():
             place, above = results / "cells" / name, dict(zip(seeds, differences, strict=True))[cell.seed]
             write_yaml(place / "config.yaml", cell.model_dump())
+            loss = 6.0 + above * (cell.train.micro_batch_size == 8)
             ended = {"cell": name, "steps": 600, "resets": [], "final_sha256": "0" * 64}
+            ended |= {"diverged_at": None if np.isfinite(loss) else 300}
             write_json(place / "manifest.json", MANIFEST | ended)
             write_csv(place / "timing.csv", pd.DataFrame({"step": [600], "seconds": [60.0]}))
-            loss = 6.0 + above * (cell.train.micro_batch_size == 8)
-            score = pd.DataFrame({"loss": [loss], "diverged_at": [np.nan if np.isfinite(loss) else 300]})
-            write_csv(place / "score.csv", score)
+            write_csv(place / "held_out.csv", held_out_of(loss))
         table = claims(open_runs(results))
         return str(table[table.claim.str.contains("accumulation")].verdict.item())
 

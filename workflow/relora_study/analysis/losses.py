@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..storage.files import read_csv
 from .effects import Effect, Numbers
 
 FILE = "held_out.csv"  # of a cell (evaluate.held_out)
@@ -72,6 +71,6 @@ class Losses:
 
 def _table(path: Path) -> pd.DataFrame:
     try:
-        return read_csv(path)
+        return pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error

@@ -108,7 +108,7 @@ class Data(Section):
     held_out_tokens_per_domain: Tokens
     """Most tokens of a domain that perplexity reads."""
     order: Literal["seed", "corpus"]
-    """seed (each seed draws an order of the corpus's sequences) | corpus (as the corpus has them).
+    """seed (each seed draws an order of the sequences) | corpus (as the corpus has them).
 
     Methods of one seed read the same sequences in the same order, so that their losses are paired. A corpus whose
     published order is part of the recipe needs `corpus`.

@@ -88,7 +88,7 @@ class Evaluation(Section):
     minimal_pairs: MinimalPairs
     """Pairs of a good and a bad sentence; the good one should be likelier."""
     checkpoint_tokens: Tokens
-    """Tokens of held-out documents on which every checkpoint is scored; the last one is scored on all, too."""
+    """Tokens of held-out documents that score every checkpoint; all of them score the last one."""
     batch_tokens: Tokens
     """Tokens in one forward pass; more helps a GPU, and leaves a CPU's cache."""
 
@@ -115,7 +115,10 @@ class Report(Section):
     The web report has every figure and table in either case.
     """
     margin: Annotated[NonNegativeNumber, Unit("nats/token"), at_default(MARGIN)] = MARGIN
-    """Difference in loss that counts as none; verdicts compare an interval with it, so state it before the run."""
+    """Difference in loss (nats/token) that counts as none; state it before the run.
+
+    A verdict compares the 95 % interval of a difference with it.
+    """
     published: Literal["auto", "overlay", "off"]
     """auto (where all shapes are the paper's) | overlay | off: the published curves.
 
