@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from relora_study.analysis.experiments import Swept
+from relora_study.analysis.losses import Losses
 from relora_study.config import cells, check
-from relora_study.config.settings import experiments_of, stage_settings
+from relora_study.config.settings import experiments_of, stage_settings, yardstick_settings
 from relora_study.storage.files import write_csv, write_json
 from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 from studies import write_yaml
@@ -69,6 +71,19 @@ def held_out_of(loss: float) -> pd.DataFrame:
     return pd.DataFrame({"document": range(10), "tokens": 100, "bytes": 400, "nats": nats})
 
 
+def yardsticks_of(study) -> pd.DataFrame:
+    """Counted models of every diet, at 7, 5 and 4.5 nats a token."""
+    every = [*cells(study).values(), *experiments_of(study).cells.values()]
+    losses = {"unigram": 7.0, "bigram": 5.0, "trigram": 4.5}
+    return pd.DataFrame(
+        [
+            {"seed": diet.seed, "sequences": diet.sequences, "tokens": 1000, "yardstick": name, "loss": loss}
+            for diet in yardstick_settings(study, every).diets
+            for name, loss in losses.items()
+        ]
+    )
+
+
 def judged_of(right: float) -> pd.DataFrame:
     """A hundred pairs in five paradigms, the first of which are judged right."""
     good = np.where(np.arange(100) < 100 * right, 1.0, -1.0)
@@ -120,6 +135,7 @@ def write_results(raw: dict, folder: Path) -> None:
         write_yaml(folder / f"settings/{section}.yaml", settings.model_dump())
     write_yaml(folder / "settings/sweeps.yaml", experiments_of(study).sweeps.model_dump())
     write_manifest(folder / "data/tokens", TOKENS)
+    write_csv(folder / "evaluation/yardsticks.csv", yardsticks_of(study))
     for right, (name, cell) in zip(itertools.cycle((0.8, 0.5, 0.6)), cells(study).items(), strict=False):
         place = folder / "cells" / name
         write_yaml(place / "config.yaml", cell.model_dump())
@@ -132,3 +148,10 @@ def write_results(raw: dict, folder: Path) -> None:
         judged_of(right).to_parquet(place / "evaluation/step-000600-0-pairs.parquet")
         texts_of(300).to_parquet(place / "evaluation/step-000600-0-texts.parquet")
         write_json(place / "manifest.json", MANIFEST)
+
+
+def swept(rows: pd.DataFrame, margin: float = 0.0) -> Swept:
+    """Runs with one loss each, of text whose documents are not known."""
+    rows = rows.reset_index(drop=True)
+    rows = rows.assign(cell=[f"c{number}" for number in range(len(rows))])
+    return Swept(rows, Losses.of_means(dict(zip(rows.cell, rows.loss, strict=True))), margin)

@@ -5,17 +5,10 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from readings import swept
 from relora_study.analysis import experiments
-from relora_study.analysis.experiments import Swept, columns
-from relora_study.analysis.losses import Losses
+from relora_study.analysis.experiments import columns
 from scipy.stats import t, ttest_rel
-
-
-def swept(rows: pd.DataFrame, margin: float = 0.0) -> Swept:
-    """Runs with one loss each, of text whose documents are not known."""
-    rows = rows.reset_index(drop=True)
-    rows = rows.assign(cell=[f"c{number}" for number in range(len(rows))])
-    return Swept(rows, Losses.of_means(dict(zip(rows.cell, rows.loss, strict=True))), margin)
 
 
 def responses(rows, keys):

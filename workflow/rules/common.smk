@@ -106,6 +106,7 @@ def by_cell(amount, *arguments):
 
 
 REPORT_CODE = code("report")
+YARDSTICKS = "results/evaluation/yardsticks.csv"
 
 
 def readings(wildcards):
@@ -125,7 +126,7 @@ def last_readings(wildcards):
 def report_inputs(wildcards):
     """The inputs of a part of the report: readings, settings, the published values and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*last_readings(wildcards), *settings, *published_inputs(wildcards)]
+    return [*last_readings(wildcards), YARDSTICKS, *settings, *published_inputs(wildcards)]
 
 
 def published_inputs(wildcards):

@@ -83,6 +83,31 @@ rule evaluate:
         " --pairs {input.pairs:q} --texts {input.texts:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
+# What counted n-grams score on the same documents: lines that a language model should end below.
+rule yardsticks:
+    input:
+        code("evaluate"),
+        settings="results/settings/yardsticks.yaml",
+        tokens="results/data/tokens",
+    output:
+        "results/evaluation/yardsticks.csv",
+    log:
+        "results/logs/evaluate/yardsticks.log",
+    benchmark:
+        "results/benchmarks/jobs/yardsticks.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Counting n-grams as yardsticks"
+    shell:
+        "python -m relora_study.evaluate yardsticks --settings {input.settings:q} --tokens {input.tokens:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
+
+
 # The held-out loss of every cell, of the study or of a sweep: its last checkpoint on each held-out document.
 rule held_out:
     input:

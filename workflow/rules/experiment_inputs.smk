@@ -39,7 +39,8 @@ def inputs_of_experiment(name):
     if name != "search":
         cells = EXPERIMENTS.sweeps.sweeps[name].cells
         found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "manifest.json", "held_out.csv"])
-        return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
+        settings = expand("results/settings/{section}.yaml", section=["sweeps", "report"])
+        return [REPORT_CODE, YARDSTICKS, *settings, *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
     own = [REPORT_CODE, "results/settings/study.yaml"]

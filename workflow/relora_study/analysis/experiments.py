@@ -1,8 +1,9 @@
 """Sweeps and searches as tidy tables: what was tried, what it cost, and what came out best."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,18 +21,29 @@ from .differences import in_columns
 from .effects import Effect, verdicts
 from .losses import Losses
 from .training_time import training_seconds
+from .yardsticks import yardstick_losses
 
 DOCUMENTS = ".documents.csv"  # ends the name of the file of a sweep's losses by document, as .runs.csv that of its runs
+CAPPED = "loss_with_diverged"  # a column: the mean where cells that diverged have the unigram's loss
 COSTS = ["minutes", "peak_MiB"]
 CLOSE = "not clearly higher"  # a verdict
 
 
 class Swept(NamedTuple):
-    """The cells of a sweep, a row each (:func:`open_sweep`), their losses by document, and how verdicts judge them."""
+    """The cells of a sweep, a row each (:func:`open_sweep`), their losses by document, and what these compare with.
+
+    ``margin`` is that of verdicts, and ``yardsticks`` has the losses of counted n-grams, where they are known.
+    """
 
     runs: pd.DataFrame
     losses: Losses
     margin: float
+    yardsticks: Mapping[str, float] = MappingProxyType({})
+
+    def capped(self, cells: Iterable[str]) -> float:
+        """The mean loss of ``cells`` where one that diverged has the unigram's loss; NaN without yardsticks."""
+        losses = [self.losses.of(name) for name in cells]
+        return float(np.nan_to_num(losses, nan=self.yardsticks.get("unigram", np.nan)).mean())
 
 
 def open_sweep(results: Path, sweep: str) -> Swept:
@@ -41,16 +53,18 @@ def open_sweep(results: Path, sweep: str) -> Swept:
     costs are those of the training: minutes, and peak_MiB of the first process (on a GPU, of the host's memory).
     """
     points = sweep_settings(results, sweep).cells
+    cells = {name: read_section(Cell, results / "cells" / name / "config.yaml") for name in points}
     losses, rows = Losses.read(results / "cells", points), []
     for name, point in points.items():
-        place = results / "cells" / name
-        cell, manifest = read_section(Cell, place / "config.yaml"), read_cell_manifest(place)
+        place, cell = results / "cells" / name, cells[name]
+        manifest = read_cell_manifest(place)
         identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
         found = {"loss": losses.of(name), "diverged_at": manifest.diverged_at}
         costs = {"minutes": training_seconds(place) / 60, "peak_MiB": manifest.peak_memory_bytes / 2**20}
         rows.append({**identity, **columns(point), **found, **costs})
     runs = pd.DataFrame(rows).astype({"diverged_at": float})
-    return Swept(runs, losses, read_section(Report, results / "settings" / "report.yaml").margin)
+    margin = read_section(Report, results / "settings" / "report.yaml").margin
+    return Swept(runs, losses, margin, yardstick_losses(results, cells.values()))
 
 
 def columns(point: Point) -> Point:
@@ -121,11 +135,14 @@ def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
     rows, cells = [], []
     for place, group in swept.runs.groupby(["size", "method", *keys], sort=False, dropna=False):
         spread = {"seeds": len(group)} | in_columns("loss", swept.losses.mean(group.cell))
+        spread |= {CAPPED: swept.capped(group.cell)}
         named = dict(zip(["size", "method", *keys], place, strict=True))
         costs = {name: group[name].mean() for name in COSTS if name in group}
         rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), **costs, "verdict": ""})
         cells.append(group.set_index("seed").cell)
     table = pd.DataFrame(rows)
+    if not (table.diverged.any() and table[CAPPED].notna().any()):
+        table = table.drop(columns=CAPPED)
     for _, group in table.groupby(["size", "method"], sort=False):
         if keys and group.loss.notna().any():
             table.loc[group.index, "verdict"] = _verdicts(group, keys, cells, swept.losses)

@@ -22,6 +22,7 @@ from .published import Published
 from .published_recipe import SIZES
 from .source import Overlay, Source
 from .training_time import device_unit, devices, training_seconds
+from .yardsticks import yardstick_losses
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
 TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
@@ -78,6 +79,11 @@ class Runs:
     def losses(self) -> Losses:
         """The held-out losses of all cells, document by document."""
         return Losses.read(self.folder, self.cells)
+
+    @cached_property
+    def yardsticks(self) -> dict[str, float]:
+        """The losses of n-gram models counted on what the cells read, by name."""
+        return yardstick_losses(self.folder.parent, self.cells.values())
 
     @property
     def diverged(self) -> Mapping[str, int]:

@@ -13,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config import Cell, Evaluation, read_section
 from ..config.schedule import due_steps, is_evaluated
-from ..config.settings import MeasurementSettings
+from ..config.settings import MeasurementSettings, YardstickSettings
 from ..data.documents import Stored
 from ..data.tokenizer import id_count, open_tokenizer
+from ..data.tokens import open_documents
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, load_model
 from ..model.device import chosen_device
@@ -29,6 +30,7 @@ from .minimal_pairs import encode_pairs
 from .perplexity import Texts, take_texts
 from .suite import download_blimp, missing_of_blimp, read_hub, read_suite
 from .templated import templated_suite
+from .yardsticks import counted_losses
 
 BLIMP_ON_THE_HUB = "nyu-mll/blimp"
 
@@ -103,6 +105,15 @@ def score_cell(
     model = load_model(checkpoint, chosen_device(cell.runtime.device))
     losses = document_losses(model, texts, evaluation.batch_tokens)
     write_csv(output, losses.assign(nats=float("nan")) if diverged else losses)
+
+
+@app.command()
+def yardsticks(settings: Place, tokens: Place, output: Place) -> None:
+    """Write the held-out losses of n-gram models counted on what the cells read, a row a diet and order."""
+    wanted = read_section(YardstickSettings, settings)
+    documents = open_documents(tokens, "held_out", wanted.held_out_tokens, wanted.context_length)
+    tables = [counted_losses(tokens, diet, wanted.context_length, documents) for diet in wanted.diets]
+    write_csv(output, pd.concat(tables))
 
 
 def open_evaluation_data(

@@ -25,7 +25,7 @@ from .experiments import SEARCH
 from .landing import places, versions
 from .numbers import method_label, plain, readable, size_and_method
 from .rules import Rows, rules
-from .tables import final_results, mark, models, significance
+from .tables import final_results, mark, models, significance, yardsticks
 
 INITIALISATIONS = {
     "pytorch": "PyTorch's default initialisation",
@@ -69,7 +69,9 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "final": _rows(
             over_seeds(runs, final) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
         ),
+        "yardsticks": _rows(yardsticks(runs)),
         "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
+        "margin": f"{runs.margin:g}",
         "differences": _rows(differences(runs).dropna(subset="difference_low")),
         "trend": _rows(trend(runs).dropna(subset="slope")),
         "published": _rows(final_results(published)),

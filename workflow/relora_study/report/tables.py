@@ -17,6 +17,7 @@ from ..analysis.results import Runs, last_losses
 from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
+from ..config import Cell
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown
@@ -94,6 +95,32 @@ def _held_out(runs: Runs) -> dict[str, pd.Series]:
     manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
     fed = pd.Series({name: manifest["tokens"] / manifest["parameters"] for name, manifest in manifests.items()})
     return {**{str(name): found[name] for name in found}, "tokens_per_parameter": fed}
+
+
+def yardsticks(runs: Runs) -> pd.DataFrame:
+    """Each method's mean held-out loss beside those of counted n-grams: what the loss is over each of theirs.
+
+    The first rows are the n-grams themselves. Cells that diverged are in no mean, and ``diverged`` counts them.
+    """
+    counted = runs.yardsticks
+    rows: list[dict[str, object]] = [
+        {"size": "", "method": f"counted {name}", "held_out_loss": loss} for name, loss in counted.items()
+    ]
+    for (size, method), cells in _by_size_and_method(runs).items():
+        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        fed = [runs.manifest(cell)["tokens"] / runs.manifest(cell)["parameters"] for cell in cells]
+        row = {"size": size, "method": method, "tokens_per_parameter": fed[0], "seeds": len(cells)}
+        row |= {"diverged": len(cells) - len(whole)} | in_columns("held_out_loss", found := runs.losses.mean(whole))
+        rows.append(row | {f"over_{name}": found.mean - loss for name, loss in counted.items()})
+    columns = ["size", "method", "tokens_per_parameter", "seeds", "diverged", "held_out_loss", "held_out_loss_low"]
+    return pd.DataFrame(rows, columns=[*columns, "held_out_loss_high", *(f"over_{name}" for name in counted)])
+
+
+def _by_size_and_method(runs: Runs) -> dict[tuple[str, str], list[Cell]]:
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for cell in runs.cells.values():
+        cells.setdefault((cell.size_name, cell.method_name), []).append(cell)
+    return cells
 
 
 def _reported_results(source: Published) -> pd.DataFrame:
@@ -190,6 +217,7 @@ TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
         models,
         hyperparameters,
         final_results,
+        yardsticks,
         cost,
         significance,
         differences,

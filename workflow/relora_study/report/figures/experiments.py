@@ -11,6 +11,7 @@ from ...config.experiments import PREVIOUS
 from ..escape import figure_text
 from ..numbers import method_label
 from ..style import log_axis, look, panels
+from .parts import yardstick_lines
 
 LOSS = "held-out loss\n(nats/token)"
 FEW_VALUES = 4  # of a key, which stand at the axis as ticks
@@ -95,6 +96,7 @@ def _lines(swept: Swept, keys: list[str]) -> Figure:
         places = _places(runs[keys[column]], axes)
         for method in methods:
             _draw(axes, swept._replace(runs=here[here.method == method]), keys, column, places, look(methods, method))
+        yardstick_lines(axes, swept.yardsticks)
         axes.set_xlabel(figure_text(keys[column].replace("_", " ")))
         axes.set_ylabel(LOSS if column == 0 else "")
         axes.set_title(figure_text(sizes[row].replace("_", " ")) if column == 0 else "")
