@@ -12,7 +12,7 @@ from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
 from .reading import check, read_section, read_study
 from .sharing import Sharing
 from .study import HELD_OUT_SEQUENCES, PAPERS_SIZES, VALIDATION_SEQUENCES, Selection, Study, cell_name
-from .training import Method, Model, Recipe, Runtime, Size, SizeRecipe, Train
+from .training import Method, Model, RateRatios, Recipe, Runtime, Size, SizeRecipe, Train
 
 __all__ = [
     "HELD_OUT_SEQUENCES",
@@ -30,6 +30,7 @@ __all__ = [
     "Perplexity",
     "Point",
     "Range",
+    "RateRatios",
     "Recipe",
     "Report",
     "Runtime",
