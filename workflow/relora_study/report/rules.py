@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Cell
+from ..config import Cell, Section
 from ..config.training import Method, Recipe
-from .numbers import method_label, setting
+from .numbers import MISSING, method_label, setting
 
 Rows = list[list[str]]
 COLUMNS = {
@@ -53,4 +53,6 @@ def _table(methods: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str])
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, Section):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.model_dump().items()) or MISSING
     return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else setting(value).replace("_", " ")
