@@ -168,3 +168,11 @@ def test_a_presets_jobs_are_known_without_network(preset, tmp_path):
     assert jobs["pretrain"] == jobs["evaluate"] == jobs["dynamics"] == "8"
     assert jobs["shards"] == jobs["convert"] == jobs["tokenizer"] == jobs["enough"] == "1"
     assert not {"fetch", "documents", "tokens"} & set(jobs)
+
+
+def test_a_longer_training_keeps_the_warm_starts_share():
+    shares = [
+        found.methods["relora_repaired"].full_rank_steps / found.train.steps
+        for found in map(study, ("tuned", "longer"))
+    ]
+    assert shares == [0.2, 0.2]

@@ -23,6 +23,7 @@ METHODS = {
     "fira": {"update": "fira", **PROJECTED},
     "apollo": {"update": "apollo", **PROJECTED},
     "factorized": {"factor_rank": 4, "targets": ["q_proj", "down_proj"]},
+    "slow": {"targets": ["q_proj", "down_proj"], "rate_ratios": {"embedding": 2.0, "targets": 0.25}},
 }
 WORKER = """
 import sys

@@ -325,27 +325,3 @@ def test_the_loss_of_a_merge_includes_its_rounding(make_cell):
 def test_without_adapters_no_weight_is_frozen(make_cell):
     with pytest.raises(UserError, match="frozen_dtype bfloat16 needs a rank above 0"):
         make_cell("full", frozen_dtype="bfloat16")
-
-
-def test_targets_trained_whole_can_have_a_rate_of_their_own(make_cell):
-    """Against torch's AdamW with two groups, on equal gradients."""
-    cell = make_cell("full", target_rate_ratio=0.25, targets=["q_proj", "down_proj"])
-    run, plain = start(cell, CPU), build_model(cell.size, cell.model, cell.seed)
-    slow = [weight for name, weight in plain.named_parameters() if "q_proj" in name or "down_proj" in name]
-    rest = [weight for weight in plain.parameters() if not any(weight is other for other in slow)]
-    recipe = {"betas": tuple(cell.train.betas), "eps": cell.train.eps, "weight_decay": cell.train.weight_decay}
-    oracle = torch.optim.AdamW([{"params": rest}, {"params": slow}], fused=True, **recipe)
-    for step in (1, 2, 3):
-        rate = take_step(run, batch_of(step), step)["learning_rate"]
-        oracle.param_groups[0]["lr"], oracle.param_groups[1]["lr"] = rate, rate / 4
-        for ours, theirs in zip(run.model.parameters(), plain.parameters(), strict=True):
-            theirs.grad = ours.grad.clone()
-        oracle.step()
-    assert all(map(torch.equal, run.model.parameters(), plain.parameters()))
-
-
-def test_a_rate_of_the_targets_needs_whole_weights_and_targets(make_cell):
-    with pytest.raises(UserError, match=r"target_rate_ratio 0\.5 needs whole weights"):
-        make_cell("relora", target_rate_ratio=0.5)
-    with pytest.raises(UserError, match="targets must name a projection"):
-        make_cell("full", target_rate_ratio=0.5)
