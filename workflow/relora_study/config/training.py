@@ -51,6 +51,8 @@ class Recipe(Section):
     """Adam's epsilon, in place of the one in `train`."""
     weight_decay: Annotated[NonNegativeNumber | None, Field(exclude_if=is_none)] = None
     """AdamW's weight decay, in place of the one in `train`."""
+    gradient_clipping: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Largest norm of the gradient, in place of the one in `train`; a huge one never clips."""
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -320,6 +322,11 @@ class Train(Section):
     """Adam's epsilon."""
     weight_decay: NonNegativeNumber
     """AdamW's weight decay, on all that trains."""
+    gradient_clipping: Annotated[PositiveNumber | None, at_default(None)] = None
+    """Largest norm of the gradient, of all that trains together; null: as it is.
+
+    A longer gradient of an optimizer step is scaled down to this norm, as `torch.nn.utils.clip_grad_norm_` does.
+    """
     checkpoint_every: PositiveSteps
     """Optimizer steps between evaluated checkpoints; step 0 and the last are always kept."""
     checkpoint_offset: Steps
