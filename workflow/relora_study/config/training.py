@@ -183,9 +183,9 @@ class Method(Recipe):
     `orthogonal` draws A orthogonal to every earlier A of its layer.
     """
     scale_reset: Annotated[Literal["none", "zero"], at_default("none")] = "none"
-    """none | zero (a restart sets a trained scale to 0).
+    """none | zero (a restart sets a trained scale to 0, and leaves its moments as they are).
 
-    With `moment_reset: full`, no adapter learns after a scale of 0.
+    After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
     """Optimizer steps from one reset to the next; null: no resets."""
@@ -199,7 +199,10 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero."""
+    """Share of the adapters' moments that a reset sets to zero.
+
+    With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
+    """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
