@@ -51,6 +51,8 @@ class Recipe(Section):
     """Adam's epsilon, in place of the one in `train`."""
     weight_decay: Annotated[NonNegativeNumber | None, Field(exclude_if=is_none)] = None
     """AdamW's weight decay, in place of the one in `train`."""
+    gradient_clipping: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Largest norm of the gradient, in place of the one in `train`; a huge one never clips."""
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -202,9 +204,9 @@ class Method(Recipe):
     `orthogonal` draws A orthogonal to every earlier A of its layer.
     """
     scale_reset: Annotated[Literal["none", "zero"], at_default("none")] = "none"
-    """none | zero (a restart sets a trained scale to 0).
+    """none | zero (a restart sets a trained scale to 0, and leaves its moments as they are).
 
-    With `moment_reset: full`, no adapter learns after a scale of 0.
+    After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
     """Optimizer steps from one reset to the next; null: no resets."""
@@ -218,7 +220,10 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero."""
+    """Share of the adapters' moments that a reset sets to zero.
+
+    With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
+    """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
@@ -359,6 +364,11 @@ class Train(Section):
     """Adam's epsilon."""
     weight_decay: NonNegativeNumber
     """AdamW's weight decay, on all that trains."""
+    gradient_clipping: Annotated[PositiveNumber | None, at_default(None)] = None
+    """Largest norm of the gradient, of all that trains together; null: as it is.
+
+    A longer gradient of an optimizer step is scaled down to this norm, as `torch.nn.utils.clip_grad_norm_` does.
+    """
     checkpoint_every: PositiveSteps
     """Optimizer steps between evaluated checkpoints; step 0 and the last are always kept."""
     checkpoint_offset: Steps

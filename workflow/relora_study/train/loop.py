@@ -136,10 +136,11 @@ def take_step(run: Run, batch: Tensor, step: int) -> LogRow:
         loss += part_loss.detach()
     gradients = [parameter.grad for parameter in run.model.parameters() if parameter.grad is not None]
     parallel.sum_over_processes([loss, *gradients])
-    norms = {
-        "gradient_norm": torch.nn.utils.get_total_norm(gradients),
-        "adapter_gradient_norm": _adapter_gradient_norm(run.model),
-    }
+    norm = torch.nn.utils.get_total_norm(gradients)
+    norms = {"gradient_norm": norm, "adapter_gradient_norm": _adapter_gradient_norm(run.model)}
+    if limit := cell.train.gradient_clipping:
+        torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), limit, norm)
+        norms["clipped_gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
     norms["update_norm"] = _optimizer_step(run)
     return {"step": step, "loss": loss, "learning_rate": rate, **norms, "reset": int(is_reset(cell.method, step))}
 
