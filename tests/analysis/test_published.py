@@ -31,12 +31,18 @@ def test_the_released_adapters_are_dead_spike_at_merges_and_grow():
         own = found.loc[size]
         assert own.value["flat_start"] == 0
         assert own.value["first_jump"] < 0
-        assert own.value["later_jump"] > 0.02
+        assert own.value["later_jump"] > 0.02 and own.outcome["first_jump"] == "level"
         for component in ("v", "o", "w2"):
             first, last = (own.value[f"{c}_share_{component}"] for c in ("first", "last"))
             assert first < 0.3 and last > 0.9
         assert own.verdict.str.contains("flat|spike|undone restart|ceiling|bfloat16|times away").all()
         assert own.value["condition_number"] == pytest.approx(own.value["random_bfloat16"], rel=0.2)
+
+
+def test_at_tiny_the_last_two_jumps_lie_within_the_noise():
+    found = audit(Published()).set_index(["size", "key"])
+    assert found.value["tiny", "later_spikes"] == 6 / 8 and found.value["small", "later_spikes"] == 1
+    assert (found.outcome["tiny", "later_jump"], found.outcome["small", "later_jump"]) == ("level", "spikes")
 
 
 def forget():

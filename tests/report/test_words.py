@@ -20,7 +20,7 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import over_seeds, published_values, typeset, values
-from relora_study.report.sentences import abstract, like_for_like, published, scale
+from relora_study.report.sentences import abstract, like_for_like, published, scale, verdicts
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
 from relora_study.storage.files import read_yaml
 from scipy import stats
@@ -103,6 +103,21 @@ def test_the_published_sentence_names_what_its_audit_finds():
     assert published(clean) == ["The published curves show none of the faults we tested."]
     reworded = found.assign(measure="another label", verdict="other words")
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
+
+
+def test_verdicts_of_one_outcome_are_one_text_with_a_range():
+    noise = pd.DataFrame(
+        {
+            "key": "first_loss",
+            "finding": "unscaled merge",
+            "measure": "jump",
+            "outcome": ["level", "level", "jumps"],
+            "cell": ["tiny-relora-s42", "tiny-relora-s43", "tiny-relora_released-s42"],
+            "verdict": ["no rise beyond noise (0.012)", "no rise beyond noise (9.1e-05)", "raises the loss by 0.5"],
+        }
+    )
+    said = "Jump: no rise beyond noise (9.1e-05 to 0.012) (ReLoRA); raises the loss by 0.5 (ReLoRA as released)."
+    assert verdicts(noise) == [["Unscaled merge", said]]
 
 
 def test_a_method_whose_cycles_move_nothing_gets_no_overlap_in_numbers(results):
