@@ -20,7 +20,7 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import over_seeds, published_values, typeset, values
-from relora_study.report.sentences import abstract, like_for_like, published, scale, verdicts
+from relora_study.report.sentences import abstract, claimed, like_for_like, published, scale, verdicts
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
 from relora_study.storage.files import read_yaml
 from scipy import stats
@@ -118,6 +118,25 @@ def test_verdicts_of_one_outcome_are_one_text_with_a_range():
     )
     said = "Jump: no rise beyond noise (9.1e-05 to 0.012) (ReLoRA); raises the loss by 0.5 (ReLoRA as released)."
     assert verdicts(noise) == [["Unscaled merge", said]]
+
+
+def test_a_claim_is_said_with_its_origin_its_number_and_its_test():
+    row = {"claim": "The gap widens", "origin": "abstract v2", "published_evidence": "+0.1", "measure": "a slope"}
+    numbers = {"value": 0.5, "value_low": 0.4, "value_high": 0.6, "p_holm": 0.012}
+    untestable = dict.fromkeys(numbers, np.nan) | {"value": 0.5}
+    table = pd.DataFrame(
+        [
+            row | numbers | {"method": "relora", "verdict": "confirmed"},
+            row | untestable | {"method": "relora_released", "verdict": "untestable here: other pairs"},
+            row | dict.fromkeys(numbers, np.nan) | {"method": "relora_zero2", "verdict": "undecided"},
+        ]
+    )
+    [(claim, text)] = claimed(table)
+    assert claim == "The gap widens (abstract v2)"
+    assert text == (
+        "Published: +0.1. Our measure is a slope. ReLoRA: confirmed (0.50 [0.40, 0.60]; Holm p 0.012);"
+        " ReLoRA as released: untestable here: other pairs (0.5000); ReLoRA under ZeRO-2: undecided."
+    )
 
 
 def test_a_method_whose_cycles_move_nothing_gets_no_overlap_in_numbers(results):

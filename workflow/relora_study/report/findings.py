@@ -124,7 +124,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of one table of docs/resul
     "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
-    "claims": lambda rows: rows[["claim", "method", "value", "value_low", "value_high", "verdict"]],
+    "claims": lambda rows: rows.filter(["claim", "method", "value", "value_low", "value_high", "p_holm", "verdict"]),
 }
 
 

@@ -205,16 +205,19 @@ def claimed(table: pd.DataFrame) -> list[list[str]]:
     said = []
     for claim, rows in table.groupby("claim", sort=False):
         first = rows.iloc[0]
-        ours = [
-            f"{method_label(row.method)}: {row.verdict}"
-            + (f" ({with_interval(row.value, row.value_low, row.value_high)})" if pd.notna(row.value) else "")
-            for row in rows.itertuples()
-        ]
+        ours = [f"{method_label(row.method)}: {row.verdict}{_numbers(row)}" for _, row in rows.iterrows()]
         text = (
             f"Published: {first.published_evidence}. Our measure is {first.measure}. {_first_upper('; '.join(ours))}."
         )
         said.append([f"{claim} ({first.origin})", text])
     return said
+
+
+def _numbers(row: pd.Series) -> str:
+    """The measure of a row of the ledger and its test in brackets, as far as it has them."""
+    numbers = [with_interval(row.value, row.value_low, row.value_high)] if pd.notna(row.value) else []
+    numbers += [f"Holm p {p_value(row.p_holm)}"] if pd.notna(row.p_holm) else []
+    return f" ({'; '.join(numbers)})" * bool(numbers)
 
 
 def _methods_with(cells: pd.Series, every_cell: pd.Series) -> Iterable[str]:
