@@ -20,7 +20,16 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import over_seeds, published_values, typeset, values
-from relora_study.report.sentences import abstract, claimed, like_for_like, published, scale, verdicts
+from relora_study.report.sentences import (
+    abstract,
+    claimed,
+    comparisons,
+    like_for_like,
+    limits,
+    published,
+    scale,
+    verdicts,
+)
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
 from relora_study.storage.files import read_yaml
 from scipy import stats
@@ -118,6 +127,28 @@ def test_verdicts_of_one_outcome_are_one_text_with_a_range():
     )
     said = "Jump: no rise beyond noise (9.1e-05 to 0.012) (ReLoRA); raises the loss by 0.5 (ReLoRA as released)."
     assert verdicts(noise) == [["Unscaled merge", said]]
+
+
+@pytest.mark.parametrize(("correlation", "said"), [(0.51, "best in ReLoRA"), (0.49, "in none of our methods; ReLoRA")])
+def test_a_shape_follows_the_published_one_from_a_correlation_of_a_half(unchanged, correlation, said):
+    found = audit(unchanged)
+    rows = found[(found.key == "correlation") & found.cell.str.startswith("tiny")]
+    rows = rows.assign(value=np.where(rows.cell == "tiny-relora-s42", correlation, 0.1))
+    assert said in " ".join(abstract(unchanged, TABLES["final_results"](unchanged), rows, audit(Published())))
+
+
+@pytest.mark.parametrize(("p", "verb"), [(0.049, "show at"), (0.051, "do not show at")])
+def test_pairs_show_a_difference_below_five_percent(unchanged, p, verb):
+    tests = pd.DataFrame({"cell": ["tiny-relora-s42"], "against": ["tiny-full-s42"], "p": [p]})
+    assert f"The pairs {verb} the 5 % level" in comparisons(TABLES["final_results"](unchanged), tests)[0]
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(9, True), (10, False)])
+def test_a_bootstrap_over_fewer_than_ten_seeds_is_called_one_of_few(unchanged, seeds, few):
+    cell = next(iter(unchanged.cells.values()))
+    cells = {f"tiny-full-s{seed}": cell.model_copy(update={"seed": seed}) for seed in range(seeds)}
+    runs = SimpleNamespace(cells=cells, diverged={}, suite=unchanged.suite)
+    assert ("understates their spread" in " ".join(limits(runs))) == few
 
 
 def test_a_claim_is_said_with_its_origin_its_number_and_its_test():
