@@ -102,6 +102,12 @@ def made_up_loss(spike: float, noise: float = 0.01) -> tuple[pd.Series, list[int
     return pd.Series(loss, steps), resets
 
 
+def test_a_jump_is_the_highest_of_twenty_steps_over_the_mean_of_fifty():
+    loss = pd.Series(0.0, np.arange(1, 301))
+    loss[[149, 150, 220, 221]] = [1e6, 51.0, 5.0, 1e6]  # of these, 150 to 200 are before a reset at 200, and 220 after
+    assert jump(loss, 200) == pytest.approx(5 - 51 / 51)
+
+
 def test_a_spike_is_a_jump_beyond_the_jumps_away_from_resets():
     quiet, resets = made_up_loss(0.0)
     jumps = [jump(quiet, at) for at in resets]

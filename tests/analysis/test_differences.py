@@ -77,7 +77,7 @@ def of_widths(losses: dict[int, list[float]]) -> SimpleNamespace:
 def test_the_trend_is_the_line_through_the_means_of_sizes_by_doublings():
     (row,) = trend(of_widths(GAPS)).to_dict("records")
     fit = OLS([np.mean(gaps) for gaps in GAPS.values()], add_constant(np.log2(list(GAPS)))).fit()
-    assert fit.df_resid == 2, "cells of one size share a rate, a text and an order"
+    assert fit.df_resid == 2, "cells of one size share a rate and a text"
     assert (row["sizes"], row["cells"], row["slope"]) == (4, 8, pytest.approx(fit.params[1]))
     assert [row["slope_low"], row["slope_high"]] == pytest.approx(list(fit.conf_int(0.05)[1]))
     assert row["p"] == pytest.approx(fit.pvalues[1])

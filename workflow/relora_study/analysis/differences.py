@@ -126,9 +126,9 @@ def trend(source: Source) -> pd.DataFrame:
     """Whether the gap to full rank grows with size: a row a method, by least squares over the means of the sizes.
 
     ``slope`` is the change of the gap (nats/token) with each doubling of d_model, with Student's 95 % interval of
-    sizes - 2 degrees of freedom; ``p`` is the two-sided test that it is 0. Cells of one size share a learning rate, a
-    text and an order of data, so only sizes count as independent. With fewer than three sizes all four are missing: two
-    points always lie on a line.
+    sizes - 2 degrees of freedom; ``p`` is the two-sided test that it is 0. Cells of one size share a learning rate
+    and a text, so only sizes count as independent. With fewer than three sizes all four are missing: two points always
+    lie on a line.
     """
     return fitted_trend(gaps(source))
 
