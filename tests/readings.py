@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from relora_study.analysis.experiments import Swept
+from relora_study.analysis.losses import Losses
 from relora_study.config import cells, check
-from relora_study.config.settings import experiments_of, stage_settings
+from relora_study.config.settings import experiments_of, stage_settings, yardstick_settings
 from relora_study.storage.files import write_csv, write_json
 from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 from studies import write_yaml
@@ -59,8 +61,27 @@ def evaluation_of(right: float) -> pd.DataFrame:
         for item in ("overall", "phenomenon/agreement", "paradigm/is_are"):
             pairs = {"accuracy": right, "accuracy_low": right - 0.1, "accuracy_high": right + 0.1, "pairs": 100.0}
             rows += [(step, "minimal_pairs", item, metric, value) for metric, value in pairs.items()]
-        rows.append((step, "held_out", "fixed_batch", "loss", 8 - step / 300))
+        rows.append((step, "held_out", "part", "loss", 8 - step / 300))
     return pd.DataFrame(rows, columns=["step", "suite", "item", "metric", "value"])
+
+
+def held_out_of(loss: float) -> pd.DataFrame:
+    """Ten documents of a hundred tokens, around a loss (nats a token)."""
+    nats = 100 * loss * np.linspace(0.9, 1.1, 10)
+    return pd.DataFrame({"document": range(10), "tokens": 100, "bytes": 400, "nats": nats})
+
+
+def yardsticks_of(study) -> pd.DataFrame:
+    """Counted models of every diet, at 7, 5 and 4.5 nats a token."""
+    every = [*cells(study).values(), *experiments_of(study).cells.values()]
+    losses = {"unigram": 7.0, "bigram": 5.0, "trigram": 4.5}
+    return pd.DataFrame(
+        [
+            {"seed": diet.seed, "sequences": diet.sequences, "tokens": 1000, "yardstick": name, "loss": loss}
+            for diet in yardstick_settings(study, every).diets
+            for name, loss in losses.items()
+        ]
+    )
 
 
 def judged_of(right: float) -> pd.DataFrame:
@@ -114,14 +135,23 @@ def write_results(raw: dict, folder: Path) -> None:
         write_yaml(folder / f"settings/{section}.yaml", settings.model_dump())
     write_yaml(folder / "settings/sweeps.yaml", experiments_of(study).sweeps.model_dump())
     write_manifest(folder / "data/tokens", TOKENS)
+    write_csv(folder / "evaluation/yardsticks.csv", yardsticks_of(study))
     for right, (name, cell) in zip(itertools.cycle((0.8, 0.5, 0.6)), cells(study).items(), strict=False):
         place = folder / "cells" / name
         write_yaml(place / "config.yaml", cell.model_dump())
         write_csv(place / "log.csv", log_of(cell))
         write_csv(place / "timing.csv", pd.DataFrame({"step": range(1, 601), "seconds": 0.1}))
         write_csv(place / "evaluation.csv", evaluation_of(right))
+        write_csv(place / "held_out.csv", held_out_of(6.0))
         write_csv(place / "dynamics.csv", dynamics_of(0.5 if cell.method.merge == "unscaled" else 0.0))
         (place / "evaluation").mkdir()
         judged_of(right).to_parquet(place / "evaluation/step-000600-0-pairs.parquet")
         texts_of(300).to_parquet(place / "evaluation/step-000600-0-texts.parquet")
         write_json(place / "manifest.json", MANIFEST)
+
+
+def swept(rows: pd.DataFrame, margin: float = 0.0) -> Swept:
+    """Runs with one loss each, of text whose documents are not known."""
+    rows = rows.reset_index(drop=True)
+    rows = rows.assign(cell=[f"c{number}" for number in range(len(rows))])
+    return Swept(rows, Losses.of_means(dict(zip(rows.cell, rows.loss, strict=True))), margin)

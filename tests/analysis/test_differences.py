@@ -1,77 +1,35 @@
-"""Differences paired by seed, against closed forms and enumeration."""
+"""Differences paired by seed, against closed forms."""
 
-import itertools
-import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.analysis.differences import gaps, holm, paired_difference, sign_flip_p, trend
-from scipy.stats import norm, t
+from relora_study.analysis.differences import OTHERS, differences, gaps, trend
+from relora_study.analysis.losses import Losses
+from relora_study.analysis.results import Runs
+from scipy.stats import ttest_1samp
 from statsmodels.api import OLS, add_constant
-
-VALUES = pd.Series([5.1, 5.4, 5.2, 5.0, 5.6], index=[42, 43, 44, 45, 46])
-REFERENCE = pd.Series([5.0, 5.2, 5.05, 5.02, 5.3], index=[42, 43, 44, 45, 46])
-
-
-def test_mean_and_interval_are_the_closed_form():
-    found, differences = paired_difference(VALUES, REFERENCE), np.array([0.1, 0.2, 0.15, -0.02, 0.3])
-    half = t.ppf(0.975, 4) * differences.std(ddof=1) / math.sqrt(5)
-    assert (found.seeds, found.mean) == (5, pytest.approx(differences.mean()))
-    assert (found.low, found.high) == (pytest.approx(found.mean - half), pytest.approx(found.mean + half))
-
-
-def test_the_sign_flip_test_is_the_enumeration():
-    differences = np.array([0.1, 0.2, 0.15, -0.02, 0.3])
-    means = [abs(np.mean(differences * signs)) for signs in itertools.product([1, -1], repeat=5)]
-    assert sign_flip_p(differences) == pytest.approx(np.mean(np.array(means) >= abs(differences.mean()) - 1e-12))
-
-
-def test_five_seeds_that_agree_reach_two_thirty_seconds_and_no_less():
-    assert sign_flip_p(np.array([1.0, 2.0, 3.0, 4.0, 5.0])) == pytest.approx(2 / 2**5)
-
-
-def test_fifty_seeds_are_tested_on_random_flips_in_a_moment():
-    """The normal approximation of the sign-flip distribution is the oracle; 2^50 flips would never end."""
-    differences = np.random.default_rng(7).normal(0.3, 1.0, 50)
-    deviation = math.sqrt((differences**2).sum()) / 50
-    assert sign_flip_p(differences) == pytest.approx(2 * norm.sf(abs(differences.mean()) / deviation), rel=0.1)
-    assert sign_flip_p(differences) == sign_flip_p(differences)
-
-
-def test_seeds_are_paired_by_name_and_not_by_place():
-    assert paired_difference(VALUES[::-1], REFERENCE) == paired_difference(VALUES, REFERENCE)
-    assert paired_difference(VALUES.drop(44), REFERENCE).seeds == 4
-
-
-def test_one_seed_has_no_interval():
-    found = paired_difference(VALUES[:1], REFERENCE)
-    assert found.seeds == 1 and found.mean == pytest.approx(0.1) and math.isnan(found.low) and math.isnan(found.p)
-
-
-def test_holm_multiplies_the_smallest_by_all_and_never_falls():
-    """Holm 1979: sorted p-values times the number of tests not yet rejected, made monotone."""
-    corrected = holm(pd.Series({"a": 0.01, "b": 0.04, "c": 0.03, "d": np.nan}))
-    assert corrected[["a", "b", "c"]].tolist() == pytest.approx([0.03, 0.06, 0.06]) and math.isnan(corrected["d"])
-
 
 GAPS = {24: [0.10, 0.12], 48: [0.22, 0.20], 96: [0.28, 0.33], 192: [0.41, 0.40]}
 
 
-def of_widths(losses: dict[int, list[float]]) -> SimpleNamespace:
-    """A source of one method beside full rank, whose loss is 5, with ``losses`` over it by width."""
-    rows, cells = [], {}
+def of_widths(losses: dict[int, list[float]], documents: int = 1) -> Runs:
+    """Runs of one method beside full rank, whose loss is 5, with ``losses`` over it by width, alike by document."""
+    cells, nats = {}, {}
     for width, over in losses.items():
-        cells[f"w{width}"] = SimpleNamespace(size_name=f"w{width}", size=SimpleNamespace(d_model=width))
+        size = SimpleNamespace(d_model=width)
         for seed, gap in enumerate(over):
-            named = {"size": f"w{width}", "seed": seed, "step": 10, "suite": "held_out", "metric": "loss"}
-            rows += [named | {"method": "full", "value": 5.0, "cell": f"w{width}-full-s{seed}"}]
-            rows += [named | {"method": "relora", "value": 5.0 + gap, "cell": f"w{width}-relora-s{seed}"}]
-    table = pd.DataFrame(rows).assign(item="fixed_batch")
-    return SimpleNamespace(
-        table=lambda file: table, cells=cells, diverged={}, full_rank_method="full", methods=["full", "relora"]
-    )
+            for name, loss in (("full", 5.0), ("relora", 5.0 + gap)):
+                method = SimpleNamespace(is_full_rank=name == "full")
+                cell = f"w{width}-{name}-s{seed}"
+                named = {"name": cell, "size_name": f"w{width}", "method_name": name, "seed": seed}
+                cells[cell] = SimpleNamespace(**named, size=size, method=method)
+                nats[cell] = np.full(documents, 100 * loss)
+    runs = Runs(Path(), cells)
+    runs.__dict__["losses"] = Losses(np.full(documents, 100.0), nats)
+    return runs
 
 
 def test_the_trend_is_the_line_through_the_means_of_sizes_by_doublings():
@@ -93,5 +51,53 @@ def test_more_seeds_of_a_size_are_no_more_sizes():
 def test_two_sizes_show_no_trend_and_a_cell_without_full_rank_no_gap():
     source = of_widths({24: [0.1], 48: [0.2]})
     assert trend(source).slope.isna().all() and gaps(source).gap.tolist() == pytest.approx([0.1, 0.2])
-    source.diverged = {"w24-full-s0": 5}
+    source.losses.nats["w24-full-s0"][:] = np.nan
     assert gaps(source)["size"].tolist() == ["w48"]
+
+
+def differing(monkeypatch, losses: dict[int, list[float]], documents: int = 1) -> pd.DataFrame:
+    """The table of differences of :func:`of_widths`; perplexity and accuracy of full rank and the other differ by 1."""
+    runs = of_widths(losses, documents)
+    rows = [
+        {
+            "cell": name,
+            "suite": suite,
+            "item": item,
+            "metric": metric,
+            "step": 10,
+            "value": float(suite == "perplexity"),
+        }
+        for name in runs.cells
+        for suite, item, metric in OTHERS.values()
+    ]
+    monkeypatch.setattr(Runs, "table", lambda self, file: pd.DataFrame(rows))
+    monkeypatch.setattr(Runs, "diverged", {})
+    return differences(runs).set_index(["measure", "size"])
+
+
+def test_a_row_pairs_a_method_with_full_rank_by_seed_and_judges_it_by_the_margin(monkeypatch):
+    over = [0.10, 0.12, 0.14]
+    table = differing(monkeypatch, {48: over, 96: [0.010, 0.011, 0.012]}, documents=4)
+    row = table.loc["held_out_loss", "w48"]
+    assert [row.difference, row.difference_low] == pytest.approx([0.12, ttest_1samp(over, 0).confidence_interval().low])
+    assert (row.seeds, row.diverged, row.chance, row.verdict) == (3, 0, "seeds and documents", "higher")
+    assert table.verdict["held_out_loss", "w96"] == "equal within the margin"
+    assert table.difference["accuracy", "w48"] == 0 and table.chance["accuracy", "w48"] == "seeds"
+
+
+def test_a_cell_that_diverged_is_counted_and_left_out(monkeypatch):
+    of = of_widths
+
+    def diverged(*given):
+        runs = of(*given)
+        runs.losses.nats["w48-relora-s0"][:] = np.nan
+        return runs
+
+    monkeypatch.setitem(globals(), "of_widths", diverged)
+    row = differing(monkeypatch, {48: [0.5, 0.12, 0.14]}).loc["held_out_loss", "w48"]
+    assert (row.seeds, row.diverged, row.difference) == (3, 1, pytest.approx(0.13))
+
+
+def test_one_seed_is_compared_over_documents_and_its_verdict_says_so(monkeypatch):
+    row = differing(monkeypatch, {48: [0.1]}, documents=30).loc["held_out_loss", "w48"]
+    assert (row.chance, row.verdict) == ("documents, one seed", "higher, one seed")

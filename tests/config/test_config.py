@@ -32,7 +32,7 @@ def changed(raw, key, value):
         ("train.stepz", 3, "train.stepz = 3: unknown key"),
         ("train.steps", 1_000_000, "train.steps = 1000000: Input should be less than 1000000"),
         ("train.checkpoint_offset", 1, "must be above methods.relora.reset_offset and below its reset_period 60"),
-        ("dynamics.batch_sequences", 65, "dynamics.batch_sequences is above 64, which are held out of texts"),
+        ("data.held_out_tokens", 1031, "data.held_out_tokens must hold dynamics.batch_sequences: at least 1032"),
         ("train.steps", "many", "train.steps = 'many': Input should be a valid integer"),
         ("train.steps", True, "train.steps = True: Input should be a valid integer"),
         ("train.learning_rate", "fast", "train.learning_rate = 'fast'"),

@@ -39,7 +39,7 @@ def place(make_cell, raw, tmp_path):
     counts = {"tokens": 90, "documents": 1, "bytes": 180, "sha256": sha256(tokens / "held_out.bin")}
     manifest = {"dtype": "uint16", "vocab_size": 300, "end_of_text_id": 0, "train": counts, "held_out": counts}
     (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
-    read = {"held_out_tokens_per_domain": 2000, "batch_sequences": 5}
+    read = {"held_out_tokens_per_domain": 2000, "held_out_tokens": 80, "checkpoint_tokens": 40}
     write_yaml(root / "measurement.yaml", raw["evaluation"] | read)
     (root / "pairs").mkdir()
     pairs = [json.dumps(PAIR | {"UID": "was_were", "pairID": number}) for number in range(4)]
@@ -90,7 +90,7 @@ def test_a_cells_table_has_every_suite_at_every_checkpoint_and_a_new_one_costs_o
     value = table[table.step == 8].set_index(["suite", "item", "metric"]).value
     assert value["minimal_pairs", "overall", "pairs"] == value["minimal_pairs", "paradigm/was_were", "pairs"] == 4
     assert value["perplexity", "overall", "skipped"] == 2, "the empty text and the missing one"
-    assert value["held_out", "fixed_batch", "loss"] > 0
+    assert value["held_out", "part", "loss"] > 0
     kept = pd.read_parquet(next((place / "cell/evaluation").glob("step-000008-*-texts.parquet")))
     assert kept[kept.nats.isna()].text.tolist() == [15, 15], "and listed by domain and place"
 

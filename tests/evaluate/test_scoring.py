@@ -271,7 +271,9 @@ def test_ties_are_wrong_and_intervals_are_wilsons(plain):
 def make_data(batch_tokens=100):
     suite = pairs_of(("The law was.", "The law were."), ("A city.", "An city."))
     domains = {"a": take_texts(TEXTS[:3], TOKENIZER, 12, 100)}
-    return EvaluationData(domains, 16, suite, encode_pairs(suite, TOKENIZER, False), random_ids(2), batch_tokens)
+    return EvaluationData(
+        domains, 16, suite, encode_pairs(suite, TOKENIZER, False), Texts(random_ids(2), [9, 9]), batch_tokens
+    )
 
 
 def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_changes(checkpoint, tmp_path, monkeypatch):

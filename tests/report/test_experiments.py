@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot
+from readings import swept
 from relora_study.report.experiments import compared, responded, searched, silent_columns
 from relora_study.report.figures.experiments import draw_changes
 
@@ -11,24 +12,29 @@ SPREAD = {"size": "tiny", "compared_with": "relora_zero2", "seeds": 3, "diverged
 COMPARED = "At tiny, compared with ReLoRA under ZeRO-2,"
 
 
-def changed(method: str, difference: float, half: float, **more) -> dict:
+def changed(method: str, difference: float, half: float, verdict: str = "undecided", **more) -> dict:
     ends = {"difference_low": difference - half, "difference_high": difference + half}
-    return {**SPREAD, "method": method, "difference": difference, **ends, **more}
+    return {**SPREAD, "method": method, "difference": difference, **ends, "verdict": verdict, **more}
 
 
-def test_a_change_is_called_clear_only_where_its_interval_leaves_out_zero():
-    rows = [changed("relora", -0.2, 0.1), changed("full_reset", 0.3, 0.1), changed("warm_start", -0.1, 0.2)]
-    lower, higher, unclear = compared(pd.DataFrame(rows))
-    assert lower == f"{COMPARED} these lower the loss: ReLoRA, -0.20 [-0.30, -0.10]."
-    assert higher == f"{COMPARED} these raise the loss: full reset, 0.30 [0.20, 0.40]."
-    assert unclear == f"{COMPARED} these show no clear change: warm start, -0.10 [-0.30, 0.10]."
+def test_changes_are_told_by_their_verdict():
+    rows = [
+        changed("relora", -0.2, 0.1, "lower"),
+        changed("full_reset", 0.3, 0.1, "higher, one seed"),
+        changed("warm_start", -0.1, 0.2),
+        changed("full", 0.01, 0.01, "equal within the margin"),
+    ]
+    assert list(compared(pd.DataFrame(rows))) == [
+        f"{COMPARED} these lower the loss: ReLoRA, -0.20 [-0.30, -0.10].",
+        f"{COMPARED} these raise the loss: full reset, 0.30 [0.20, 0.40] (one seed).",
+        f"{COMPARED} these end level within the margin: full rank, 0.010 [0.000, 0.020].",
+        f"{COMPARED} these are undecided: warm start, -0.10 [-0.30, 0.10].",
+    ]
 
 
-def test_a_difference_of_one_seed_is_said_to_have_no_interval():
-    rows = [changed("relora", -0.2, np.nan), changed("warm_start", -0.1, 0.2)]
-    unclear, single = compared(pd.DataFrame(rows))
-    assert unclear == f"{COMPARED} these show no clear change: warm start, -0.10 [-0.30, 0.10]."
-    assert single == f"{COMPARED} these differ at one seed, which gives no interval: ReLoRA, -0.2000."
+def test_a_difference_without_an_interval_is_said_to_have_none():
+    (said,) = compared(pd.DataFrame([changed("relora", -0.2, np.nan, "")]))
+    assert said == f"{COMPARED} these differ at one seed, which gives no interval: ReLoRA, -0.2000."
 
 
 def test_a_diverged_method_is_named_with_its_seeds():
@@ -41,7 +47,7 @@ def test_a_note_of_divergence_covers_no_loss_of_another_seed():
     rows = [("small", name, seed, loss) for name, losses in found.items() for seed, loss in enumerate(losses)]
     runs = pd.DataFrame(rows, columns=["size", "method", "seed", "loss"])
     runs["diverged_at"] = runs.loss.isna().map({True: 300.0})
-    losses = draw_changes(runs, "full").axes[0]
+    losses = draw_changes(swept(runs), "full").axes[0]
     assert [(note.get_text().strip(), note.get_position(), note.get_ha()) for note in losses.texts] == [
         ("1 of 2 diverged", (0, 0), "left"),
         ("1 of 2 diverged", (1, 2), "right"),

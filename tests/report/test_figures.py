@@ -9,6 +9,7 @@ from matplotlib import pyplot
 from matplotlib.transforms import Bbox
 from relora_study.config import Report
 from relora_study.report.figures import FIGURES
+from relora_study.report.figures.parts import yardstick_lines
 from relora_study.report.paper import values
 from relora_study.report.style import EMPTY, finish, panels
 from relora_study.report.tables import TABLES, write_table
@@ -118,3 +119,62 @@ def test_a_panel_without_any_number_says_so_and_the_others_do_not(tmp_path):
     grid[2, 0].axhline(0.5)
     finish(figure, tmp_path / "figure")
     assert [[text.get_text() for text in axes.texts] for axes in grid[:, 0]] == [[], [EMPTY], [EMPTY]]
+
+
+def with_yardsticks(losses, columns=1):
+    """Panels with a loss that falls from 7 to 5, and the yardsticks ``losses``."""
+    figure, grid = panels(1, columns)
+    for axes in grid[0]:
+        axes.plot([0, 1, 2], [7.0, 5.5, 5.0], label="full rank")
+        axes.set_title("tiny")
+        yardstick_lines(axes, losses)
+    return figure, grid[0]
+
+
+def yardsticks(axes):
+    """The losses at which lines cross the whole of ``axes``, and its texts."""
+    lines = [line.get_ydata()[0] for line in axes.get_lines() if list(line.get_xdata()) == [0, 1]]
+    return lines, [text.get_text() for text in axes.texts]
+
+
+def test_yardsticks_near_the_data_are_lines_with_a_name_and_the_axis_grows_to_them():
+    figure, (axes,) = with_yardsticks({"unigram": 6.2, "bigram": 4.8, "trigram": 4.1})
+    assert yardsticks(axes) == ([4.1, 4.8, 6.2], ["trigram", "bigram", "unigram"])
+    assert [text.get_position() for text in axes.texts] == [(1.01, 4.1), (1.01, 4.8), (1.01, 6.2)]
+    assert axes.get_ylim()[0] < 4.1
+    assert axes.get_legend_handles_labels()[1] == ["full rank"]
+    pyplot.close(figure)
+
+
+def test_yardsticks_far_from_the_data_are_words_at_the_edge_and_squeeze_nothing():
+    figure, (axes,) = with_yardsticks({"unigram": 8.5, "bigram": 3.9, "trigram": 3.5})
+    assert yardsticks(axes) == ([], ["above: unigram 8.50", "below: trigram 3.50, bigram 3.90"])
+    assert axes.get_ylim() == pytest.approx((4.9, 7.1)), "the curve alone sets the axis"
+    pyplot.close(figure)
+
+
+@pytest.mark.parametrize(
+    "losses", [(5.2, 5.19, 5.18), (7.0, 7.0, 7.0), (5.0, 5.0, 5.0), (8.6, 7.9, 7.85), (8.6, 4.0, 3.9), (9.0, 8.5, 8.4)]
+)
+def test_labels_of_yardsticks_overlap_no_text_no_curve_and_no_other_panel(losses):
+    figure, row = with_yardsticks(dict(zip(("unigram", "bigram", "trigram"), losses, strict=True)), columns=2)
+    figure.draw_without_rendering()
+    curves = [line.get_transform().transform_path(line.get_path()) for line in (axes.get_lines()[0] for axes in row)]
+    boxes = [(text.get_text(), text.get_window_extent()) for axes in row for text in axes.texts]
+    others = [(text.get_text(), box) for text, box in drawn_texts(figure)]
+    for number, (text, box) in enumerate(boxes):
+        for other, its in boxes[:number] + others:
+            inside = Bbox.intersection(box, its)
+            assert inside is None or min(inside.width, inside.height) < 1, f"{text!r} over {other!r}"
+        assert not any(curve.intersects_bbox(box, filled=False) for curve in curves), f"{text!r} over a curve"
+        assert box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height, f"{text!r} leaves the page"
+    assert all(box.x1 < row[1].bbox.x0 for _, box in boxes[: len(boxes) // 2]), "a label in the next panel"
+    pyplot.close(figure)
+
+
+def test_a_panel_without_any_number_has_no_yardsticks(tmp_path):
+    figure, ((axes,),) = panels(1, 1)
+    axes.plot([1, 2], [float("nan")] * 2)
+    yardstick_lines(axes, {"unigram": 6.2})
+    finish(figure, tmp_path / "figure")
+    assert yardsticks(axes) == ([], [EMPTY])

@@ -12,6 +12,7 @@ from docutils.core import publish_parts
 from pypdf import PdfReader
 from relora_study.analysis.audit import audit
 from relora_study.analysis.comparison import published_vs_replicated
+from relora_study.analysis.losses import Losses
 from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
 from relora_study.config import Evaluation, Report, cells, check
@@ -252,18 +253,14 @@ def test_the_published_values_are_said():
     assert "7.4e-166" in json.dumps(published_values(Published()))
 
 
-def test_results_over_seeds_are_means_with_students_intervals():
+def test_results_over_seeds_are_means_with_intervals():
+    """With documents alike, the interval of the held-out loss is Student's, as the others are."""
     losses = [5.0, 5.2, 5.7]
-    rows = [
-        {
-            "cell": f"tiny-full-s{seed}",
-            **dict.fromkeys(["train_loss", "perplexity", "accuracy"], 1.0),
-            "held_out_loss": one,
-        }
-        for seed, one in enumerate(losses)
-    ]
-    lost = {**rows[0], "cell": "tiny-full-s3", "held_out_loss": 9.0}
-    (row,) = over_seeds(pd.DataFrame([*rows, lost]), {"tiny-full-s3": 8}).to_dict("records")
+    measures = ["train_loss", "perplexity", "accuracy", "tokens_per_parameter"]
+    final = pd.DataFrame([{"cell": f"tiny-full-s{seed}", **dict.fromkeys(measures, 1.0)} for seed in range(4)])
+    nats = {f"tiny-full-s{seed}": np.full(2, 10 * loss) for seed, loss in enumerate([*losses, np.nan])}
+    runs = SimpleNamespace(diverged={"tiny-full-s3": 8}, losses=Losses(np.full(2, 10.0), nats))
+    (row,) = over_seeds(runs, final).to_dict("records")
     assert row.pop("diverged") == 1
     half = stats.t.ppf(0.975, 2) * np.std(losses, ddof=1) / np.sqrt(3)
     assert (row["size"], row["method"], row["seeds"]) == ("tiny", "full", 3)

@@ -106,6 +106,7 @@ def by_cell(amount, *arguments):
 
 
 REPORT_CODE = code("report")
+YARDSTICKS = "results/evaluation/yardsticks.csv"
 
 
 def readings(wildcards):
@@ -113,19 +114,19 @@ def readings(wildcards):
     return expand(
         "results/cells/{cell}/{file}",
         cell=CELLS,
-        file=["config.yaml", "manifest.json", "evaluation.csv", "dynamics.csv"],
+        file=["config.yaml", "manifest.json", "evaluation.csv", "held_out.csv", "dynamics.csv"],
     )
 
 
 def last_readings(wildcards):
-    """The two files of each cell that are made last. They stand for all readings where Snakemake plans the report."""
-    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "dynamics.csv"])
+    """The files of each cell that are made last. They stand for all readings where Snakemake plans the report."""
+    return expand("results/cells/{cell}/{file}", cell=CELLS, file=["evaluation.csv", "held_out.csv", "dynamics.csv"])
 
 
 def report_inputs(wildcards):
     """The inputs of a part of the report: readings, settings, the published values and the code that reports."""
     settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
-    return [*last_readings(wildcards), *settings, *published_inputs(wildcards)]
+    return [*last_readings(wildcards), YARDSTICKS, *settings, *published_inputs(wildcards)]
 
 
 def published_inputs(wildcards):

@@ -81,3 +81,58 @@ rule evaluate:
     shell:
         "python -m relora_study.evaluate cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
         " --pairs {input.pairs:q} --texts {input.texts:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+# What counted n-grams score on the same documents: lines that a language model should end below.
+rule yardsticks:
+    input:
+        code("evaluate"),
+        settings="results/settings/yardsticks.yaml",
+        tokens="results/data/tokens",
+    output:
+        "results/evaluation/yardsticks.csv",
+    log:
+        "results/logs/evaluate/yardsticks.log",
+    benchmark:
+        "results/benchmarks/jobs/yardsticks.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Counting n-grams as yardsticks"
+    shell:
+        "python -m relora_study.evaluate yardsticks --settings {input.settings:q} --tokens {input.tokens:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+# The held-out loss of every cell, of the study or of a sweep: its last checkpoint on each held-out document.
+rule held_out:
+    input:
+        code("evaluate"),
+        "results/data/tokenizer",
+        "results/data/tokens",
+        manifest="results/cells/{cell}/manifest.json",
+        settings="results/settings/measurement.yaml",
+    output:
+        "results/cells/{cell}/held_out.csv",
+    log:
+        "results/logs/evaluate/{cell}-held_out.log",
+    benchmark:
+        "results/benchmarks/jobs/held_out-{cell}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    threads: 1
+    resources:
+        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
+        runtime=by_cell(reading_minutes),
+        gpu=int(STUDY.runtime.device == "cuda"),
+    params:
+        cell=subpath(input.manifest, parent=True),
+    message:
+        "Held-out loss of {wildcards.cell}"
+    shell:
+        "python -m relora_study.evaluate held-out --settings {input.settings:q} --cell {params.cell:q}"
+        " --data results/data --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"

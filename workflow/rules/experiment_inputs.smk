@@ -38,8 +38,9 @@ def inputs_of_experiment(name):
     """The inputs of the experiment ``name``: a sweep, or the search."""
     if name != "search":
         cells = EXPERIMENTS.sweeps.sweeps[name].cells
-        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "manifest.json", "score.csv"])
-        return [REPORT_CODE, "results/settings/sweeps.yaml", *found]
+        found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "manifest.json", "held_out.csv"])
+        settings = expand("results/settings/{section}.yaml", section=["sweeps", "report"])
+        return [REPORT_CODE, YARDSTICKS, *settings, *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
     own = [REPORT_CODE, "results/settings/study.yaml"]

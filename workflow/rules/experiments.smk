@@ -1,32 +1,5 @@
-# Sweeps are cells beside the study's own, which the report reads one loss of. A search trains candidates from rung to
+# Sweeps are cells beside the study's own, of which the report reads the held-out loss alone. A search trains candidates from rung to
 # rung; every job of it is known from the start, and one whose candidate was dropped ends at once.
-rule score:
-    input:
-        code("evaluate"),
-        "results/data/tokens",
-        manifest="results/cells/{cell}/manifest.json",
-    output:
-        "results/cells/{cell}/score.csv",
-    log:
-        "results/logs/evaluate/{cell}-score.log",
-    benchmark:
-        "results/benchmarks/jobs/score-{cell}.tsv"
-    conda:
-        "../../envs/train.yaml"
-    threads: 1
-    resources:
-        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
-        runtime=by_cell(reading_minutes),
-        gpu=int(STUDY.runtime.device == "cuda"),
-    params:
-        cell=subpath(input.manifest, parent=True),
-    message:
-        "Scoring {wildcards.cell}"
-    shell:
-        "python -m relora_study.evaluate score --cell {params.cell:q} --data results/data --threads {threads}"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
-
-
 wildcard_constraints:
     search=one_of(EXPERIMENTS.searches),
     candidate=one_of(name for _, tried in EXPERIMENTS.searches.values() for name in tried),

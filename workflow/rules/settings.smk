@@ -8,7 +8,7 @@ rule section_settings:
     log:
         "results/logs/settings/{section}.log",
     wildcard_constraints:
-        section="study|data|tokens|enough|evaluation|measurement|dynamics|report|runtime|sweeps|whole",
+        section="study|data|tokens|enough|yardsticks|evaluation|measurement|dynamics|report|runtime|sweeps|whole",
     conda:
         "../../envs/data.yaml"
     message:

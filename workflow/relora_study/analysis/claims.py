@@ -1,8 +1,9 @@
 """The claims ledger: what the paper's abstract says, the published evidence, ours, and a verdict.
 
-The verdict follows from a two-sided t test of a mean against what the claim says it is above or below: *confirmed* or
-*contradicted* by its side, where p stays below 5 % after Holm's correction (1979) over the ledger, else *undecided*. So
-one seed, which has no interval, decides nothing. What our readings cannot judge is *untestable here*, with the reason.
+The verdict follows from the t tests of an effect (:mod:`.effects`) against the report's margin, where it is a loss, and
+against 0 elsewhere: *confirmed* or *contradicted* by its side, where p stays below 5 % after Holm's correction (1979)
+over the ledger, else *undecided*. One seed decides nothing. What our readings cannot judge is *untestable here*, with
+the reason.
 
 The abstract has two versions: arXiv 2509.12960 v1 (September 2025) and v2 (October 2025), which ACL Anthology
 2025.blackboxnlp-1.9 prints. Three more claims stand on a third party's summary page; the authors do not make them. The
@@ -10,20 +11,19 @@ study's own cells are the evidence; for gradient accumulation, those of its swee
 """
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import ttest_1samp
 
-from ..config import read_section
+from ..config import Cell, read_section
 from ..config.evaluated import BLIMP, PALOMA
 from ..config.settings import Sweeps
 from ..evaluate.proportions import LEVEL
-from .differences import gaps, holm, over_full_rank, trend
-from .experiments import sweep_runs
-from .intervals import t_interval
+from .differences import over_full_rank, trend
+from .effects import EQUAL, HIGHER, LOWER, Effect, holm
+from .experiments import open_sweep
+from .losses import Losses
 from .published import final_values, published_table
 from .published_recipe import LABELS, RESET_PERIOD, STEPS, WIDTHS
 from .results import Runs
@@ -31,8 +31,7 @@ from .source import measured, select
 
 CONFIRMED, CONTRADICTED, UNDECIDED, UNTESTABLE = "confirmed", "contradicted", "undecided", "untestable here"
 BOTH, FIRST, SECOND, SUMMARY = "abstract v1 and v2", "abstract v1", "abstract v2", "third party's summary page"
-# A gap of 0.05 nats raises perplexity by 5 %: the published gaps of 0.09 and 0.39 are above it. Half: "far fewer".
-COMPARABLE_NATS, FAR_FEWER = 0.05, 0.5
+FAR_FEWER = 0.5  # of full rank's parameters: what trains at most under "far fewer resources"
 EARLY = 0.25  # of the steps: the published condition numbers fall most until then
 MICRO_BATCH = "micro_batch_size"
 COLUMNS = ["claim", "origin", "published_evidence", "method", "measure", "value", "value_low", "value_high"]
@@ -67,7 +66,7 @@ def claims(runs: Runs) -> pd.DataFrame:
     Holm's correction over all rows. Claims that share a measure count each, which errs on the side of "undecided".
     """
     table = pd.DataFrame(_rows(runs), columns=COLUMNS)
-    table.insert(table.columns.get_loc("verdict"), "p_holm", holm(table.p))
+    table.insert(table.columns.get_loc("verdict"), "p_holm", holm(table.p.to_numpy(float)))
     decided = table.verdict.isin([CONFIRMED, CONTRADICTED])
     table.loc[decided & (table.p_holm >= LEVEL), "verdict"] = UNDECIDED
     return table
@@ -77,7 +76,7 @@ def _rows(runs: Runs) -> Iterator[tuple[object, ...]]:
     methods = {cell.method_name: cell.method for cell in runs.cells.values()}
     restarted = {name for name, method in methods.items() if method.rank and method.reset_period}
     low_rank = {name for name, method in methods.items() if not method.is_full_rank}
-    for claim in (*_of_abstract(runs), *_of_summary()):
+    for claim in (*_of_abstract(runs), *_of_summary(runs)):
         for method in runs.methods:
             if method in (low_rank if claim.every_low_rank else restarted):
                 yield claim.text, claim.origin, claim.published, method, claim.measure, *claim.judge(runs, method)
@@ -85,11 +84,12 @@ def _rows(runs: Runs) -> Iterator[tuple[object, ...]]:
 
 def _of_abstract(runs: Runs) -> list[Claim]:
     pairs = "paired by size and seed"
+    beyond = f"held-out loss less full rank's, {pairs}: more than {runs.margin:g} nats a token"
     conditions = _w2("updates", "condition_number", RESET_PERIOD, ",.0f")
     ranks = f"PER of W2, full rank and ReLoRA: {_w2('weights', 'per', STEPS, '.3f')}"
     return [
         Claim("ReLoRA has a higher loss than full rank", BOTH, _over("train_loss", "+.3f"),
-              f"held-out loss less full rank's (nats/token), {pairs}", _loss),
+              beyond, _loss),
         Claim("ReLoRA has a higher perplexity on Paloma than full rank", BOTH, _over("paloma_perplexity", "+.1f"),
               f"token perplexity on {runs.texts} less full rank's, {pairs}", _perplexity),
         Claim("ReLoRA has a lower BLiMP accuracy than full rank", BOTH, _over("blimp_accuracy", "+.4f"),
@@ -106,25 +106,25 @@ def _of_abstract(runs: Runs) -> list[Claim]:
         Claim("ReLoRA can expand ranks in larger models", SECOND, ranks,
               "PER of W2 less full rank's at the last step and the largest size, paired by seed", _expanding),
         Claim("Low-rank updates may not transfer to pretraining small models", FIRST, _over("train_loss", "+.3f"),
-              f"held-out loss less full rank's (nats/token), {pairs}", _loss, every_low_rank=True),
+              beyond, _loss, every_low_rank=True),
     ]  # fmt: skip
 
 
-def _of_summary() -> list[Claim]:
+def _of_summary(runs: Runs) -> list[Claim]:
     final = final_values()
     ratios = (final.xs("relora", level="method") / final.xs("full", level="method")).loc[list(WIDTHS)]
     fewer = f"{_both(ratios.trainable, '.0%')} of full rank's trainable parameters"
     fewer += f", {_both(ratios.gpu_hours, '.0%')} of its GPU-hours"
     return [
         Claim("Performance is comparable with far fewer resources", SUMMARY, f"{_over('train_loss', '+.3f')}; {fewer}",
-              f"held-out loss less full rank's, at most {COMPARABLE_NATS} nats, paired by size and seed, at sizes where"
+              f"held-out loss less full rank's, at most {runs.margin:g} nats, paired by size and seed, at sizes where"
               f" at most {FAR_FEWER:.0%} of full rank's parameters train: limits that this project chose", _comparable),
         Claim("Smaller models gain more efficiency than larger ones", SUMMARY, fewer,
               "share of parameters that need not train, smallest size less largest", _efficiency),
         Claim("Convergence is stable with reduced gradient accumulation", SUMMARY,
               "none: the configurations have one batch on fewer GPUs",
               "loss with the fewest micro-batches less that with the most, paired by size and seed: at most"
-              f" {COMPARABLE_NATS} nats", _accumulation),
+              f" {runs.margin:g} nats", _accumulation),
     ]  # fmt: skip
 
 
@@ -146,21 +146,25 @@ def _w2(quantity: str, metric: str, step: int, form: str) -> str:
     return ", ".join(f"{_both(at[size][list(LABELS.values())], form)} ({size})" for size in WIDTHS)
 
 
-def _judged(differences: pd.Series, claimed: int, limit: float = 0.0) -> Judged:
-    """The mean of paired differences, of which the claim says that it lies above (1) or below (-1) ``limit``."""
-    values = differences.dropna().to_numpy(dtype=float)
-    mean = float(values.mean()) if len(values) else np.nan
-    if len(values) < 2 or ("seed" in differences.index.names and differences.index.unique("seed").size < 2):
-        return Judged(mean, np.nan, np.nan, np.nan, UNDECIDED)  # two sizes of one seed repeat nothing
-    side, p = (mean - limit) * claimed, float(ttest_1samp(values, limit).pvalue)
-    return Judged(mean, *t_interval(values), p, _verdict(side, p))
+def _judged(effect: Effect, claimed: set[str], seeds: int, margin: float = 0.0) -> Judged:
+    """What an effect of different ``seeds`` says of a claim that it is one of ``claimed`` (higher, lower, equal)."""
+    if seeds < 2:
+        return Judged(effect.mean, np.nan, np.nan, np.nan, UNDECIDED)  # two sizes of one seed repeat nothing
+    side, p = min(effect.sides(margin).items(), key=lambda found: found[1])
+    verdict = UNDECIDED if not p < LEVEL else CONFIRMED if side in claimed else CONTRADICTED
+    return Judged(effect.mean, *effect.interval, p, verdict)
 
 
-def _verdict(side: float, p: float) -> str:
-    """What a test says of a claim: ``side`` is positive where the measure lies on the claim's side of its limit."""
-    if not p < LEVEL:
-        return UNDECIDED
-    return CONFIRMED if side > 0 else CONTRADICTED
+def _over_seeds(differences: pd.Series, claimed: str) -> Judged:
+    """:func:`_judged` for one difference a size and seed."""
+    return _judged(Effect.over_seeds(differences), {claimed}, differences.index.unique("seed").size)
+
+
+def _over_documents(losses: Losses, pairs: list[tuple[Cell, Cell]], claimed: set[str], margin: float) -> Judged:
+    """:func:`_judged` for the held-out losses of the first of each pair less the second's, where neither diverged."""
+    whole = [pair for pair in pairs if all(np.isfinite(losses.of(cell.name)) for cell in pair)]
+    effect = losses.difference((ours.name, other.name) for ours, other in whole)
+    return _judged(effect, claimed, len({ours.seed for ours, _ in whole}), margin)
 
 
 def _untestable(why: str, judged: Judged | None = None) -> Judged:
@@ -176,21 +180,29 @@ def _paired(runs: Runs, rows: pd.DataFrame, method: str) -> pd.Series:
 
 
 def _loss(runs: Runs, method: str) -> Judged:
-    return _judged(_paired(runs, measured(runs, "held_out", "fixed_batch", "loss"), method), 1)
+    return _over_documents(runs.losses, _with_full_rank(runs, method), {HIGHER}, runs.margin)
+
+
+def _with_full_rank(runs: Runs, method: str) -> list[tuple[Cell, Cell]]:
+    """Each cell of ``method`` with full rank's of equal size and seed."""
+    cells = [cell for cell in runs.cells.values() if cell.method_name == method]
+    return [(cell, full) for cell in cells if (full := runs.reference_of(cell))]
 
 
 def _perplexity(runs: Runs, method: str) -> Judged:
-    found = _judged(_paired(runs, measured(runs, "perplexity", "macro_average", "token_perplexity"), method), 1)
+    found = _over_seeds(
+        _paired(runs, measured(runs, "perplexity", "macro_average", "token_perplexity"), method), HIGHER
+    )
     return found if runs.texts == PALOMA else _untestable("other texts", found)
 
 
 def _accuracy(runs: Runs, method: str) -> Judged:
-    found = _judged(_paired(runs, measured(runs, "minimal_pairs", "overall", "accuracy"), method), -1)
+    found = _over_seeds(_paired(runs, measured(runs, "minimal_pairs", "overall", "accuracy"), method), LOWER)
     return found if runs.suite == BLIMP else _untestable("other pairs", found)
 
 
 def _rank(runs: Runs, method: str) -> Judged:
-    return _judged(_ranks_over_full(runs, method), -1)
+    return _over_seeds(_ranks_over_full(runs, method), LOWER)
 
 
 def _ranks_over_full(runs: Runs, method: str) -> pd.Series:
@@ -206,7 +218,7 @@ def _expanding(runs: Runs, method: str) -> Judged:
     largest = max((cell.size for cell in runs.cells.values()), key=lambda size: size.d_model)
     names = {cell.size_name for cell in runs.cells.values() if cell.size == largest}
     over = _ranks_over_full(runs, method)
-    found = _judged(over[over.index.get_level_values("size").isin(names)], 1)
+    found = _over_seeds(over[over.index.get_level_values("size").isin(names)], HIGHER)
     return found if largest.d_model > max(WIDTHS.values()) else _untestable("no size beyond the paper's", found)
 
 
@@ -217,7 +229,11 @@ def _ill_conditioned(runs: Runs, method: str) -> Judged:
     rows = rows[early & ~rows.cell.isin(list(runs.diverged)) & (rows.component == "w2") & (rows.value > 0)]
     over = _powers(rows, "updates_exact", method) - _powers(rows, "gradients", str(runs.full_rank_method))
     over = over.dropna().groupby(["size", "seed"]).mean()
-    return _judged(over, 1) if len(over) else _untestable(f"no such reading in the first {EARLY:.0%} of the steps")
+    return (
+        _over_seeds(over, HIGHER)
+        if len(over)
+        else _untestable(f"no such reading in the first {EARLY:.0%} of the steps")
+    )
 
 
 def _powers(rows: pd.DataFrame, quantity: str, method: str) -> pd.Series:
@@ -232,7 +248,8 @@ def _widening(runs: Runs, method: str) -> Judged:
     if method not in fits.index or np.isnan(fits.slope[method]):
         return _untestable("fewer than three sizes")
     row = fits.loc[method]
-    return Judged(row.slope, row.slope_low, row.slope_high, row.p, _verdict(row.slope, row.p))
+    verdict = UNDECIDED if not row.p < LEVEL else CONFIRMED if row.slope > 0 else CONTRADICTED
+    return Judged(row.slope, row.slope_low, row.slope_high, row.p, verdict)
 
 
 def _comparable(runs: Runs, method: str) -> Judged:
@@ -240,9 +257,8 @@ def _comparable(runs: Runs, method: str) -> Judged:
     few = [width for width, share in _trainable(runs, method).items() if share <= FAR_FEWER]
     if not few:
         return _untestable(f"at every size, more than {FAR_FEWER:.0%} of the parameters train")
-    rows = gaps(runs)
-    rows = rows[(rows.method == method) & rows.d_model.isin(few)]
-    return _judged(rows.set_index(["size", "seed"]).gap, -1, COMPARABLE_NATS)
+    pairs = [pair for pair in _with_full_rank(runs, method) if pair[0].size.d_model in few]
+    return _over_documents(runs.losses, pairs, {LOWER, EQUAL}, runs.margin)
 
 
 def _trainable(runs: Runs, method: str) -> dict[int, float]:
@@ -264,19 +280,19 @@ def _efficiency(runs: Runs, method: str) -> Judged:
 
 def _accumulation(runs: Runs, method: str) -> Judged:
     """The largest micro-batch accumulates the fewest gradients, and the smallest the most."""
-    losses = _micro_batch_losses(runs.folder.parent, method)
-    if losses.columns.size < 2:
+    results = runs.folder.parent
+    names = read_section(Sweeps, results / "settings" / "sweeps.yaml").over(MICRO_BATCH)
+    swept = [open_sweep(results, name) for name in names]
+    rows = pd.concat([each.runs for each in swept]).drop_duplicates("cell") if swept else pd.DataFrame()
+    cells = (
+        rows[rows.method == method].pivot(index=["size", "seed"], columns=MICRO_BATCH, values="cell") if swept else rows
+    )
+    if cells.columns.size < 2:
         return _untestable(f"no sweep over {MICRO_BATCH}")
-    fewest, most = losses[losses.columns.max()], losses[losses.columns.min()]
+    losses = Losses(swept[0].losses.tokens, {name: nats for each in swept for name, nats in each.losses.nats.items()})
+    pairs = cells[[cells.columns.max(), cells.columns.min()]].dropna()
+    fewest = pairs.iloc[:, 0].map(losses.of)
     if fewest.isna().any():  # it diverged
         return Judged(np.nan, np.nan, np.nan, np.nan, CONTRADICTED)
-    return _judged(fewest - most, -1, COMPARABLE_NATS)
-
-
-def _micro_batch_losses(results: Path, method: str) -> pd.DataFrame:
-    """The held-out losses of the sweeps over the micro-batch: a row a size and seed, a column a micro-batch."""
-    sweeps = read_section(Sweeps, results / "settings" / "sweeps.yaml").over(MICRO_BATCH)
-    if not sweeps:
-        return pd.DataFrame()
-    rows = pd.concat([sweep_runs(results, name) for name in sweeps]).drop_duplicates("cell")
-    return rows[rows.method == method].pivot(index=["size", "seed"], columns=MICRO_BATCH, values="loss")
+    effect = losses.difference(pairs.itertuples(index=False, name=None))
+    return _judged(effect, {LOWER, EQUAL}, pairs.index.unique("seed").size, runs.margin)

@@ -1,85 +1,71 @@
 """Differences between methods that share a seed's first weights, data order and evaluation items: paired by seed."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from ..config import Cell
 from ..evaluate.proportions import LEVEL
+from .effects import Effect, verdicts
 from .intervals import t_interval
 from .results import Runs
 from .source import Source, measured
 
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """The mean of a method's values minus those of its reference at equal seeds.
-
-    ``low`` and ``high`` are Student's 95 % interval of the mean; ``p`` is the exact two-sided sign-flip test's
-    (Fisher 1935): of all ways to swap the two methods at each seed, the share whose mean is as far from 0. With n seeds
-    it cannot fall below 2 / 2^n. All three are NaN for fewer than two seeds.
-    """
-
-    seeds: int
-    mean: float
-    low: float
-    high: float
-    p: float
-
-
-def paired_difference(values: pd.Series, reference: pd.Series) -> PairedDifference:
-    """Compare two series of one value a seed, indexed by seed; a seed that either lacks is left out."""
-    differences = (values - reference).dropna().to_numpy(dtype=float)
-    count, mean = len(differences), float(np.mean(differences)) if len(differences) else np.nan
-    if count < 2:
-        return PairedDifference(count, mean, np.nan, np.nan, np.nan)
-    return PairedDifference(count, mean, *t_interval(differences), sign_flip_p(differences))
-
-
-def sign_flip_p(differences: np.ndarray) -> float:
-    """The two-sided p-value of the sign-flip permutation test that ``differences`` [n] have mean 0.
-
-    It is exact for up to 16 differences. For more it draws that many random flips from seed 0.
-    """
-    flips, draws = 2**16, np.random.default_rng(0)
-    test = stats.permutation_test((differences,), np.mean, permutation_type="samples", n_resamples=flips, rng=draws)
-    return float(test.pvalue)
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """``p`` after Holm's correction (1979) for as many tests as it holds; missing values stay missing."""
-    tested = p.dropna()
-    corrected = multipletests(tested, method="holm")[1] if len(tested) else tested
-    return pd.Series(corrected, index=tested.index, dtype=float).reindex(p.index)
-
-
-MEASURES = {
-    "held_out_loss": ("held_out", "fixed_batch", "loss"),
+LOSS = "held_out_loss"
+OTHERS = {  # measures beside the loss, by suite, item and metric of evaluation.csv: one number a seed
     "perplexity": ("perplexity", "macro_average", "token_perplexity"),
     "accuracy": ("minimal_pairs", "overall", "accuracy"),
 }
-COLUMNS = ["size", "method", "measure", "seeds", "difference", "difference_low", "difference_high", "p", "p_holm"]
+COLUMNS = ["size", "method", "measure", "seeds", "diverged", "difference", "difference_low", "difference_high"]
+COLUMNS += ["chance", "p_holm", "verdict"]
 
 
 def differences(runs: Runs) -> pd.DataFrame:
     """Each method less full rank at the last step, paired by seed: a row a size, method and measure.
 
-    A cell that diverged is left out. ``p`` is the sign-flip test's, ``p_holm`` after Holm's correction over the methods
-    of a size and measure.
+    The difference in held-out loss is paired by document, too, and ``chance`` names what its interval holds
+    (:mod:`.effects`). Its ``verdict`` compares it with the report's margin, and other verdicts with 0. ``p_holm`` is
+    corrected over the whole table. Of ``seeds`` cells, ``diverged`` have no value and are left out.
     """
     rows: list[dict[str, object]] = []
-    for measure, kind in MEASURES.items():
-        rows_there = measured(runs, *kind)
-        whole = rows_there[~rows_there.cell.isin(list(runs.diverged))]
-        last = whole.sort_values("step").groupby(["size", "method", "seed"]).value.last()
-        for size in runs.sizes:
-            rows += _of_size(last.get(size, last.iloc[:0]), runs, {"size": size, "measure": measure})
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    table["p_holm"] = table.groupby(["size", "measure"], sort=False).p.transform(holm)
-    return table
+    effects: list[Effect] = []
+    for measure in (LOSS, *OTHERS):
+        for size, method, pairs in _against_full_rank(runs):
+            effects.append(_difference(runs, measure, pairs))
+            named = {"size": size, "method": method, "measure": measure, "seeds": len(pairs)}
+            rows.append(named | {"diverged": len(pairs) - effects[-1].seeds} | in_columns("difference", effects[-1]))
+    margins = [runs.margin if row["measure"] == LOSS else 0.0 for row in rows]
+    judged = verdicts(effects, margins)
+    for row, effect, (verdict, p) in zip(rows, effects, judged, strict=True):
+        row |= {"chance": effect.chance, "p_holm": p, "verdict": verdict}
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def in_columns(name: str, effect: Effect) -> dict[str, float]:
+    """``effect`` as the columns ``name``, and the ends of its interval."""
+    low, high = effect.interval
+    return {name: effect.mean, f"{name}_low": low, f"{name}_high": high}
+
+
+def _against_full_rank(runs: Runs) -> Iterator[tuple[str, str, list[tuple[Cell, Cell]]]]:
+    """Each size and method but full rank, with its cells and full rank's of equal seed."""
+    for size in runs.sizes:
+        for method in runs.methods:
+            of_both = [cell for cell in runs.cells.values() if (cell.size_name, cell.method_name) == (size, method)]
+            pairs = [(cell, full) for cell in of_both if (full := runs.reference_of(cell))]
+            if pairs:
+                yield size, method, pairs
+
+
+def _difference(runs: Runs, measure: str, pairs: list[tuple[Cell, Cell]]) -> Effect:
+    if measure == LOSS:
+        return runs.losses.difference((ours.name, full.name) for ours, full in pairs)
+    rows = measured(runs, *OTHERS[measure])
+    last = rows[~rows.cell.isin(list(runs.diverged))].sort_values("step").groupby("cell").value.last()
+    values = [last.get(ours.name, np.nan) - last.get(full.name, np.nan) for ours, full in pairs]
+    return Effect.over_seeds([value for value in values if np.isfinite(value)])
 
 
 def over_full_rank(source: Source, rows: pd.DataFrame) -> pd.Series:
@@ -93,18 +79,20 @@ def over_full_rank(source: Source, rows: pd.DataFrame) -> pd.Series:
     return (last - full.reindex(last.index.droplevel("method")).to_numpy()).dropna()
 
 
-def gaps(source: Source) -> pd.DataFrame:
+def gaps(runs: Runs) -> pd.DataFrame:
     """The held-out loss of each cell less full rank's of equal size and seed (nats/token), at the last step.
 
-    Columns: size, d_model, method, seed, gap. A cell that diverged, or whose full rank did, has no row.
+    Columns: size, d_model, method, seed, gap with its interval over documents. A cell that diverged, or whose full rank
+    did, has no row.
     """
-    over = over_full_rank(source, measured(source, "held_out", "fixed_batch", "loss"))
-    table = over.rename("gap").reset_index()
-    table = table[table.method != source.full_rank_method]
-    widths = {cell.size_name: cell.size.d_model for cell in source.cells.values()}
-    table = table.assign(d_model=table["size"].map(widths))
-    table = table.sort_values(["d_model", "method", "seed"], key=_order(source), kind="stable")
-    return table[["size", "d_model", "method", "seed", "gap"]]
+    rows = []
+    for size, method, pairs in _against_full_rank(runs):
+        for ours, full in pairs:
+            named = {"size": size, "d_model": ours.size.d_model, "method": method, "seed": ours.seed}
+            rows.append(named | in_columns("gap", runs.losses.difference([(ours.name, full.name)])))
+    table = pd.DataFrame(rows, columns=["size", "d_model", "method", "seed", "gap", "gap_low", "gap_high"])
+    table = table.dropna(subset="gap")
+    return table.sort_values(["d_model", "method", "seed"], key=_order(runs), kind="stable")
 
 
 def _order(source: Source) -> Callable[[pd.Series], pd.Series]:
@@ -122,7 +110,7 @@ def mean_gaps(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def trend(source: Source) -> pd.DataFrame:
+def trend(source: Runs) -> pd.DataFrame:
     """Whether the gap to full rank grows with size: a row a method, by least squares over the means of the sizes.
 
     ``slope`` is the change of the gap (nats/token) with each doubling of d_model, with Student's 95 % interval of
@@ -146,12 +134,3 @@ def fitted_trend(rows: pd.DataFrame) -> pd.DataFrame:
         named = {"method": method, "sizes": len(means), "cells": len(group)}
         table.append(named | {"slope": slope, "slope_low": low, "slope_high": high, "p": p})
     return pd.DataFrame(table, columns=["method", "sizes", "cells", "slope", "slope_low", "slope_high", "p"])
-
-
-def _of_size(values: pd.Series, runs: Runs, named: dict[str, str]) -> Iterator[dict[str, object]]:
-    reference = runs.full_rank_method
-    for method in runs.methods if reference in values else []:
-        if method != reference and method in values:
-            found = paired_difference(values[method], values[reference])
-            spread = {"seeds": found.seeds, "difference": found.mean, "p": found.p}
-            yield named | {"method": method, "difference_low": found.low, "difference_high": found.high} | spread

@@ -1,13 +1,15 @@
 """Sweeps and searches as tidy tables: what was tried, what it cost, and what came out best."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..config import Cell, Point, Selection, read_section
+from ..config import Cell, Point, Report, Selection, read_section
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
 from ..config.variants import MARK, settled
@@ -15,33 +17,54 @@ from ..storage.cell_manifest import read_cell_manifest
 from ..storage.contracts import read_contract
 from ..storage.files import read_csv
 from ..storage.rung import Rung
-from .differences import holm, paired_difference
-from .intervals import t_interval
+from .differences import in_columns
+from .effects import Effect, verdicts
+from .losses import Losses
 from .training_time import training_seconds
+from .yardsticks import yardstick_losses
 
+DOCUMENTS = ".documents.csv"  # ends the name of the file of a sweep's losses by document, as .runs.csv that of its runs
+CAPPED = "loss_with_diverged"  # a column: the mean where cells that diverged have the unigram's loss
 COSTS = ["minutes", "peak_MiB"]
 CLOSE = "not clearly higher"  # a verdict
 
 
-def sweep_runs(results: Path, sweep: str) -> pd.DataFrame:
-    """A row a cell of ``sweep``: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at, costs.
+class Swept(NamedTuple):
+    """The cells of a sweep, a row each (:func:`open_sweep`), their losses by document, and what these compare with.
 
-    The costs are those of the training: minutes, and peak_MiB of the first process (on a GPU, of the host's memory).
+    ``margin`` is that of verdicts, and ``yardsticks`` has the losses of counted n-grams, where they are known.
     """
-    settings = sweep_settings(results, sweep)
-    rows = []
-    for name, point in settings.cells.items():
-        cell = read_section(Cell, results / "cells" / name / "config.yaml")
-        score = read_csv(results / "cells" / name / "score.csv").iloc[0]
+
+    runs: pd.DataFrame
+    losses: Losses
+    margin: float
+    yardsticks: Mapping[str, float] = MappingProxyType({})
+
+    def capped(self, cells: Iterable[str]) -> float:
+        """The mean loss of ``cells`` where one that diverged has the unigram's loss; NaN without yardsticks."""
+        losses = [self.losses.of(name) for name in cells]
+        return float(np.nan_to_num(losses, nan=self.yardsticks.get("unigram", np.nan)).mean())
+
+
+def open_sweep(results: Path, sweep: str) -> Swept:
+    """What the cells of ``sweep`` scored.
+
+    ``runs`` has a row a cell: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at, costs. The
+    costs are those of the training: minutes, and peak_MiB of the first process (on a GPU, of the host's memory).
+    """
+    points = sweep_settings(results, sweep).cells
+    cells = {name: read_section(Cell, results / "cells" / name / "config.yaml") for name in points}
+    losses, rows = Losses.read(results / "cells", points), []
+    for name, point in points.items():
+        place, cell = results / "cells" / name, cells[name]
+        manifest = read_cell_manifest(place)
         identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
-        found = {"loss": score.loss, "diverged_at": score.diverged_at}
-        rows.append({**identity, **columns(point), **found, **_costs(results / "cells" / name)})
-    return pd.DataFrame(rows)
-
-
-def _costs(cell_dir: Path) -> dict[str, float]:
-    minutes = training_seconds(cell_dir) / 60
-    return {"minutes": minutes, "peak_MiB": read_cell_manifest(cell_dir).peak_memory_bytes / 2**20}
+        found = {"loss": losses.of(name), "diverged_at": manifest.diverged_at}
+        costs = {"minutes": training_seconds(place) / 60, "peak_MiB": manifest.peak_memory_bytes / 2**20}
+        rows.append({**identity, **columns(point), **found, **costs})
+    runs = pd.DataFrame(rows).astype({"diverged_at": float})
+    margin = read_section(Report, results / "settings" / "report.yaml").margin
+    return Swept(runs, losses, margin, yardstick_losses(results, cells.values()))
 
 
 def columns(point: Point) -> Point:
@@ -65,33 +88,34 @@ def sweep_settings(results: Path, sweep: str) -> SweepSettings:
     return read_section(Sweeps, results / "settings" / "sweeps.yaml").sweeps[sweep]
 
 
-def sweep_table(runs: pd.DataFrame, keys: list[str], against: str | None) -> pd.DataFrame:
+def sweep_table(swept: Swept, keys: list[str], against: str | None) -> pd.DataFrame:
     """What a sweep shows in numbers: :func:`responses`, and beside them :func:`changes` where it compares methods."""
-    table = responses(runs, keys)
+    table = responses(swept, keys)
     if against is None:
         return table
-    return table.drop(columns=COSTS, errors="ignore").merge(
-        changes(runs, against), on=["size", "method"], how="left", suffixes=("", "_paired")
+    return table.drop(columns=[*COSTS, "verdict"], errors="ignore").merge(
+        changes(swept, against), on=["size", "method"], how="left", suffixes=("", "_paired")
     )
 
 
-def changes(runs: pd.DataFrame, against: str) -> pd.DataFrame:
+def changes(swept: Swept, against: str) -> pd.DataFrame:
     """The loss of each method less the loss of what it is compared with, paired by seed: a row a size and method.
 
-    ``against`` is a method, or "previous" for the method before each. Columns: size, method, compared_with, seeds,
-    difference with Student's 95 % interval, p (sign-flip test) and p_holm (Holm's correction over the methods of a
-    size). A seed at which either diverged is left out.
+    ``against`` is a method, or "previous" for the method before each. Columns: size, method, compared_with, seeds that
+    both ended, difference with its 95 % interval, the chance that the interval holds (:mod:`.effects`), p_holm over the
+    table, and the verdict against the margin. A seed at which either diverged is left out.
     """
     rows: list[dict[str, object]] = []
-    for size, group in runs.groupby("size", sort=False):
-        losses = {str(method): rows.set_index("seed").loss for method, rows in group.groupby("method", sort=False)}
-        for reference, method in _pairs(list(losses), against):
-            found = paired_difference(losses[method], losses[reference])
-            spread = {"difference": found.mean, "difference_low": found.low, "difference_high": found.high}
-            named = {"size": size, "method": method, "compared_with": reference}
-            rows.append(named | {"seeds": found.seeds} | spread | {"p": found.p})
-    table = pd.DataFrame(rows)
-    return table.assign(p_holm=table.groupby("size", sort=False).p.transform(holm))
+    effects: list[Effect] = []
+    for size, group in swept.runs.groupby("size", sort=False):
+        cells = {str(method): rows.set_index("seed").cell for method, rows in group.groupby("method", sort=False)}
+        for reference, method in _pairs(list(cells), against):
+            both = pd.concat([cells[method], cells[reference]], axis=1, join="inner")
+            effects.append(swept.losses.difference(both.itertuples(index=False, name=None)))
+            named = {"size": size, "method": method, "compared_with": reference, "seeds": effects[-1].seeds}
+            rows.append(named | in_columns("difference", effects[-1]) | {"chance": effects[-1].chance})
+    judged = verdicts(effects, swept.margin)
+    return pd.DataFrame(rows).assign(p_holm=[p for _, p in judged], verdict=[verdict for verdict, _ in judged])
 
 
 def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
@@ -100,39 +124,45 @@ def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
     return ((against, method) for method in methods if method != against)
 
 
-def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """A row a size, method and point: seeds, mean loss with Student's 95 % interval, diverged runs, costs, a verdict.
+def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
+    """A row a size, method and point: seeds, mean loss with its 95 % interval, diverged runs, costs, a verdict.
 
     Where keys vary, the ``verdict`` of a size and method is "lowest" at the point of the lowest mean, if no seed of it
-    diverged. It is "best" where, paired by seed, every other point's loss is clearly higher: Student's 95 % interval of
-    the difference leaves out 0. Other points are called "not clearly higher". Where the lowest point lies at the end of
-    a key's tried numbers, a lower one may lie beyond: its verdict then is "lowest, at the edge of KEY".
+    diverged. It is "best" where, paired by seed and document, every other point's loss is clearly higher: the 95 %
+    interval of the difference leaves out 0. Other points are called "not clearly higher". Where the lowest point lies
+    at the end of a key's tried numbers, a lower one may lie beyond: its verdict is "lowest, at the edge of KEY".
     """
-    rows, seeds = [], []
-    for place, group in runs.groupby(["size", "method", *keys], sort=False, dropna=False):
-        low, high = t_interval(group.loss.to_numpy())
-        spread = {"seeds": len(group), "loss": group.loss.mean(skipna=False), "loss_low": low, "loss_high": high}
+    rows, cells = [], []
+    for place, group in swept.runs.groupby(["size", "method", *keys], sort=False, dropna=False):
+        spread = {"seeds": len(group)} | in_columns("loss", swept.losses.mean(group.cell))
+        spread |= {CAPPED: swept.capped(group.cell)}
         named = dict(zip(["size", "method", *keys], place, strict=True))
         costs = {name: group[name].mean() for name in COSTS if name in group}
         rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), **costs, "verdict": ""})
-        seeds.append(group.set_index("seed").loss)
+        cells.append(group.set_index("seed").cell)
     table = pd.DataFrame(rows)
+    if not (table.diverged.any() and table[CAPPED].notna().any()):
+        table = table.drop(columns=CAPPED)
     for _, group in table.groupby(["size", "method"], sort=False):
         if keys and group.loss.notna().any():
-            table.loc[group.index, "verdict"] = _verdicts(group, keys, seeds)
+            table.loc[group.index, "verdict"] = _verdicts(group, keys, cells, swept.losses)
     return table
 
 
-def _verdicts(group: pd.DataFrame, keys: list[str], seeds: list[pd.Series]) -> pd.Series:
-    """The verdict on each point of ``group``. ``seeds`` holds the losses of each row by seed."""
+def _verdicts(group: pd.DataFrame, keys: list[str], cells: list[pd.Series], losses: Losses) -> pd.Series:
+    """The verdict on each point of ``group``. ``cells`` holds the cells of each row by seed."""
     lowest = int(group.loss.idxmin())
-    others = [place for place in group.index if place != lowest and seeds[place].notna().all()]
-    low = {place: paired_difference(seeds[place], seeds[lowest]).low for place in others}
-    close = [place for place in others if low[place] <= 0]  # one seed has no interval, and shows nothing
+
+    def above(place: int) -> Effect:
+        both = pd.concat([cells[place], cells[lowest]], axis=1, join="inner")
+        return losses.difference(both.itertuples(index=False, name=None))
+
+    others = {place: above(place) for place in group.index if place != lowest and np.isfinite(group.loss[place])}
+    close = [place for place, found in others.items() if found.interval[0] <= 0]
     found = pd.Series("", index=group.index)
     found[close] = CLOSE
     open_ended = open_ends(group, group.loc[lowest], keys)
-    alone = "lowest" if close or len(seeds[lowest]) == 1 else "best"
+    alone = "lowest" if close or len(cells[lowest]) == 1 else "best"
     found[lowest] = f"lowest, at the edge of {', '.join(open_ended)}" if open_ended else alone
     return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from pandas.api.typing import SeriesGroupBy
 
 from ..config import Cell, Evaluation, Report, Selection, read_section
 from ..config.evaluated import BLIMP, PALOMA
+from ..config.measuring import MARGIN
 from ..errors import UserError
 from ..storage.files import read_yaml
 from .around_resets import AroundResets, around_resets, over_full_rank
+from .losses import Losses
 from .naming import shows_published, suite_name, texts_name
 from .published import Published
 from .published_recipe import SIZES
 from .source import Overlay, Source
 from .training_time import device_unit, devices, training_seconds
+from .yardsticks import yardstick_losses
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
 TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
@@ -34,6 +38,7 @@ class Runs:
     suite: str = BLIMP
     texts: str = PALOMA
     baseline: str | None = None
+    margin: float = MARGIN
     _read_already: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -62,10 +67,23 @@ class Runs:
 
     def full_rank_of(self, cell: Cell) -> Cell | None:
         """The full-rank cell of equal size and seed, where ``cell`` trains otherwise; None without such a cell."""
-        if cell.method.is_full_rank:
-            return None
+        return None if cell.method.is_full_rank else self.reference_of(cell)
+
+    def reference_of(self, cell: Cell) -> Cell | None:
+        """The cell of equal size and seed that ``cell`` is compared with; None for that cell, and without one."""
         wanted = (cell.size_name, self.full_rank_method, cell.seed)
-        return next((c for c in self.cells.values() if (c.size_name, c.method_name, c.seed) == wanted), None)
+        found = next((c for c in self.cells.values() if (c.size_name, c.method_name, c.seed) == wanted), None)
+        return None if found is cell else found
+
+    @cached_property
+    def losses(self) -> Losses:
+        """The held-out losses of all cells, document by document."""
+        return Losses.read(self.folder, self.cells)
+
+    @cached_property
+    def yardsticks(self) -> dict[str, float]:
+        """The losses of n-gram models counted on what the cells read, by name."""
+        return yardstick_losses(self.folder.parent, self.cells.values())
 
     @property
     def diverged(self) -> Mapping[str, int]:
@@ -185,7 +203,8 @@ def open_runs(results: Path) -> Runs:
     cells = {name: read_section(Cell, folder / name / "config.yaml") for name in chosen.cell_names}
     evaluation = read_section(Evaluation, settings / "evaluation.yaml")
     report = read_section(Report, settings / "report.yaml")
-    return Runs(folder, cells, suite_name(evaluation, report), texts_name(evaluation, report), chosen.baseline)
+    names = suite_name(evaluation, report), texts_name(evaluation, report)
+    return Runs(folder, cells, *names, chosen.baseline, report.margin)
 
 
 def overlaid(runs: Runs, report: Report) -> Source:

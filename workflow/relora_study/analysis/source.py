@@ -70,6 +70,10 @@ class Source(Protocol):
     def diverged(self) -> Mapping[str, int]:
         """The models that diverged, each with its step."""
 
+    @property
+    def yardsticks(self) -> Mapping[str, float]:
+        """The losses of counted n-gram models on the held-out text, by name; none of the published text."""
+
     def table(self, file: str) -> pd.DataFrame:
         """All rows of log.csv, evaluation.csv or dynamics.csv."""
 
@@ -125,6 +129,11 @@ class Overlay:
     def diverged(self) -> Mapping[str, int]:
         """Our cells that diverged: no published model did."""
         return self.runs.diverged
+
+    @property
+    def yardsticks(self) -> Mapping[str, float]:
+        """Those of our text."""
+        return self.runs.yardsticks
 
     @property
     def hour_unit(self) -> str:

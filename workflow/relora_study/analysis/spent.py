@@ -43,7 +43,7 @@ def _trainings(runs: Runs, experiments: Experiments) -> Iterator[Row]:
 def _readings(runs: Runs, experiments: Experiments) -> Iterator[Row]:
     for what, job, cells in (
         ("evaluation", "evaluate", runs.cells),
-        ("evaluation of sweeps", "score", experiments.cells),
+        ("held-out losses", "held_out", {**runs.cells, **experiments.cells}),
         ("dynamics", "dynamics", runs.cells),
     ):
         places = [runs.folder.parent / JOBS / f"{job}-{name}.tsv" for name in cells]

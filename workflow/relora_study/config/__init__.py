@@ -11,13 +11,11 @@ from .fields import Section, SectionT
 from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
 from .reading import check, read_section, read_study
 from .sharing import Sharing
-from .study import HELD_OUT_SEQUENCES, PAPERS_SIZES, VALIDATION_SEQUENCES, Selection, Study, cell_name
+from .study import PAPERS_SIZES, Selection, Study, cell_name
 from .training import Method, Model, Recipe, Runtime, Size, SizeRecipe, Train
 
 __all__ = [
-    "HELD_OUT_SEQUENCES",
     "PAPERS_SIZES",
-    "VALIDATION_SEQUENCES",
     "Cell",
     "Data",
     "Dynamics",

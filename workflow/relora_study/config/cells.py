@@ -1,6 +1,8 @@
 """Make the cells of a study: a size, a method and a seed each, with all settings of the training."""
 
-from .fields import Section
+from typing import Annotated, Literal
+
+from .fields import Section, at_default
 from .study import Study, cell_name
 from .training import Method, Model, Runtime, Size, Train
 
@@ -17,6 +19,7 @@ class Cell(Section):
     method: Method
     train: Train
     runtime: Runtime
+    data_order: Annotated[Literal["seed", "corpus"], at_default("corpus")] = "corpus"
 
 
 def cells(study: Study) -> dict[str, Cell]:
@@ -43,6 +46,7 @@ def make_cell(study: Study, size: str, method: str, seed: int) -> Cell:
         method=study.methods[method].switches_at(size),
         train=resolved_recipe(study, size, method),
         runtime=study.runtime,
+        data_order=study.data.order,
     )
 
 

@@ -99,8 +99,20 @@ class Data(Section):
     """Share of the source's documents kept out of training, chosen by hash."""
     validation_fraction: Annotated[BelowOne, at_default(0.0)] = 0.0
     """Share of the source's documents kept for choosing settings (`tuning`), chosen by hash."""
+    held_out_tokens: Tokens
+    """Most tokens of held-out documents on which a cell's last checkpoint is scored.
+
+    As many validation tokens score the candidates of a search. The documents come in the order of their hashes, so the
+    first of them are a fair sample.
+    """
     held_out_tokens_per_domain: Tokens
     """Most tokens of a domain that perplexity reads."""
+    order: Literal["seed", "corpus"]
+    """seed (each seed draws an order of the sequences) | corpus (as the corpus has them).
+
+    Methods of one seed read the same sequences in the same order, so that their losses are paired. A corpus whose
+    published order is part of the recipe needs `corpus`.
+    """
     token_dtype: Literal["auto", "uint16", "uint32"]
     """auto (the smaller that fits the vocabulary) | uint16 | uint32."""
     tokenizer: Tokenizer

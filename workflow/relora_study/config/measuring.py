@@ -4,7 +4,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from .fields import PositiveInt, Revision, Section, Sequences, Tokens, Unit, is_none
+from .fields import (
+    NonNegativeNumber,
+    PositiveInt,
+    Revision,
+    Section,
+    Sequences,
+    Tokens,
+    Unit,
+    at_default,
+    is_none,
+)
+
+MARGIN = 0.03  # nats a token: 3 % of perplexity
 
 
 class Perplexity(Section):
@@ -75,6 +87,8 @@ class Evaluation(Section):
     """Texts whose perplexity is measured."""
     minimal_pairs: MinimalPairs
     """Pairs of a good and a bad sentence; the good one should be likelier."""
+    checkpoint_tokens: Tokens
+    """Tokens of held-out documents that score every checkpoint; all of them score the last one."""
     batch_tokens: Tokens
     """Tokens in one forward pass; more helps a GPU, and leaves a CPU's cache."""
 
@@ -83,7 +97,7 @@ class Dynamics(Section):
     """The settings of readings."""
 
     batch_sequences: Sequences
-    """Sequences of the fixed batch, for the held-out loss and the gradients."""
+    """Sequences of the fixed batch, on which gradients and merges are read."""
     subspace_dimensions: PositiveInt
     """Leading directions of successive updates whose overlap is read."""
 
@@ -99,6 +113,11 @@ class Report(Section):
     """replication (the whole paper) | experiment (without dynamics, audit and published values).
 
     The web report has every figure and table in either case.
+    """
+    margin: Annotated[NonNegativeNumber, Unit("nats/token"), at_default(MARGIN)] = MARGIN
+    """Difference in loss (nats/token) that counts as none; state it before the run.
+
+    A verdict compares the 95 % interval of a difference with it.
     """
     published: Literal["auto", "overlay", "off"]
     """auto (where all shapes are the paper's) | overlay | off: the published curves.

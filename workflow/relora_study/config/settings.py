@@ -4,8 +4,8 @@ A file holds only the settings that its readers use, so that another setting's c
 """
 
 import itertools
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple, Self
 
 import yaml
 
@@ -34,8 +34,29 @@ class CorpusNeeds(Section):
 class MeasurementSettings(Evaluation):
     """Settings for evaluating a cell: the evaluation section, and how much held-out text is read."""
 
+    held_out_tokens: PositiveInt
     held_out_tokens_per_domain: PositiveInt
-    batch_sequences: PositiveInt
+
+
+class Diet(Section):
+    """What a cell reads of the corpus: so many sequences, in the order of ``seed``; null: in the corpus's own."""
+
+    seed: int | None
+    sequences: PositiveInt
+
+    @classmethod
+    def of(cls, cell: Cell) -> Self:
+        """The diet of ``cell``."""
+        sequences = cell.train.steps * cell.train.batch_size
+        return cls(seed=cell.seed if cell.data_order == "seed" else None, sequences=sequences)
+
+
+class YardstickSettings(Section):
+    """Settings for counting n-grams: the diets of all cells, and the held-out text that scores them."""
+
+    context_length: PositiveInt
+    held_out_tokens: PositiveInt
+    diets: list[Diet]
 
 
 class DynamicsSettings(Dynamics):
@@ -104,6 +125,7 @@ def settings_files(study: Study, cells: Mapping[str, Cell], experiments: Experim
     """What the settings files hold, by their path in `results/`; ``cells`` are the study's own."""
     files: dict[str, Section] = {f"settings/{name}.yaml": section for name, section in stage_settings(study).items()}
     files["settings/sweeps.yaml"] = experiments.sweeps
+    files["settings/yardsticks.yaml"] = yardstick_settings(study, [*cells.values(), *experiments.cells.values()])
     for name, cell in cells.items():
         files[f"tuning/base/{name}.yaml" if study.tuning else f"cells/{name}/config.yaml"] = cell
     files |= {f"cells/{name}/config.yaml": cell for name, cell in experiments.cells.items()}
@@ -111,6 +133,13 @@ def settings_files(study: Study, cells: Mapping[str, Cell], experiments: Experim
         files[f"tuning/{search}/settings.yaml"] = settings
         files |= {f"tuning/{search}/{name}/config.yaml": cell for name, cell in candidate_cells.items()}
     return files
+
+
+def yardstick_settings(study: Study, cells: Iterable[Cell]) -> YardstickSettings:
+    """What the yardsticks of ``cells`` are counted on, each diet once."""
+    diets = {repr(diet): diet for diet in map(Diet.of, cells)}
+    length, most = study.model.context_length, study.data.held_out_tokens
+    return YardstickSettings(context_length=length, held_out_tokens=most, diets=list(diets.values()))
 
 
 def searches(study: Study) -> dict[str, Search]:
@@ -145,8 +174,8 @@ def stage_settings(study: Study) -> dict[str, Section]:
         ),
         "measurement": MeasurementSettings(
             **study.evaluation.model_dump(),
+            held_out_tokens=data.held_out_tokens,
             held_out_tokens_per_domain=data.held_out_tokens_per_domain,
-            batch_sequences=study.dynamics.batch_sequences,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
         "whole": study,

@@ -12,8 +12,6 @@ from .measuring import Dynamics, Evaluation, Report
 from .sharing import Sharing
 from .training import Method, Model, Runtime, Size, Train
 
-VALIDATION_SEQUENCES = 256  # most sequences in validation.bin, on which a search compares its candidates
-HELD_OUT_SEQUENCES = 64  # most sequences in held_out.bin from texts: the fixed batch is at its beginning
 PAPERS_SIZES = ("tiny", "small")  # the sizes with published curves
 
 
@@ -182,8 +180,9 @@ def _too_little_data(study: Study) -> Iterator[str]:
     scores_held_out = study.evaluation.perplexity.source == "held_out"
     if scores_held_out and study.data.held_out_tokens_per_domain < study.model.context_length + 1:
         yield "data.held_out_tokens_per_domain must hold one sequence: above model.context_length"
-    if fixed.batch_sequences > HELD_OUT_SEQUENCES:
-        yield f"dynamics.batch_sequences is above {HELD_OUT_SEQUENCES}, which are held out of texts"
+    fixed_tokens = fixed.batch_sequences * (study.model.context_length + 1)
+    if study.data.held_out_tokens < fixed_tokens:
+        yield f"data.held_out_tokens must hold dynamics.batch_sequences: at least {fixed_tokens}"
 
 
 def _of_method(study: Study, name: str) -> Iterator[str]:

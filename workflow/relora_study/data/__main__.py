@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..config import HELD_OUT_SEQUENCES, VALIDATION_SEQUENCES, Data, read_section
+from ..config import Data, read_section
 from ..config.settings import CorpusNeeds, TokenSettings
 from ..errors import command_line
 from ..progress_lines import progress
@@ -75,13 +75,11 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
     train = Stored(documents / "train.parquet")
     held_out = Stored(documents / "held_out.parquet", train.all_domains())
 
-    most = {"held_out": HELD_OUT_SEQUENCES, "validation": VALIDATION_SEQUENCES}
-
     def pack(stored: Stored, name: str) -> Split:
         size = stored.size()
         texts = progress(stored.texts(), size[0], f"packing {name}", " documents")
-        ids = most[name] * (context_length + 1) if name in most else None
-        return write_split(output / f"{name}.bin", encode(texts, encoder, dtype), size, context_length, ids)
+        most = None if name == "train" else data.held_out_tokens
+        return write_split(output / f"{name}.bin", encode(texts, encoder, dtype), size, context_length, most)
 
     counts, validation = documents / COUNTS, documents / "validation.parquet"
     manifest = Manifest(

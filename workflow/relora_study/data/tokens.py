@@ -1,7 +1,8 @@
 """Write and read token ids: flat memory-mapped files of a small integer type, with a manifest of their hashes."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -126,7 +127,8 @@ def row_count(ids: IdArray, context_length: int) -> int:
 def held_out_batch(tokens: Path, sequences: int, context_length: int) -> IdArray:
     """Return the fixed batch: the first ``sequences`` rows of the held-out ids, int64 [sequences, context_length + 1].
 
-    Every checkpoint of every method is read on it. Raises :class:`UserError` if the held-out text is too short.
+    Gradients and merges of every checkpoint of every method are read on it. Raises :class:`UserError` if the held-out
+    text is too short.
     """
     ids = open_tokens(tokens, "held_out")
     available = row_count(ids, context_length)
@@ -136,6 +138,34 @@ def held_out_batch(tokens: Path, sequences: int, context_length: int) -> IdArray
             " lower it or hold more text out (data.held_out_fraction)"
         )
     return np.stack([row(ids, index, context_length) for index in range(sequences)])
+
+
+def open_documents(folder: Path, split: str, most: int, context_length: int) -> list[IdArray]:
+    """Return the documents in the first ``most`` ids of ``split``, each int64 [1 + tokens]; the first is not scored.
+
+    A document ends with an end-of-text id, or where it is cut at ``most``. It begins after one, as in training. Shards
+    hold rows of several documents, so there a row ends one, too.
+    """
+    manifest, ids = read_manifest(folder), np.asarray(open_tokens(folder, split)[:most], dtype=np.int64)
+    ends = np.flatnonzero(ids == manifest.end_of_text_id) + 1
+    if getattr(manifest, split).documents is None:
+        ends = np.union1d(ends, np.arange(0, len(ids), context_length + 1))
+    return [np.insert(part, 0, manifest.end_of_text_id) for part in np.split(ids, ends) if len(part)]
+
+
+def row_order(seed: int | None, rows: int) -> Callable[[int], int]:
+    """Return which row of the corpus a training reads at each place: in the corpus's order, or as ``seed`` draws it.
+
+    Each pass over the corpus draws an order of its own. The order does not depend on how long a cell trains.
+    """
+    if seed is None:
+        return lambda place: place % rows
+
+    @lru_cache(maxsize=2)
+    def drawn(number: int) -> IdArray:
+        return np.random.default_rng((seed, number)).permutation(rows)
+
+    return lambda place: int(drawn(place // rows)[place % rows])
 
 
 def row(ids: IdArray, index: int, context_length: int) -> IdArray:

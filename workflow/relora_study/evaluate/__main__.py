@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config import Cell, Evaluation, read_section
 from ..config.schedule import due_steps, is_evaluated
-from ..config.settings import MeasurementSettings
+from ..config.settings import MeasurementSettings, YardstickSettings
 from ..data.documents import Stored
 from ..data.tokenizer import id_count, open_tokenizer
-from ..data.tokens import held_out_batch, open_tokens, row_count
+from ..data.tokens import open_documents
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, load_model
 from ..model.device import chosen_device
@@ -25,13 +25,13 @@ from ..storage.cell_manifest import diverged_at
 from ..storage.files import write_csv, write_text, write_whole
 from .checkpoint import EvaluationData, evaluate_once
 from .domains import collect_texts
+from .held_out import document_losses, held_out_texts
 from .minimal_pairs import encode_pairs
-from .perplexity import take_texts
-from .scoring import negative_log_likelihoods
+from .perplexity import Texts, take_texts
 from .suite import download_blimp, missing_of_blimp, read_hub, read_suite
 from .templated import templated_suite
+from .yardsticks import counted_losses
 
-SCORED_TOKENS = 2048  # in one forward pass: the default of evaluation.batch_tokens
 BLIMP_ON_THE_HUB = "nyu-mll/blimp"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -81,8 +81,9 @@ def evaluate_cell(
     keep_freed_memory()  # taking the pages again in every layer costs a seventh of the time
     evaluation, cell = read_section(MeasurementSettings, settings), read_section(Cell, cell_dir / "config.yaml")
     tokenizer = _tokenizer_of(cell, data / "tokenizer")
-    batch = held_out_batch(data / "tokens", evaluation.batch_sequences, cell.model.context_length).tolist()
-    on = open_evaluation_data(evaluation, cell, tokenizer, read_suite(pairs), pd.read_parquet(texts), batch)
+    most = min(evaluation.checkpoint_tokens, evaluation.held_out_tokens)
+    held_out = held_out_texts(data / "tokens", most, cell.model.context_length, tokenizer)
+    on = open_evaluation_data(evaluation, cell, tokenizer, read_suite(pairs), pd.read_parquet(texts), held_out)
     checkpoints = list_checkpoints(cell_dir, due_steps(cell, diverged_at(cell_dir)))
     due = {step: path for step, path in checkpoints.items() if is_evaluated(cell.train, step)}
     progress = tqdm(due.items(), desc=f"evaluating {cell_dir.name}", disable=None)
@@ -90,23 +91,29 @@ def evaluate_cell(
     write_csv(output, pd.concat(tables)[["step", "suite", "item", "metric", "value"]])
 
 
-@app.command("score")
-def score_cell(cell_dir: Annotated[Path, typer.Option("--cell")], data: Place, threads: Count, output: Place) -> None:
-    """Write the loss of CELL's last checkpoint on all held-out ids, in nats a token; none where it diverged."""
+@app.command("held-out")
+def score_cell(
+    settings: Place, cell_dir: Annotated[Path, typer.Option("--cell")], data: Place, threads: Count, output: Place
+) -> None:
+    """Write the loss of CELL's last checkpoint on each held-out document; no numbers where it diverged."""
     torch.set_num_threads(threads)
     keep_freed_memory()
-    cell, diverged = read_section(Cell, cell_dir / "config.yaml"), diverged_at(cell_dir)
-    step, checkpoint = max(list_checkpoints(cell_dir, due_steps(cell, diverged)).items())
-    loss = float("nan") if diverged else _held_out_loss(cell, checkpoint, data / "tokens")
-    write_csv(output, pd.DataFrame({"step": [step], "loss": [loss], "diverged_at": [diverged]}))
+    evaluation, cell = read_section(MeasurementSettings, settings), read_section(Cell, cell_dir / "config.yaml")
+    tokenizer, diverged = _tokenizer_of(cell, data / "tokenizer"), diverged_at(cell_dir)
+    texts = held_out_texts(data / "tokens", evaluation.held_out_tokens, cell.model.context_length, tokenizer)
+    _, checkpoint = max(list_checkpoints(cell_dir, due_steps(cell, diverged)).items())
+    model = load_model(checkpoint, chosen_device(cell.runtime.device))
+    losses = document_losses(model, texts, evaluation.batch_tokens)
+    write_csv(output, losses.assign(nats=float("nan")) if diverged else losses)
 
 
-def _held_out_loss(cell: Cell, checkpoint: Path, tokens: Path) -> float:
-    """Return the mean loss (nats a token) of ``checkpoint`` on all held-out ids in the folder ``tokens``."""
-    length, device = cell.model.context_length, chosen_device(cell.runtime.device)
-    rows = held_out_batch(tokens, row_count(open_tokens(tokens, "held_out"), length), length)
-    losses = negative_log_likelihoods(load_model(checkpoint, device), rows.tolist(), SCORED_TOKENS)
-    return torch.cat(losses).mean().item()
+@app.command()
+def yardsticks(settings: Place, tokens: Place, output: Place) -> None:
+    """Write the held-out losses of n-gram models counted on what the cells read, a row a diet and order."""
+    wanted = read_section(YardstickSettings, settings)
+    documents = open_documents(tokens, "held_out", wanted.held_out_tokens, wanted.context_length)
+    tables = [counted_losses(tokens, diet, wanted.context_length, documents) for diet in wanted.diets]
+    write_csv(output, pd.concat(tables))
 
 
 def open_evaluation_data(
@@ -115,7 +122,7 @@ def open_evaluation_data(
     tokenizer: PreTrainedTokenizerBase,
     suite: pd.DataFrame,
     texts: pd.DataFrame,
-    batch: list[list[int]],
+    held_out: Texts,
 ) -> EvaluationData:
     """Encode ``suite`` and ``texts`` for the model of ``cell``.
 
@@ -131,7 +138,7 @@ def open_evaluation_data(
         stride=chosen.stride or cell.model.context_length,
         suite=suite,
         encoded=encode_pairs(suite, tokenizer, policy.start_token, policy.leading_space),
-        batch=batch,
+        held_out=held_out,
         batch_tokens=evaluation.batch_tokens,
         start_token=policy.start_token,
         leading_space=policy.leading_space,

@@ -16,17 +16,18 @@ from ..model.checkpoints import load_model, read_metadata
 from ..model.device import CPU
 from ..storage.files import make_once, read_csv, write_csv, write_whole
 from ..storage.imports import code_version
+from .held_out import document_losses, mean_loss
 from .minimal_pairs import accuracies, judge
 from .perplexity import Texts, perplexities, score_texts
-from .scoring import negative_log_likelihoods
 
 
 @dataclass(frozen=True)
 class EvaluationData:
     """The token ids that every checkpoint of a cell is evaluated on.
 
-    ``domains`` are texts by domain, ``suite`` the minimal pairs and ``encoded`` their ids, and ``batch`` the fixed
-    batch of held-out rows. ``stride`` counts tokens between two windows of a long text; ``batch_tokens`` bounds a
+    ``domains`` are texts by domain, ``suite`` the minimal pairs and ``encoded`` their ids, and ``held_out`` the part of
+    the held-out documents on which every checkpoint is scored. ``stride`` counts tokens between two windows of a long
+    text; ``batch_tokens`` bounds a
     forward pass. ``start_token`` and ``leading_space`` say how each sentence of ``encoded`` begins.
     """
 
@@ -34,7 +35,7 @@ class EvaluationData:
     stride: int
     suite: pd.DataFrame
     encoded: list[list[int]]
-    batch: list[list[int]]
+    held_out: Texts
     batch_tokens: int
     start_token: bool = False
     leading_space: bool = False
@@ -44,7 +45,9 @@ class EvaluationData:
     def fingerprint(self) -> str:
         """Hash everything that decides the scores: the ids, the stride, and the names of the pairs."""
         names = self.suite[["UID", "pairID", "linguistics_term"]].to_csv()
-        return hashlib.sha256(repr((self.domains, self.stride, names, self.encoded, self.batch)).encode()).hexdigest()
+        return hashlib.sha256(
+            repr((self.domains, self.stride, names, self.encoded, self.held_out)).encode()
+        ).hexdigest()
 
 
 def evaluate_once(data: EvaluationData, checkpoint: Path, folder: Path) -> pd.DataFrame:
@@ -83,7 +86,7 @@ def evaluate_checkpoint(data: EvaluationData, checkpoint: Path) -> CheckpointSco
     model = load_model(checkpoint, data.device)
     judged = judge(model, data.suite, data.encoded, data.batch_tokens)
     scored = score_texts(model, data.domains, data.stride, data.batch_tokens)
-    loss = torch.cat(negative_log_likelihoods(model, data.batch, data.batch_tokens)).mean().item()
+    loss = mean_loss(document_losses(model, data.held_out, data.batch_tokens))
     policy = {"start_token": float(data.start_token), "leading_space": float(data.leading_space)}
     tables = [
         perplexities(scored).assign(suite="perplexity"),
@@ -91,6 +94,6 @@ def evaluate_checkpoint(data: EvaluationData, checkpoint: Path) -> CheckpointSco
         pd.DataFrame(
             {"item": "policy", "metric": list(policy), "value": list(policy.values()), "suite": "minimal_pairs"}
         ),
-        pd.DataFrame({"item": ["fixed_batch"], "metric": "loss", "value": loss, "suite": "held_out"}),
+        pd.DataFrame({"item": ["part"], "metric": "loss", "value": loss, "suite": "held_out"}),
     ]
     return CheckpointScores(pd.concat(tables, ignore_index=True), judged, scored)

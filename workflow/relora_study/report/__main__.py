@@ -48,7 +48,7 @@ def table(name: str, output: Place, results: Place = Path("results"), published:
 @app.command()
 def experiment_figure(name: str, output: Place, results: Place = Path("results")) -> None:
     """Draw the search (NAME "search") or the sweep called NAME to OUTPUT.pdf and OUTPUT.png."""
-    from ..analysis.experiments import search_rungs, sweep_runs, sweep_settings
+    from ..analysis.experiments import open_sweep, search_rungs, sweep_settings
     from .figures.experiments import draw_search, draw_sweep
     from .style import finish
 
@@ -56,21 +56,25 @@ def experiment_figure(name: str, output: Place, results: Place = Path("results")
         finish(draw_search(search_rungs(results)), output)
     else:
         settings = sweep_settings(results, name)
-        finish(draw_sweep(sweep_runs(results, name), settings.keys, settings.against), output)
+        finish(draw_sweep(open_sweep(results, name), settings.keys, settings.against), output)
 
 
 @app.command()
 def experiment_table(name: str, output: Place, results: Place = Path("results")) -> None:
-    """Write the search (NAME "search") or the sweep called NAME to OUTPUT.csv, .md and .tex, every run to .runs.csv."""
-    from ..analysis.experiments import search_rungs, search_table, sweep_runs, sweep_settings, sweep_table
+    """Write the search (NAME "search") or the sweep called NAME to OUTPUT.csv, .md and .tex, every run to .runs.csv.
+
+    The losses of a sweep's runs on each held-out document go to .documents.csv.
+    """
+    from ..analysis.experiments import DOCUMENTS, open_sweep, search_rungs, search_table, sweep_settings, sweep_table
     from ..storage.files import write_csv
     from .tables import write_table
 
     if name == "search":
         runs, table = search_rungs(results), search_table(results)
     else:
-        runs, settings = sweep_runs(results, name), sweep_settings(results, name)
-        table = sweep_table(runs, settings.keys, settings.against)
+        swept, settings = open_sweep(results, name), sweep_settings(results, name)
+        runs, table = swept.runs, sweep_table(swept, settings.keys, settings.against)
+        write_csv(output.with_suffix(DOCUMENTS), swept.losses.table)
     write_table(table, output)
     write_csv(output.with_suffix(".runs.csv"), runs)
 

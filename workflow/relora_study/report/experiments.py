@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from ..analysis.effects import EQUAL, HIGHER, LOWER, ONE_SEED, UNDECIDED
 from ..analysis.experiments import (
     CLOSE,
     method_cells,
     open_ends,
+    open_sweep,
     search_table,
-    sweep_runs,
     sweep_settings,
     sweep_table,
 )
@@ -21,6 +22,13 @@ from .numbers import SETTINGS, listed, method_label, readable, setting, spread, 
 from .rules import differing_rules
 
 SEARCH = "search"
+VERBS = {  # of a change, by its verdict
+    LOWER: "lower the loss",
+    HIGHER: "raise the loss",
+    EQUAL: "end level within the margin",
+    UNDECIDED: "are undecided",
+    "": "differ at one seed, which gives no interval",
+}
 
 
 def experiment_sections(results: Path, names: list[str]) -> list[dict[str, Any]]:
@@ -45,10 +53,10 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         said, rows = list(searched(table)), chosen.drop(columns=["outcome", "dropped_after", "steps"])
     else:
         settings = sweep_settings(results, name)
-        runs = sweep_runs(results, name)
-        rows = sweep_table(runs, settings.keys, settings.against)
+        swept = open_sweep(results, name)
+        rows = sweep_table(swept, settings.keys, settings.against)
         compares = settings.against is not None
-        cells = method_cells(results, runs)
+        cells = method_cells(results, swept.runs)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
     words = readable(rows.drop(columns=silent_columns(rows)))
     return {
@@ -79,20 +87,14 @@ def _is_one(values: pd.Series) -> bool:
 
 
 def compared(rows: pd.DataFrame) -> Iterator[str]:
-    """For each size: the changes whose interval leaves out 0, those whose interval holds it, and what diverged.
+    """For each size: the changes by their verdict, and what diverged.
 
-    A difference of one seed has no interval, and is said to have none.
+    A difference of one seed on text whose documents are not known has no interval, and is said to have none.
     """
     for size, group in rows.groupby("size", sort=False):
         shown = group.dropna(subset="difference")
-        lower, higher = shown[shown.difference_high < 0], shown[shown.difference_low > 0]
-        single = shown[shown.difference_low.isna()]
-        found = {
-            "lower the loss": lower,
-            "raise the loss": higher,
-            "show no clear change": shown.drop([*lower.index, *higher.index, *single.index]),
-            "differ at one seed, which gives no interval": single,
-        }
+        of_seeds = shown.verdict.str.removesuffix(ONE_SEED)
+        found = {verb: shown[of_seeds == verdict] for verdict, verb in VERBS.items()}
         said = [f"{verb}: {'; '.join(map(_change, one.itertuples()))}" for verb, one in found.items() if len(one)]
         yield from (f"At {_words(size)}, {_reference(group)}, these {text}." for text in said)
         if len(diverged := group[group.diverged > 0]):
@@ -109,7 +111,8 @@ def _reference(group: pd.DataFrame) -> str:
 
 
 def _change(row: Any) -> str:
-    return f"{method_label(row.method)}, {with_interval(row.difference, row.difference_low, row.difference_high)}"
+    change = with_interval(row.difference, row.difference_low, row.difference_high)
+    return f"{method_label(row.method)}, {change}" + " (one seed)" * str(row.verdict).endswith(ONE_SEED)
 
 
 def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:

@@ -1,17 +1,20 @@
 """The figures and tables of docs/findings.md, made from the small tables in docs/results that presets left."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from ..analysis.differences import fitted_trend, mean_gaps
-from ..analysis.experiments import changes, responses, sweep_table
+from ..analysis.experiments import DOCUMENTS, Swept, changes, responses, sweep_table
+from ..analysis.losses import SHARED, Losses
 from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
+from ..config.measuring import MARGIN
 from .escape import markdown
 from .figures.evaluation import draw_gaps
 from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
@@ -22,35 +25,34 @@ RANK_KEYS = ["rank", "reset_period", "learning_rate"]
 MARKED = re.compile(
     r"(<!-- table (\w+) of (\w+(?: and \w+)*): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
-WORDS = ("size", "method", "compared with", "claim", "verdict")  # columns that are set to the left
+WORDS = ("size", "method", "compared with", "claim", "verdict", "chance")  # columns that are set to the left
 
 
 def _losses(against: str) -> Callable[..., pd.DataFrame]:
     """The mean loss of each method of a sweep at each size, and its difference to what it is compared with."""
 
-    def table(*sweeps: pd.DataFrame) -> pd.DataFrame:
-        every = sweep_table(pd.concat(sweeps), [], against)
-        silent = ["verdict", "p", "p_holm", *([] if every.diverged.any() else ["diverged", "seeds_paired"])]
-        return every.drop(columns=silent)
+    def table(swept: Swept) -> pd.DataFrame:
+        every = sweep_table(swept, [], against)
+        return every.drop(columns=["p_holm", *([] if every.diverged.any() else ["diverged", "seeds_paired"])])
 
     return table
 
 
-def _accumulation(runs: pd.DataFrame) -> pd.DataFrame:
+def _accumulation(swept: Swept) -> pd.DataFrame:
     """The mean loss and peak memory by method and micro-batch; the trainings shared a machine, so not their times."""
-    return responses(runs, ["micro_batch_size"]).drop(columns=["size", "verdict", "diverged", "minutes"])
+    return responses(swept, ["micro_batch_size"]).drop(columns=["size", "verdict", "diverged", "minutes"])
 
 
-def _at_its_rate(runs: pd.DataFrame) -> pd.DataFrame:
+def _at_its_rate(swept: Swept) -> pd.DataFrame:
     """The lowest mean loss over the tried rates of each rank and reset period, and whether it is the lowest of all."""
-    table = responses(runs, RANK_KEYS)
+    table = responses(swept, RANK_KEYS)
     lowest = table.loc[table.groupby(["rank", "reset_period"]).loss.idxmin()]
     return lowest[[*RANK_KEYS, "seeds", "loss", "loss_low", "loss_high", "verdict"]]
 
 
-def _alphas(runs: pd.DataFrame) -> pd.DataFrame:
+def _alphas(swept: Swept) -> pd.DataFrame:
     """The mean loss of each rank and alpha, at one rate."""
-    table = responses(runs, ["rank", "alpha"]).sort_values(["rank", "alpha"])
+    table = responses(swept, ["rank", "alpha"]).sort_values(["rank", "alpha"])
     scale = table.alpha / table["rank"]
     return table.assign(alpha_over_rank=scale)[
         ["rank", "alpha", "alpha_over_rank", "seeds", "loss", "loss_low", "loss_high"]
@@ -62,9 +64,9 @@ def _costs(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop(columns=["seeds"])
 
 
-def _implementations(runs: pd.DataFrame) -> pd.DataFrame:
+def _implementations(swept: Swept) -> pd.DataFrame:
     """The mean loss of each public implementation's rules at `tiny`, and its gap to full rank."""
-    return _losses("full")(runs).drop(columns=["size", "compared_with"])
+    return _losses("full")(swept).drop(columns=["size", "compared_with"])
 
 
 def _beside_control(rows: pd.DataFrame) -> pd.DataFrame:
@@ -82,9 +84,9 @@ def _with_more_tokens(longer: pd.DataFrame, tuned: pd.DataFrame) -> pd.DataFrame
     return means.rename(columns=lambda name: name.replace("gap", "change"))
 
 
-def _beside_published(*sweeps: pd.DataFrame) -> pd.DataFrame:
+def _beside_published(swept: Swept) -> pd.DataFrame:
     """The gap to full rank of each method of ReLoRA's own ablation, beside the published one: logs of perplexities."""
-    ours = changes(pd.concat(sweeps), "full")[["size", "method", "difference", "difference_low", "difference_high"]]
+    ours = changes(swept, "full")[["size", "method", "difference", "difference_low", "difference_high"]]
     perplexity = pd.read_csv(PUBLISHED / "relora_ablation.csv").set_index("method").perplexity
     published = ours.method.map(np.log(perplexity / perplexity["full"]))
     return ours.assign(published_perplexity=ours.method.map(perplexity), published_difference=published)
@@ -101,16 +103,17 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 
 # A figure is drawn from the table of its name, and from those that SIZES adds.
 SIZES = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
-FIGURES: dict[str, Callable[[pd.DataFrame], Figure]] = {
-    "alone": lambda runs: draw_changes(runs, "relora_zero2"),
-    "implementations": lambda runs: draw_changes(runs, "full"),
-    "ladder": lambda runs: draw_changes(runs, PREVIOUS),
+FIGURES: dict[str, Callable[[Any], Figure]] = {
+    "alone": lambda swept: draw_changes(swept, "relora_zero2"),
+    "implementations": lambda swept: draw_changes(swept, "full"),
+    "ladder": lambda swept: draw_changes(swept, PREVIOUS),
     "methods": draw_costs,
-    "ranks": lambda runs: draw_response(runs, RANK_KEYS),
+    "ranks": lambda swept: draw_response(swept, RANK_KEYS),
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
-TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of one table of docs/results, or of several
+OF_SWEEPS = ("losses", "alone", "beside_published", "accumulation", "alphas", "implementations", "ranks")
+TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
     "beside_published": _beside_published,
@@ -130,17 +133,33 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of one table of docs/resul
 
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from its tables in ``folder``."""
-    tables = [pd.read_csv(folder / f"{table}.csv") for table in SIZES.get(name, (name,))]
-    return FIGURES[name](pd.concat(tables))
+    names = SIZES.get(name, (name,))
+    of_sweep = name in ("alone", "implementations", "ladder", "ranks")
+    return FIGURES[name](_swept(names, folder) if of_sweep else _read(name, folder))
+
+
+def _read(name: str, folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / f"{name}.csv")
+
+
+def _swept(names: Iterable[str], folder: Path) -> Swept:
+    """The sweeps ``names`` as one. Without losses by document, as of earlier runs, their chance is in no interval."""
+    runs = pd.concat([_read(name, folder) for name in names], ignore_index=True)
+    places = [folder / f"{name}{DOCUMENTS}" for name in names]
+    if not all(place.exists() for place in places):
+        return Swept(runs, Losses.of_means(dict(zip(runs.cell, runs.loss, strict=True))), MARGIN)
+    first, *others = (pd.read_csv(place) for place in places)
+    return Swept(runs, Losses.of_table(pd.concat([first, *(o.drop(columns=SHARED) for o in others)], axis=1)), MARGIN)
 
 
 def with_tables(page: str, folder: Path) -> str:
     """``page`` with each table between its marks made again from ``folder``."""
-    return MARKED.sub(lambda mark: mark[1] + _table(mark[2], mark[3], folder), page)
+    return MARKED.sub(lambda mark: mark[1] + _table(mark[2], mark[3].split(" and "), folder), page)
 
 
-def _table(kind: str, names: str, folder: Path) -> str:
-    tables = [pd.read_csv(folder / f"{name}.csv") for name in names.split(" and ")]
-    words = readable(TABLES[kind](*tables)).map(markdown)
+def _table(kind: str, names: list[str], folder: Path) -> str:
+    table = TABLES[kind]
+    rows = table(_swept(names, folder)) if kind in OF_SWEEPS else table(*(_read(name, folder) for name in names))
+    words = readable(rows).map(markdown)
     sides = ["left" if column in WORDS else "right" for column in words]
     return str(words.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"

@@ -11,8 +11,8 @@ import typst
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.audit import audit
 from ..analysis.claims import claims
-from ..analysis.differences import differences, trend
-from ..analysis.intervals import t_interval
+from ..analysis.differences import differences, in_columns, trend
+from ..analysis.effects import Effect
 from ..analysis.naming import shows_published
 from ..analysis.published import Published
 from ..analysis.results import Runs
@@ -25,7 +25,7 @@ from .experiments import SEARCH
 from .landing import places, versions
 from .numbers import method_label, plain, readable, size_and_method
 from .rules import Rows, rules
-from .tables import final_results, mark, models, significance
+from .tables import final_results, mark, models, significance, yardsticks
 
 INITIALISATIONS = {
     "pytorch": "PyTorch's default initialisation",
@@ -67,9 +67,11 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
         "final": _rows(
-            over_seeds(final, runs.diverged) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
+            over_seeds(runs, final) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
         ),
+        "yardsticks": _rows(yardsticks(runs)),
         "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
+        "margin": f"{runs.margin:g}",
         "differences": _rows(differences(runs).dropna(subset="difference_low")),
         "trend": _rows(trend(runs).dropna(subset="slope")),
         "published": _rows(final_results(published)),
@@ -171,12 +173,13 @@ def _has_seeds(runs: Runs) -> bool:
     return len({cell.seed for cell in runs.cells.values()}) > 1
 
 
-def over_seeds(final: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
-    """The results of `final_results` as means over seeds with Student's 95 % intervals: a row a size and method.
+def over_seeds(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
+    """The results of `final_results` as means over seeds with 95 % intervals: a row a size and method.
 
-    Cells that ``diverged`` are counted, and are in no mean.
+    The interval of the held-out loss holds the chance of documents, too; the others are Student's. Cells that diverged
+    are counted, and are in no mean.
     """
-    rows = []
+    rows, diverged = [], runs.diverged
     for (size, method), cells in final.groupby(final.cell.map(size_and_method), sort=False):
         whole = cells[~cells.cell.isin(list(diverged))]
         row: dict[str, object] = {
@@ -185,11 +188,16 @@ def over_seeds(final: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame
             "seeds": len(whole),
             "diverged": len(cells) - len(whole),
         }
-        for measure in ("train_loss", "held_out_loss", "perplexity", "accuracy"):
-            low, high = t_interval(whole[measure].to_numpy())
-            row |= {measure: whole[measure].mean(), f"{measure}_low": low, f"{measure}_high": high}
-        rows.append(row)
+        row |= in_columns("train_loss", Effect.over_seeds(whole.train_loss))
+        row |= in_columns("held_out_loss", runs.losses.mean(whole.cell))
+        for measure in ("perplexity", "accuracy"):
+            row |= in_columns(measure, Effect.over_seeds(whole[measure]))
+        rows.append(row | {"tokens_per_parameter": whole.tokens_per_parameter.mean()})
     return pd.DataFrame(rows) if diverged else pd.DataFrame(rows).drop(columns="diverged")
+
+
+def _shown(final: pd.DataFrame, runs: Runs) -> pd.DataFrame:
+    return mark(final.drop(columns=UNSHOWN), runs.diverged)
 
 
 def _tests(tests: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:

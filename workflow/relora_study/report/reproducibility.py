@@ -19,7 +19,6 @@ from ..analysis.training_time import devices, on_gpu
 from ..config import Cell, Space, Study, read_section
 from ..config.evaluated import BLIMP
 from ..config.settings import Experiments, experiments_of
-from ..config.study import HELD_OUT_SEQUENCES, VALIDATION_SEQUENCES
 from ..storage.files import read_yaml
 from ..storage.token_manifest import Manifest, Split, read_manifest
 from .experiments import searched
@@ -152,8 +151,9 @@ def _splits(run: Run) -> Answer:
         how = (
             f"The hash of each document's id decides its split: a share of {data.held_out_fraction:g} is held out"
             f" and {data.validation_fraction:g} is kept for choosing settings. Empty and repeated texts are left out."
-            " Documents and bytes count all texts of a split. Of their token ids, the held-out file keeps at most"
-            f" the first {HELD_OUT_SEQUENCES} sequences, and the validation file {VALIDATION_SEQUENCES}."
+            " Documents and bytes count all texts of a split. The held-out and the validation file keep at most the"
+            f" first {data.held_out_tokens:,} of their token ids, on which the last checkpoint of each cell and each"
+            " candidate are scored."
         )
     use = "Settings are chosen on the validation split alone." if tokens.validation else "There is no validation split."
     return Answer("The splits", "Pineau: datasets; NeurIPS: setting", [how, use], _DATA_FILES[:2], table)

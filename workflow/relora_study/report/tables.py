@@ -9,7 +9,7 @@ from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.claims import claims
 from ..analysis.comparison import published_vs_replicated
-from ..analysis.differences import differences, gaps, trend
+from ..analysis.differences import differences, gaps, in_columns, trend
 from ..analysis.experiments import search_minutes
 from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
@@ -17,6 +17,7 @@ from ..analysis.results import Runs, last_losses
 from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
+from ..config import Cell
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown
@@ -75,7 +76,7 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "train_loss": last.mean(),
         "train_loss_low": last.mean() - 1.96 * last.sem(),
         "train_loss_high": last.mean() + 1.96 * last.sem(),
-        "held_out_loss": _final(runs, "held_out", "fixed_batch", "loss"),
+        **_held_out(runs),
         "perplexity": _final(runs, "perplexity", "macro_average", "token_perplexity"),
         "perplexity_low": pd.Series({name: low for name, (low, _) in texts.items()}),
         "perplexity_high": pd.Series({name: high for name, (_, high) in texts.items()}),
@@ -86,6 +87,40 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
     }
     return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
+
+
+def _held_out(runs: Runs) -> dict[str, pd.Series]:
+    """The held-out loss of each cell with its interval over documents, and how many tokens a parameter trained it."""
+    found = pd.DataFrame({name: in_columns("held_out_loss", runs.losses.mean([name])) for name in runs.cells}).T
+    manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
+    fed = pd.Series({name: manifest["tokens"] / manifest["parameters"] for name, manifest in manifests.items()})
+    return {**{str(name): found[name] for name in found}, "tokens_per_parameter": fed}
+
+
+def yardsticks(runs: Runs) -> pd.DataFrame:
+    """Each method's mean held-out loss beside those of counted n-grams: what the loss is over each of theirs.
+
+    The first rows are the n-grams themselves. Cells that diverged are in no mean, and ``diverged`` counts them.
+    """
+    counted = runs.yardsticks
+    rows: list[dict[str, object]] = [
+        {"size": "", "method": f"counted {name}", "held_out_loss": loss} for name, loss in counted.items()
+    ]
+    for (size, method), cells in _by_size_and_method(runs).items():
+        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        fed = [runs.manifest(cell)["tokens"] / runs.manifest(cell)["parameters"] for cell in cells]
+        row = {"size": size, "method": method, "tokens_per_parameter": fed[0], "seeds": len(cells)}
+        row |= {"diverged": len(cells) - len(whole)} | in_columns("held_out_loss", found := runs.losses.mean(whole))
+        rows.append(row | {f"over_{name}": found.mean - loss for name, loss in counted.items()})
+    columns = ["size", "method", "tokens_per_parameter", "seeds", "diverged", "held_out_loss", "held_out_loss_low"]
+    return pd.DataFrame(rows, columns=[*columns, "held_out_loss_high", *(f"over_{name}" for name in counted)])
+
+
+def _by_size_and_method(runs: Runs) -> dict[tuple[str, str], list[Cell]]:
+    cells: dict[tuple[str, str], list[Cell]] = {}
+    for cell in runs.cells.values():
+        cells.setdefault((cell.size_name, cell.method_name), []).append(cell)
+    return cells
 
 
 def _reported_results(source: Published) -> pd.DataFrame:
@@ -182,6 +217,7 @@ TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
         models,
         hyperparameters,
         final_results,
+        yardsticks,
         cost,
         significance,
         differences,

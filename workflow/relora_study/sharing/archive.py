@@ -32,6 +32,7 @@ SHARED_FILES = [
     "settings/*.yaml",
     "settings/code-*.txt",
     "tuning/base/*.yaml",
+    "evaluation/yardsticks.csv",
     "figures/*",
     "tables/*",
     "paper.pdf",

@@ -22,7 +22,7 @@ SHOWN = [  # suite, item and metric in evaluation.csv, and the name on the card
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),
     ("perplexity", "overall", "mean_text_perplexity", "Mean text perplexity"),
     ("perplexity", "overall", "bits_per_byte", "Bits a byte"),
-    ("held_out", "fixed_batch", "loss", "Held-out loss, nats a token"),
+    ("held_out", "part", "loss", "Held-out loss (a part of the text), nats a token"),
     ("minimal_pairs", "overall", "accuracy", "Minimal-pair accuracy"),
 ]
 CARD = """---

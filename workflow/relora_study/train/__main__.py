@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..config import Cell, read_section
 from ..config.schedule import due_steps, is_reset
-from ..data.tokens import open_tokens, row, row_count
+from ..data.tokens import open_tokens, row, row_count, row_order
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, read_metadata
 from ..model.memory import release_freed_memory
@@ -140,13 +140,13 @@ def _sole_trainer(cell_dir: Path, wait: bool) -> Iterator[None]:
 
 
 def _batches(tokens: Path, cell: Cell) -> BatchOf:
-    """Return a function from step to batch, which takes the rows in order and starts over at the end."""
+    """Return a function from step to batch, which takes the rows in the cell's order and starts over at the end."""
     ids = open_tokens(tokens, "train", check_hash=rank() == 0)
     length, size = cell.model.context_length, cell.train.batch_size
-    rows = row_count(ids, length)
+    row_at = row_order(cell.seed if cell.data_order == "seed" else None, row_count(ids, length))
 
     def batch_of(step: int) -> Tensor:
-        chosen = [row(ids, index % rows, length) for index in range(step * size, (step + 1) * size)]
+        chosen = [row(ids, row_at(place), length) for place in range(step * size, (step + 1) * size)]
         return torch.from_numpy(numpy.stack(chosen))
 
     return batch_of

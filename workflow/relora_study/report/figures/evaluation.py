@@ -5,7 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ...analysis.differences import gaps
-from ...analysis.source import Source
+from ...analysis.results import Runs
+from ...analysis.source import Overlay, Source
 from ..escape import figure_text
 from ..style import POINTS, log_axis, look, panels
 from .parts import accuracy_label, draw_methods, seed_points
@@ -82,7 +83,9 @@ def blimp_by_phenomenon(source: Source) -> Figure:
 
 def gap_by_width(source: Source) -> Figure:
     """Each method's held-out loss less full rank's by width: seeds as points, means, and the line of the trend."""
-    return draw_gaps(gaps(source), source.methods, source.full_rank_method)
+    runs = source.runs if isinstance(source, Overlay) else source
+    assert isinstance(runs, Runs)  # no held-out loss is published
+    return draw_gaps(gaps(runs), source.methods, source.full_rank_method)
 
 
 def draw_gaps(rows: pd.DataFrame, methods: list[str], full_rank: str | None) -> Figure:

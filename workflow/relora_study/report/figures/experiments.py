@@ -6,31 +6,33 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...analysis.experiments import changes, is_numeric, responses
+from ...analysis.experiments import Swept, changes, is_numeric, responses
 from ...config.experiments import PREVIOUS
 from ..escape import figure_text
 from ..numbers import method_label
 from ..style import log_axis, look, panels
+from .parts import yardstick_lines
 
 LOSS = "held-out loss\n(nats/token)"
 FEW_VALUES = 4  # of a key, which stand at the axis as ticks
 LOG_RATIO = 8  # of a key's largest to its smallest value, from which its axis is logarithmic
 
 
-def draw_sweep(runs: pd.DataFrame, keys: list[str], against: str | None) -> Figure:
+def draw_sweep(swept: Swept, keys: list[str], against: str | None) -> Figure:
     """The loss of a sweep's cells by what varies; or by method, with each method's change, where it compares them."""
-    return draw_changes(runs, against) if against else draw_response(runs, keys)
+    return draw_changes(swept, against) if against else draw_response(swept, keys)
 
 
-def draw_changes(runs: pd.DataFrame, against: str) -> Figure:
+def draw_changes(swept: Swept, against: str) -> Figure:
     """A row a size: the loss of each method, and its difference to what it is compared with, paired by seed."""
+    runs = swept.runs
     sizes = list(runs["size"].unique())
     figure, grid = panels(len(sizes), 2, share_x=False)
     figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
-    compared = changes(runs, against)
+    compared, means = changes(swept, against), responses(swept, [])
     for (losses, differences), size in zip(grid, sizes, strict=True):
         names = _names(runs, size)
-        _draw_losses(losses, runs[runs["size"] == size], names)
+        _draw_losses(losses, runs[runs["size"] == size], means[means["size"] == size], names)
         _draw_differences(differences, compared[compared["size"] == size], names)
         losses.set_title(figure_text(size.replace("_", " ")))
     of = "the method above" if against == PREVIOUS else method_label(against)
@@ -43,9 +45,9 @@ def _names(runs: pd.DataFrame, size: str) -> list[str]:
     return list(runs[runs["size"] == size].method.unique())
 
 
-def _draw_losses(axes: Any, rows: pd.DataFrame, names: list[str]) -> None:
+def _draw_losses(axes: Any, rows: pd.DataFrame, means: pd.DataFrame, names: list[str]) -> None:
     """Seeds as points and the mean with its interval, one method below another."""
-    means = responses(rows, []).set_index("method").loc[names]
+    means = means.set_index("method").loc[names]
     axes.plot(rows.loss, rows.method.map(names.index), linestyle="", marker=".", color="#777777", alpha=0.6)
     _intervals(axes, means.loss, means.loss_low, means.loss_high, range(len(names)))
     axes.set_yticks(range(len(names)), [figure_text(method_label(name)) for name in names])
@@ -72,10 +74,11 @@ def _intervals(axes: Any, means: Any, low: Any, high: Any, places: Any) -> None:
     axes.plot(means, places, linestyle="", marker="o", color="#0072B2")
 
 
-def draw_response(runs: pd.DataFrame, keys: list[str]) -> Figure:
+def draw_response(swept: Swept, keys: list[str]) -> Figure:
     """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more."""
-    keys = [key for key in keys if runs[key].nunique(dropna=False) > 1] or keys[:1]
-    return _surface(runs, keys) if len(keys) == 2 and _is_grid(runs, keys) else _lines(runs, keys or ["method"])
+    keys = [key for key in keys if swept.runs[key].nunique(dropna=False) > 1] or keys[:1]
+    whole = len(keys) == 2 and _is_grid(swept.runs, keys)
+    return _surface(swept, keys) if whole else _lines(swept, keys or ["method"])
 
 
 def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
@@ -83,15 +86,17 @@ def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
     return bool(np.prod([runs[key].nunique() for key in keys]) == len(runs[keys].drop_duplicates()))
 
 
-def _lines(runs: pd.DataFrame, keys: list[str]) -> Figure:
+def _lines(swept: Swept, keys: list[str]) -> Figure:
     """A row a size, a column a key; a line a method where one key varies, with seeds as points and an interval."""
+    runs = swept.runs
     sizes, methods = list(runs["size"].unique()), list(runs.method.unique())
     figure, grid = panels(len(sizes), len(keys), share_x=False)
     for (row, column), axes in np.ndenumerate(grid):
         here = runs[runs["size"] == sizes[row]]
         places = _places(runs[keys[column]], axes)
         for method in methods:
-            _draw(axes, here[here.method == method], keys, column, places, look(methods, method))
+            _draw(axes, swept._replace(runs=here[here.method == method]), keys, column, places, look(methods, method))
+        yardstick_lines(axes, swept.yardsticks)
         axes.set_xlabel(figure_text(keys[column].replace("_", " ")))
         axes.set_ylabel(LOSS if column == 0 else "")
         axes.set_title(figure_text(sizes[row].replace("_", " ")) if column == 0 else "")
@@ -99,15 +104,16 @@ def _lines(runs: pd.DataFrame, keys: list[str]) -> Figure:
 
 
 def _draw(
-    axes: Any, rows: pd.DataFrame, keys: list[str], column: int, places: dict[Any, float], drawn: dict[str, Any]
+    axes: Any, swept: Swept, keys: list[str], column: int, places: dict[Any, float], drawn: dict[str, Any]
 ) -> None:
+    rows = swept.runs
     x = rows[keys[column]].map(places)
     axes.plot(x, rows.loss, **{**drawn, "linestyle": "", "marker": ".", "label": "_", "alpha": 0.6})
     if len(keys) > 1 or rows.empty:
         axes.plot([], [], **{**drawn, "linestyle": "", "marker": "."})
         _others_fixed(axes, rows, keys, column, places, drawn)
         return
-    means = responses(rows, keys if keys != ["method"] else [])
+    means = responses(swept, keys if keys != ["method"] else [])
     means = means.assign(x=means[keys[0]].map(places)).sort_values("x")
     axes.plot(means.x, means.loss, **drawn)
     axes.fill_between(means.x, means.loss_low, means.loss_high, color=drawn["color"], alpha=0.15, linewidth=0)
@@ -138,11 +144,12 @@ def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
     return {value: float(number) for number, value in enumerate(tried)}
 
 
-def _surface(runs: pd.DataFrame, keys: list[str]) -> Figure:
+def _surface(swept: Swept, keys: list[str]) -> Figure:
     """A row a method, a column a size: mean loss over both keys, as colour and number; the lowest in bold."""
+    runs = swept.runs
     sizes, methods = list(runs["size"].unique()), list(runs.method.unique())
     figure, grid = panels(len(methods), len(sizes), share_x=False)
-    table = responses(runs, keys)
+    table = responses(swept, keys)
     for (row, column), axes in np.ndenumerate(grid):
         here = table[(table["size"] == sizes[column]) & (table.method == methods[row])]
         values = here.pivot(index=keys[1], columns=keys[0], values="loss")

@@ -1,5 +1,6 @@
 """Parts that figures share: grids of panels by size, and lines with their bands."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,13 @@ from ...analysis.naming import TEMPLATED
 from ...analysis.source import Source
 from ..escape import figure_text
 from ..style import look, panels
+
+NEAR = 0.5  # of the data's height: lines that lie farther outside would squeeze the curves to less than half the panel
+LABEL_HEIGHT = 0.09  # of the panel's axis
+CORNERS: dict[str, dict[str, Any]] = {
+    "above": {"x": 0.99, "y": 0.98, "ha": "right", "va": "top"},
+    "below": {"x": 0.01, "y": 0.02},
+}
 
 
 def mean_line(axes: Any, rows: pd.DataFrame, over: str, drawn: dict[str, Any]) -> None:
@@ -95,3 +103,34 @@ def draw_methods(source: Source, panel: pd.DataFrame, axes: Any, over: str = "la
     for method in source.methods:
         if method in by_method:
             mean_line(axes, by_method[method], over, look(source.methods, method, **changes))
+
+
+def yardstick_lines(axes: Any, losses: Mapping[str, float]) -> None:
+    """Draw ``losses`` (nats/token, by name) as thin lines across a linear axis of losses whose curves are drawn.
+
+    Each has its name at the right end, and no entry in the legend. The axis grows to lines near the data; of those far
+    above or below, a note in the top right or bottom left corner gives names and losses, because learning curves leave
+    these corners free. A panel without data stays as it is.
+    """
+    low, high = axes.dataLim.intervaly
+    if not np.isfinite(high - low):
+        return
+    reach = NEAR * (high - low)
+    ordered = pd.Series(losses, dtype=float).sort_values()
+    for side, far in (("above", ordered[ordered > high + reach]), ("below", ordered[ordered < low - reach])):
+        if len(far):
+            note = f"{side}: " + ", ".join(f"{name} {loss:.2f}" for name, loss in far.items())
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            axes.text(s=note, transform=axes.transAxes, fontsize=6, bbox=box, zorder=1, **CORNERS[side])
+    near = ordered[ordered.between(low - reach, high + reach)]
+    for loss in near:
+        axes.axhline(loss, color="grey", linewidth=0.6, zorder=0)
+    _names_at_right(axes, near)
+
+
+def _names_at_right(axes: Any, places: pd.Series) -> None:
+    """Write the names of ``places`` (ascending, by name) beside ``axes``, higher where one below needs the room."""
+    height, at = LABEL_HEIGHT * float(np.ptp(axes.get_ylim())), -np.inf
+    for name, place in places.items():
+        at = max(place, at + height)
+        axes.text(1.01, at, name, transform=axes.get_yaxis_transform(), va="center", fontsize=6)

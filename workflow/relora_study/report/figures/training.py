@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from ...analysis.source import Source, by_curve, measured
 from ..style import log_axis, look
-from .parts import accuracy_label, draw_methods, grid_of, mean_line, smooth_loss
+from .parts import accuracy_label, draw_methods, grid_of, mean_line, smooth_loss, yardstick_lines
 
 LOSS_TITLES = {  # by the number of steps before a reset, and whether full rank's loss was subtracted
     (10, True): "loss over full rank,\nminus mean of ten before",
@@ -47,6 +47,7 @@ def _curves(source: Source, place: Callable[[str, str, pd.Series], pd.Series], l
             drawn = look(source.methods, method, **({} if row else {"marker": ""}))
             mean_line(axes, rows.assign(step=place(*key, rows.step)), "seed", drawn)
     for column in range(len(source.sizes)):
+        yardstick_lines(grid[0, column], source.yardsticks)
         grid[-1, column].set_xlabel(label)
         log_axis(grid[1, column])
         grid[2, column].axhline(0.5, color="grey", linewidth=0.6)
