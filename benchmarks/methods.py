@@ -1,14 +1,15 @@
 """What each method of `workflow/presets/methods.yaml` holds and costs: bytes, peak memory, time a step, operations.
 
 `make bench-methods`, or `PYTHONPATH=workflow python benchmarks/methods.py --rounds 5`. Where a study of the preset left
-its gaps to full rank, they stand beside the costs.
+its gaps to full rank, they stand beside the costs. A method with a warm start is measured in both of its phases: bytes
+and peak memory are those of the larger phase, time and operations are means over the steps of the training.
 """
 
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import pandas as pd
 import torch
@@ -16,6 +17,7 @@ import typer
 from common import RESULTS, resident_kibibytes, seconds_in_turns
 from relora_study.analysis.differences import mean_gaps
 from relora_study.config import Cell, cells, read_study
+from relora_study.config.schedule import has_adapters
 from relora_study.cost.activations import kept_bytes
 from relora_study.cost.operations import flops_per_token
 from relora_study.train.loop import take_step
@@ -31,6 +33,31 @@ def chosen_cells() -> dict[str, Cell]:
     """One cell of each size and method of the preset, by name."""
     found = cells(read_study(CONFIGS)).values()
     return {f"{cell.size_name}-{cell.method_name}": cell for cell in found if cell.seed == 42}
+
+
+class Phase(NamedTuple):
+    """A form that the model has in a training: with adapters, or with whole weights."""
+
+    cell: Cell  # which has this form from its first step on
+    steps: int
+
+
+def phases(cell: Cell) -> list[Phase]:
+    """The forms that the model of ``cell`` has, each with its optimizer steps; a warm start is one of them."""
+    whole = {"rank": 0, "adapters_only": False} if cell.method.rank else {}
+    adapted = [has_adapters(cell.method, step) for step in range(cell.train.steps)]
+    found = []
+    for form, steps in ((whole, adapted.count(False)), ({}, adapted.count(True))):
+        method = cell.method.model_copy(update={"full_rank_steps": 0, "full_rank_from": None, **form})
+        found += [Phase(cell.model_copy(update={"method": method}), steps)] if steps else []
+    return found
+
+
+def over_training(parts: list[Phase], values: Iterable[float]) -> float:
+    """The mean of ``values``, one a phase, over the steps of the training."""
+    return sum(part.steps * value for part, value in zip(parts, values, strict=True)) / sum(
+        part.steps for part in parts
+    )
 
 
 def held_bytes(run: Run) -> dict[str, int]:
@@ -67,32 +94,40 @@ def block(run: Run, steps: int) -> Callable[[], None]:
     return steps_of_run
 
 
-def peak_kibibytes(name: str) -> int:
-    """Peak resident KiB of a fresh process that takes two steps of the cell ``name``."""
-    command = [sys.executable, __file__, "--memory-of", name]
+def peak_kibibytes(name: str, phase: int) -> int:
+    """Peak resident KiB of a fresh process that takes two steps of a phase, by its number, of the cell ``name``."""
+    command = [sys.executable, __file__, "--memory-of", name, "--phase", str(phase)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
-def costs(name: str, cell: Cell) -> dict[str, float | str]:
-    """What the cell ``name`` holds in training, in MiB, and its floating-point operations a token."""
-    held = held_bytes(trained(cell, 2))
+def bytes_in(cell: Cell) -> dict[str, int]:
+    """The bytes of weights, gradients, the optimizer's state and a micro-batch's activations in training ``cell``."""
     rows = min(cell.train.micro_batch_size, cell.train.batch_size)
     activations = kept_bytes(cell, cell.size.num_hidden_layers, rows, cell.model.context_length)
+    return held_bytes(trained(cell, 2)) | {"activations": activations}
+
+
+def costs(name: str, cell: Cell) -> dict[str, float | str]:
+    """What the cell ``name`` holds in the phase that holds most, in MiB, and its mean operations a token."""
+    parts = phases(cell)
+    held = max((bytes_in(part.cell) for part in parts), key=lambda found: sum(found.values()))
     return {
         "size": cell.size_name,
         "method": cell.method_name,
-        **{f"{kind}_MiB": value / MEBI for kind, value in (held | {"activations": activations}).items()},
-        "peak_MiB": peak_kibibytes(name) / 2**10,
-        "flops_per_token": flops_per_token(cell),
+        **{f"{kind}_MiB": value / MEBI for kind, value in held.items()},
+        "peak_MiB": max(peak_kibibytes(name, number) for number in range(len(parts))) / 2**10,
+        "flops_per_token": over_training(parts, [flops_per_token(part.cell) for part in parts]),
     }
 
 
 def table(chosen: dict[str, Cell], rounds: int) -> pd.DataFrame:
-    """A row a size and method; ``ms_per_step`` is the median of ``rounds`` blocks, in which all methods take turns."""
+    """A row a size and method; ``ms_per_step`` is of medians of ``rounds`` blocks, in which all phases take turns."""
     rows = pd.DataFrame([costs(name, cell) for name, cell in chosen.items()])
-    blocks = {name: block(trained(cell, 2), STEPS) for name, cell in chosen.items()}
-    seconds = seconds_in_turns(blocks, rounds)
-    return rows.assign(ms_per_step=[1000 * seconds[name] / STEPS for name in chosen])
+    parts = {name: phases(cell) for name, cell in chosen.items()}
+    timed = {f"{name}/{number}": part.cell for name, found in parts.items() for number, part in enumerate(found)}
+    seconds = seconds_in_turns({key: block(trained(cell, 2), STEPS) for key, cell in timed.items()}, rounds)
+    means = [over_training(found, [seconds[f"{name}/{n}"] for n in range(len(found))]) for name, found in parts.items()]
+    return rows.assign(ms_per_step=[1000 * mean / STEPS for mean in means])
 
 
 def with_gaps(rows: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
@@ -108,12 +143,13 @@ def main(
     threads: Annotated[int, typer.Option(help="CPU threads")] = 1,
     gaps: Annotated[Path, typer.Option(help="the study's table of gaps")] = Path("results/tables/gaps.csv"),
     memory_of: Annotated[str, typer.Option(hidden=True)] = "",
+    phase: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Measure, and write results/benchmarks/methods.csv."""
     torch.set_num_threads(threads)
     chosen = chosen_cells()
     if memory_of:
-        trained(chosen[memory_of], 2)
+        trained(phases(chosen[memory_of])[phase].cell, 2)
         print(resident_kibibytes("VmHWM"))
         return
     rows = table(chosen, rounds)

@@ -296,6 +296,23 @@ def test_an_overlay_builds_on_another(tmp_path):
     )
 
 
+@pytest.mark.parametrize("spelling", ["base.yaml", "sub/../base.yaml"])
+def test_what_two_overlays_build_on_undoes_neither(tmp_path, spelling):
+    (tmp_path / "sub").mkdir()
+    base = write(tmp_path / "base.yaml", "train: {steps: 1200, eps: 1.0e-6, weight_decay: 0.5}\n")
+    first = write(tmp_path / "first.yaml", "extends: base.yaml\ntrain: {steps: 800}\n")
+    second = write(tmp_path / "second.yaml", f"extends: {spelling}\ntrain: {{eps: 1.0e-7}}\n")
+    third = write(tmp_path / "third.yaml", "extends: first.yaml\n")
+
+    def read(*files):
+        found = read_study([CONFIG, *files]).train
+        return found.steps, found.eps, found.weight_decay
+
+    assert read(first, second) == read(second, first) == read(base, first, second) == (800, 1e-7, 0.5)
+    assert read(first, second, third) == read(third, second) == (800, 1e-7, 0.5), "through a third file, too"
+    assert read(first, second, base) == (1200, 1e-6, 0.5), "named last, it is the strongest"
+
+
 def test_a_mistake_in_an_extended_file_names_that_file(tmp_path):
     write(tmp_path / "base.yaml", "train: {steps: 0}\n")
     top = write(tmp_path / "top.yaml", "extends: base.yaml\ntrain: {batch_size: 2, micro_batch_size: 2}\n")

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from relora_study.analysis.published_recipe import has_papers_shape
 from relora_study.config import cells, read_study
+from relora_study.config.cells import make_cell
 from relora_study.config.schedule import is_due, is_evaluated, is_reset
 from relora_study.config.settings import experiments_of
+from relora_study.config.variants import sweep_variants
 from relora_study.model.build import count_parameters
 
 ROOT = Path(__file__).parents[2]
@@ -168,3 +170,57 @@ def test_a_presets_jobs_are_known_without_network(preset, tmp_path):
     assert jobs["pretrain"] == jobs["evaluate"] == jobs["dynamics"] == "8"
     assert jobs["shards"] == jobs["convert"] == jobs["tokenizer"] == jobs["enough"] == "1"
     assert not {"fetch", "documents", "tokens"} & set(jobs)
+
+
+def test_a_longer_training_keeps_the_warm_starts_share():
+    shares = [
+        found.methods["relora_repaired"].full_rank_steps / found.train.steps
+        for found in map(study, ("tuned", "longer"))
+    ]
+    assert shares == [0.2, 0.2]
+
+
+# Of each repository: norm of clipping, weight decay, share of the training at full rank, first reset after a period,
+# what a reset clears and how much. Read at the commits that the preset names.
+UPSTREAM = (1.0, 0.0, 5_000 / 20_000, 1, "random", 0.999)
+RULES = {
+    "upstream": UPSTREAM,
+    "upstream_1b": (1.0, 0.01, 1_000 / 130_000, 1, "magnitude", 0.8),
+    "upstream_shared_mask": UPSTREAM,
+    "upstream_scale": UPSTREAM,
+    "upstream_pr16": UPSTREAM,
+    "relora_released": (None, 0.01, 0, 1, "random", 0.999),
+    "relora_zero2": (None, 0.01, 0, 1, "random", 0.999),
+    "low_rank_geometry": (1.0, 0.0, 0, 1, "random", 0.99),
+    "memory_efficient": (None, 0.0, 0, 1, "none", 0.999),  # the last does nothing
+    "axolotl_before": (1.0, 0.0, 0, 0, "magnitude", 0.9),
+    "axolotl": (1.0, 0.0, 0, 0, "magnitude", 0.9),
+    "relora": (None, 0.01, 0, 1, "random", 0.999),
+}
+OWN = {"rank": 8, "alpha": 16, "dropout": 0.1, "reset_period": 60, "schedule": "jagged_cosine", "warmup_steps": 60}
+
+
+def test_the_implementations_have_the_rules_of_their_repositories_and_share_all_else():
+    preset = study("implementations")
+    assert preset.sweeps["implementations"].methods == [*RULES, "full"]
+    for name, (clipping, decay, share, offset, clears, most) in RULES.items():
+        cell = make_cell(preset, "tiny", name, 42)
+        assert (cell.train.gradient_clipping, cell.train.weight_decay) == (clipping, decay), name
+        assert cell.method.full_rank_steps == round(share * cell.train.steps), name
+        first = next(step for step in range(1, 601) if is_reset(cell.method, step))
+        assert first == 60 * max(1, -(-cell.method.full_rank_steps // 60)) + offset, name
+        assert (cell.method.moment_reset, cell.method.moment_reset_fraction) == (clears, most), name
+        assert values(cell.method, OWN) == OWN and cell.train.learning_rate == 3e-3, name
+
+
+def test_the_second_sweep_of_implementations_is_the_first_with_a_longer_climb_and_trains_full_rank_once():
+    preset = study("implementations")
+    made = (sweep_variants(preset, preset.sweeps[name]) for name in ("implementations", "rewarmup"))
+    first, second = ({variant.cell.name: variant.cell for variant in variants} for variants in made)
+    assert {name.replace("+rewarmup_steps=30", "") for name in second} == {
+        name for name, cell in first.items() if cell.method.rewarmup_steps
+    }
+    for name, cell in second.items():
+        plain = first[name.replace("+rewarmup_steps=30", "")]
+        assert (plain.method.rewarmup_steps, cell.method.rewarmup_steps) == (3, 30)
+        assert cell.method.model_copy(update={"rewarmup_steps": 3}) == plain.method and cell.train == plain.train

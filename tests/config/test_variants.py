@@ -22,7 +22,14 @@ def test_no_number_is_named_with_a_dash_or_an_endless_row_of_zeros(value, name):
 
 @pytest.mark.parametrize(
     ("key", "section"),
-    [("rank", "method"), ("learning_rate", "train"), ("betas", "train"), ("d_model", "size"), ("rope_theta", "model")],
+    [
+        ("rank", "method"),
+        ("learning_rate", "train"),
+        ("betas", "train"),
+        ("d_model", "size"),
+        ("rope_theta", "model"),
+        ("rate_ratios.embedding", "method"),
+    ],
 )
 def test_every_key_has_its_section(key, section):
     assert section_of(key) == section
@@ -43,6 +50,35 @@ def test_a_variant_differs_in_the_keys_named_and_nowhere_else(make_cell):
     for key in ("name", "method_name"):
         assert after.pop(key) != before.pop(key)
     assert after == before
+
+
+def test_a_dot_leads_to_a_key_of_an_inner_section(make_cell):
+    varied = vary(make_cell("relora", rate_ratios={"head": 2.0}), {"rate_ratios.embedding": 4, "rate_ratios.norms": 1})
+    assert varied.name == "tiny-relora+rate_ratios.embedding=4+rate_ratios.norms=1-s1"
+    assert varied.method.rate_ratios.model_dump() == {"head": 2.0, "embedding": 4.0, "norms": 1.0}
+    assert vary(make_cell("relora"), {"rate_ratios.head": 0.5}).method.rate_ratios.model_dump() == {"head": 0.5}
+    with pytest.raises(UserError, match=r"'rate_ratios.body' is no key .* rate_ratios\.head"):
+        section_of("rate_ratios.body")
+    with pytest.raises(UserError, match=r"the variant tiny-full\+rate_ratios\.adapters=2-s1: .* no adapters"):
+        vary(make_cell("full"), {"rate_ratios.adapters": 2.0})
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        {"grid": {"rate_ratios.embedding": [1, 4]}},
+        {"points": [{"rate_ratios.embedding": 1}, {"rate_ratios.embedding": 4}]},
+        {"sobol": {"rate_ratios.embedding": {"low": 1.0, "high": 4.0, "scale": "log"}}, "size": 2},
+    ],
+)
+def test_a_sweep_and_a_search_vary_a_ratio(raw, space):
+    tuning = {"space": space, "rungs": [300, 600]}
+    data = {**raw["data"], "validation_fraction": 0.05}
+    study = check({**raw, "data": data, "sweeps": {"mine": {"space": space}}, "tuning": tuning}, [])
+    found = experiments_of(study)
+    for cells in (found.cells, found.searches["small-full"][1]):
+        ratios = {cell.method.rate_ratios.embedding for cell in cells.values()}
+        assert len(ratios) == 2 and all(1 <= ratio <= 4 for ratio in ratios)
 
 
 def test_what_cannot_be_is_refused_by_name(make_cell):

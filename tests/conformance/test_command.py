@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from relora_study.conformance import __main__ as command
 from relora_study.conformance.__main__ import app
 from relora_study.conformance.adapters import checked_adapters, found_adapters
 from relora_study.conformance.observation import observe
@@ -66,6 +67,8 @@ def step():
         ("import torch", "import torchh", "line 2: the file raised ModuleNotFoundError"),
         ("import torch", "import torch (", "raised SyntaxError"),
         ("import torch", "raise SystemExit(0)", "raised SystemExit"),
+        ("import torch", "import os; os._exit(0)", "line 2: the file raised SystemExit"),
+        ("    optimizer.step()", "    __import__('os')._exit(0)", "line 12: step() raised SystemExit"),
         ("def training", "def trainings", "no function training()"),
         ("    return Simple", "    return None and Simple", "without model, optimizer, step, reset"),
         ("model=layer", "model=3", "model must be a torch.nn.modules.module.Module"),
@@ -89,6 +92,32 @@ def test_a_mistake_is_one_line_that_names_it(tmp_path, old, new, message):
         observe(load(str(file)))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_worker_of_the_users_code_may_end_itself(tmp_path):
+    file = tmp_path / "mine.py"
+    fork = "    process = os.fork()\n    if not process: os._exit(0)\n    os.waitpid(process, 0)\n    optimizer.step()"
+    file.write_text(GIVEN.replace("import torch", "import os, torch", 1).replace("    optimizer.step()", fork))
+    leave = os._exit
+    assert len(load(str(file)).step()) == 1
+    assert os._exit is leave
+
+
+@pytest.mark.parametrize("name", ["mine.py", "types.py"])  # the second is a library's, too
+def test_a_file_with_a_dataclass_and_later_annotations_is_read(tmp_path, name):
+    file = tmp_path / name
+    head = "from __future__ import annotations\nfrom dataclasses import dataclass\n"
+    file.write_text(f"{head}@dataclass\nclass Recipe:\n    rate: float = 1.0\n{GIVEN}")
+    assert len(load(str(file)).step()) == 1
+    assert sys.modules["types"].SimpleNamespace
+
+
+def test_an_error_of_the_check_is_no_answer(monkeypatch, capsys):
+    monkeypatch.setattr(command, "observe", lambda training: training.lost)
+    monkeypatch.setattr(sys, "argv", ["conformance", str(ROOT / "docs/conformance/plain.py")])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2 and "AttributeError" in capsys.readouterr().err
 
 
 def test_rows_of_the_wrong_shapes_are_refused():

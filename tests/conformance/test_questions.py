@@ -5,15 +5,19 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import peft
 import pytest
 import torch
+from accelerate import Accelerator
+from peft.tuners.lora import LoraLayer
 from relora_study.conformance import questions
 from relora_study.conformance.observation import observe
 from relora_study.conformance.questions import findings, largest_update
 from relora_study.conformance.schedule import nearest_restart, rate_restarts
 from relora_study.conformance.training import Training, load
 from relora_study.errors import UserError
+from transformers.pytorch_utils import Conv1D
 
 sys.path.insert(0, str(Path(__file__).parent))
 from faulty import training
@@ -202,6 +206,72 @@ def test_a_model_that_a_reset_builds_anew_is_followed():
 
     given.step, given.reset = step, reset
     assert with_verdict(answers(given), SOUND) == {1, 2, 3, 4, 6}
+
+
+def of_conv1d(width: int, turned: bool = True):
+    """PEFT on GPT-2's layers, which hold W as [in, out]; a merge that is not ``turned`` adds B A as it is."""
+    given = load(str(EXAMPLES / "peft_loop.py"))._given
+    base = torch.nn.Sequential(Conv1D(width, 12), torch.nn.GELU(), Conv1D(12, width))
+    settings = peft.LoraConfig(r=4, lora_alpha=8, target_modules=["0", "2"], fan_in_fan_out=True)
+    given.model, x = peft.get_peft_model(base, settings), torch.randn(64, 12)
+    given.optimizer = torch.optim.AdamW([one for one in given.model.parameters() if one.requires_grad], lr=1e-2)
+
+    def step():
+        given.optimizer.zero_grad()
+        (given.model(x) - 1).square().mean().backward()
+        given.optimizer.step()
+
+    def reset():
+        for layer in given.model.modules():
+            if isinstance(layer, LoraLayer):
+                update = layer.get_delta_weight("default")
+                layer.get_base_layer().weight.data += update if turned else update.mT
+                layer.reset_lora_parameters("default", init_lora_weights=True)
+        given.optimizer.state.clear()
+
+    given.step, given.reset = step, reset
+    return given
+
+
+@pytest.mark.parametrize("width", [12, 20])
+def test_weights_that_lie_the_other_way_are_read_so(width):
+    found = answers(of_conv1d(width))
+    assert with_verdict(found, FAULT) == set() and number(found, 2, "kept_share") == pytest.approx(1, abs=1e-4)
+    for given in (of_conv1d(width), training()):
+        for row in Training(given).adapters():
+            assert row.weight.shape == (row.B.shape[0], row.A.shape[1])
+
+
+def test_a_merge_the_wrong_way_round_is_a_fault():
+    assert 2 in with_verdict(answers(of_conv1d(12, turned=False)), FAULT)
+
+
+def test_a_weight_that_trains_is_none_of_the_other_parameters_where_it_is_a_view():
+    given = of_conv1d(12)
+    given.optimizer = torch.optim.AdamW(given.model.parameters(), lr=1e-2)
+    for layer in given.model.modules():
+        if isinstance(layer, LoraLayer):
+            layer.get_base_layer().weight.requires_grad_(True)
+    found = answers(given)
+    assert with_verdict(found, FAULT) == {6} and 5 in with_verdict(found, NOT_TESTED)
+
+
+def test_the_optimizer_inside_accelerates_is_read():
+    given = of_conv1d(20)
+    given.optimizer = Accelerator(cpu=True).prepare(given.optimizer)
+    assert with_verdict(answers(given), SOUND) == {1, 2, 3, 4, 6}
+
+
+def test_numbers_of_numpy_are_numbers():
+    given = training()
+    given.period, given.offset = np.int64(10), np.int32(0)
+    assert Training(given).period == 10
+    for layer in (given.model[0], given.model[3]):
+        layer.scale = np.float32(2.0)
+    assert Training(given).adapters()[0].number() == 2.0
+    given.period = np.float64(10)
+    with pytest.raises(UserError, match="period must be a whole number"):
+        Training(given)
 
 
 @pytest.mark.parametrize(("example", "not_tested"), [("plain.py", set()), ("peft_loop.py", {5, 7}), ("ours.py", set())])

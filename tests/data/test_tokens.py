@@ -109,10 +109,11 @@ def test_a_machine_without_network_takes_the_corpus_from_a_folder(tmp_path, monk
 
 
 PEAK = """
-import resource, sys
+import sys
 from relora_study.data.documents import Document, Stored, split
 from relora_study.data.tokenizer import open_tokenizer
 from relora_study.data.tokens import encode, write_split
+from relora_study.model.memory import peak_memory_bytes
 from pathlib import Path
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 text = "the law of the city is new and the minister said so " * 400
@@ -120,7 +121,7 @@ split((Document(str(n), "x", f"{n} {text}") for n in range(count)), 0.01, folder
 stored = Stored(folder / "train.parquet")
 parts = encode(stored.texts(), open_tokenizer(folder / "tokenizer"), "uint16")
 write_split(folder / "train.bin", parts, stored.size(), 16, None)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+print(peak_memory_bytes() / 2**20)
 """
 
 

@@ -162,7 +162,7 @@ def copy_of_blimp(root, pairs):
     """BLiMP as the Hub holds it: a parquet file and a configuration a paradigm, and pair_id for pairID."""
     configurations = []
     for name in sorted({pair["UID"] for pair in pairs}):
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         table = pd.DataFrame([pair for pair in pairs if pair["UID"] == name]).rename(columns={"pairID": "pair_id"})
         table.to_parquet(root / name / "train-00000-of-00001.parquet")
         configurations += [f"- config_name: {name}", "  data_files:", "  - split: train", f"    path: {name}/train-*"]
@@ -179,6 +179,16 @@ def test_a_suite_from_a_local_copy_of_the_hubs(place, monkeypatch, raw):
     copy_of_blimp(place / "twice", [pairs[0], pairs[0]])
     line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", source="hub", path=str(place / "twice"))
     assert "twice: paradigm one has pairID 0 twice" in line
+
+
+def test_a_copy_that_changed_and_a_copy_of_the_same_name_give_their_own_rows(tmp_path):
+    """The folder's README names its configurations: in the library's cache, each copy below is the first one."""
+    found = []
+    for number, folder in enumerate(["here", "here", "there"]):
+        pair = PAIR | {"UID": "one", "pairID": 0, "sentence_good": f"{number} is good."}
+        copy_of_blimp(tmp_path / folder / "blimp", [pair])
+        found.append(suite.read_hub(str(tmp_path / folder / "blimp")).sentence_good.tolist())
+    assert found == [["0 is good."], ["1 is good."], ["2 is good."]]
 
 
 @pytest.mark.parametrize("command", ["texts", "minimal-pairs"])

@@ -1,10 +1,13 @@
 """Freed memory goes back to the system where it is asked to."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from relora_study.model.memory import peak_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,3 +34,18 @@ def resident_mebibytes(asked: bool) -> float:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has the setting")
 def test_freed_blocks_go_back():
     assert resident_mebibytes(asked=False) - resident_mebibytes(asked=True) > 100
+
+
+@pytest.mark.parametrize(("platform", "counted"), [("linux", 3 * 2**10), ("darwin", 3 * 2**20)])
+def test_the_peak_is_in_bytes_whatever_the_system_counts_in(monkeypatch, platform, counted):
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=counted))
+    assert peak_memory_bytes() == 3 * 2**20
+
+
+def test_the_peak_here_is_the_kernels_own():
+    held = Path("/proc/self/status")
+    if not held.exists():
+        pytest.skip("no /proc")
+    kibibytes = int(held.read_text().partition("VmHWM:")[2].split()[0])
+    assert peak_memory_bytes() >= 2**10 * kibibytes * 0.99

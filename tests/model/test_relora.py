@@ -2,9 +2,10 @@ import peft
 import pytest
 import torch
 from relora_study.config import Model, Size
-from relora_study.model.build import build_model
+from relora_study.errors import UserError
+from relora_study.model.build import build_model, use_kernels
 from relora_study.model.kernels import matmul
-from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state
+from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state, factorize
 from relora_study.train.loop import mean_loss
 from relora_study.train.run import start
 
@@ -124,3 +125,26 @@ def test_bfloat16_gradients_are_those_of_float32_but_for_rounding(make_cell, met
         assert rounded[name].dtype == torch.float32
         assert torch.cosine_similarity(gradient.flatten(), rounded[name].flatten(), dim=0) > 0.99, name
     assert any((exact[name] != rounded[name]).any() for name in exact)
+
+
+def with_a_bias(make_cell, name: str) -> torch.nn.Module:
+    """A cell's first model, with one layer that has a bias, as a Llama with `attention_bias` has."""
+    cell = make_cell("full")
+    model = build_model(cell.size, cell.model, cell.seed)
+    plain = model.get_submodule(name)
+    model.set_submodule(name, torch.nn.Linear(plain.in_features, plain.out_features))
+    return model
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model, method: use_kernels(model),
+        add_adapters,
+        lambda model, method: factorize(model, method.model_copy(update={"factor_rank": 4})),
+    ],
+)
+def test_a_bias_is_refused_and_not_dropped(make_cell, change):
+    name = "model.layers.1.self_attn.q_proj"
+    with pytest.raises(UserError, match=f"layer {name} has a bias"):
+        change(with_a_bias(make_cell, name), make_cell("relora").method)

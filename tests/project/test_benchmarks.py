@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from relora_study.cost.operations import flops_per_token
 from relora_study.model.build import count_parameters
+from relora_study.model.relora import adapters
 from relora_study.train.projected import count_optimizer_numbers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -37,6 +39,30 @@ def test_a_run_holds_the_bytes_that_the_plan_counts():
         held = methods.held_bytes(methods.trained(cell, 2))
         assert (held["weights"], held["gradients"]) == (4 * total, 4 * trainable)
         assert 0 <= held["optimizer"] - 4 * count_optimizer_numbers(cell, trainable) < 1000, "single numbers, left out"
+
+
+def test_a_methods_costs_include_its_warm_start(monkeypatch):
+    chosen = {name: methods.chosen_cells()[f"width_48-{name}"] for name in ("full", "relora_repaired", "lora")}
+    monkeypatch.setattr(methods, "peak_kibibytes", lambda name, phase: 1024 * (10 * (phase == 0) + len(name)))
+    taken = {"full/0": 1.0, "relora_repaired/0": 1.0, "relora_repaired/1": 2.0, "lora/0": 3.0}
+    timed = []
+    monkeypatch.setattr(methods, "seconds_in_turns", lambda blocks, _: timed.extend(blocks) or taken)
+    found = methods.table(chosen, 1).set_index("method")
+    full, repaired, lora = found.loc["full"], found.loc["relora_repaired"], found.loc["lora"]
+    assert timed == list(taken)
+    assert (found.ms_per_step * methods.STEPS / 1000).tolist() == pytest.approx([1.0, 0.2 * 1.0 + 0.8 * 2.0, 3.0])
+    state = ["weights_MiB", "gradients_MiB", "optimizer_MiB"]
+    assert repaired[state].tolist() == full[state].tolist() != lora[state].tolist()
+    assert repaired.activations_MiB == full.activations_MiB and repaired.peak_MiB == 10 + len("relora_repaired")
+    adapted = flops_per_token(chosen["relora_repaired"])
+    assert repaired.flops_per_token == pytest.approx(0.2 * full.flops_per_token + 0.8 * adapted)
+    assert adapted == lora.flops_per_token < full.flops_per_token
+
+
+def test_the_phases_of_a_training_are_all_of_its_steps():
+    cell = methods.chosen_cells()["width_48-relora_repaired"]
+    found = methods.phases(cell.model_copy(update={"method": cell.method.model_copy(update={"full_rank_from": 500})}))
+    assert [(len(adapters(methods.trained(part.cell, 1).model)), part.steps) for part in found] == [(0, 220), (28, 380)]
 
 
 def test_costs_stand_beside_the_gaps_of_their_size():

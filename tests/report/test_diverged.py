@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib import pyplot
-from relora_study.analysis.results import open_runs
+from relora_study.analysis.results import LAST_STEPS, last_losses, open_runs
 from relora_study.config import Report
 from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
@@ -15,20 +16,33 @@ from relora_study.report.paper import values
 from relora_study.report.sentences import diverged_cells
 from relora_study.report.style import finish
 from relora_study.report.tables import TABLES, mark, write_table
-from relora_study.storage.files import read_yaml, write_json
+from relora_study.storage.files import read_yaml, write_json, write_text
+from relora_study.train.divergence import Diverged
+from relora_study.train.log import Recorder
+from relora_study.train.loop import train
 
+CPU = torch.device("cpu")
+BATCH = torch.arange(4 * 17).reshape(4, 17)
 CELL = "small-relora-s42"
 
 
 @pytest.fixture(scope="module")
-def diverged(written, tmp_path_factory):
+def last_row(make_cell, tmp_path_factory):
+    """The last row that the trainer wrote of a training that really diverged, less its step and tokens."""
+    folder = tmp_path_factory.mktemp("runaway")
+    train(make_cell("relora", train={"learning_rate": 1e25}), CPU, lambda step: BATCH, folder)
+    row = (folder / "log.csv").read_text().splitlines()[-1].split(",")[2:]
+    assert row.count("nan") == 3, "both norms of gradients, and the update's"
+    return row
+
+
+@pytest.fixture(scope="module")
+def diverged(written, last_row, tmp_path_factory):
     """The study with one cell that diverged at step 243: its log ends there, its readings at step 240."""
     results = shutil.copytree(written, tmp_path_factory.mktemp("diverged") / "results")
     folder = results / "cells" / CELL
-    log = pd.read_csv(folder / "log.csv").query("step <= 243")
-    log.loc[log.step == 243, "loss"] = np.inf
-    log.loc[log.step == 243, "update_norm"] = np.nan
-    log.to_csv(folder / "log.csv", index=False)
+    header, *rows = (folder / "log.csv").read_text().splitlines()
+    write_text(folder / "log.csv", "\n".join([header, *rows[:242], ",".join(["243", "248832", *last_row]), ""]))
     for name in ("evaluation.csv", "dynamics.csv", "timing.csv"):
         pd.read_csv(folder / name).query("step <= 240").to_csv(folder / name, index=False)
     write_json(folder / "manifest.json", read_yaml(folder / "manifest.json") | {"diverged_at": 243})
@@ -37,6 +51,16 @@ def diverged(written, tmp_path_factory):
 
 def test_the_manifest_says_what_diverged(diverged):
     assert diverged.diverged == {CELL: 243}
+
+
+@pytest.mark.parametrize("loss", [np.nan, np.inf])
+def test_whatever_the_trainer_writes_stays_a_number(results, loss):
+    row = {"step": 243, "tokens": 248832, "loss": torch.tensor(loss), "learning_rate": 0.001, "reset": 0}
+    with pytest.raises(Diverged), Recorder(results.folder / CELL, 242, 1024, 1) as recorder:
+        recorder.add(row | dict.fromkeys(("gradient_norm", "adapter_gradient_norm", "update_norm"), loss))
+    log = results.table("log.csv")[["loss", "gradient_norm", "adapter_gradient_norm", "update_norm"]]
+    assert log.dtypes.eq("float64").all()
+    assert last_losses(results).count()[CELL] == LAST_STEPS - 1
 
 
 def test_a_cell_that_diverged_enters_no_difference(diverged):

@@ -55,6 +55,14 @@ def test_a_method_without_adapters_has_no_rules_of_adapters(make_cell):
     assert relora[header.index("merge")] == "scaled"
 
 
+def test_rates_of_groups_are_rules(make_cell):
+    slow = make_cell("relora", rate_ratios={"embedding": 4, "adapters": 0.25})
+    found = differing_rules({"relora": make_cell("relora"), "slow": slow})
+    assert found == [["method", "rate ratios"], ["ReLoRA", "–"], ["slow", "embedding 4, adapters 0.25"]]
+    assert [row[-1] for row in rules({"relora": make_cell("relora"), "slow": slow})] == [row[-1] for row in found]
+    assert "rate ratios" not in rules({"relora": make_cell("relora")})[0]
+
+
 def test_the_rules_of_a_sweep_at_another_size_are_told_once():
     rows, others = [["method", "merge"], ["ReLoRA", "scaled"]], [["method", "merge"], ["ReLoRA", "none"]]
     told = told_once([{"name": name, "rules": found} for name, found in zip("abc", (rows, others, rows), strict=True)])

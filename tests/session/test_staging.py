@@ -8,7 +8,7 @@ import pytest
 import yaml
 from relora_study.config import Cell, cells, check
 from relora_study.config.settings import as_yaml, experiments_of, settings_files
-from relora_study.session.staging import files_with_status, stage, stage_code, stage_listing, staged
+from relora_study.session.staging import files_with_status, stage, stage_code, stage_listing, staged, user_places
 from studies import ODD, ROOT
 
 
@@ -29,6 +29,14 @@ def tiny() -> tuple:
     """The default study."""
     study = check(yaml.safe_load((ROOT / "config.yaml").read_text()), [])
     return study, cells(study)
+
+
+def test_a_copy_of_a_dataset_is_an_input_and_a_dataset_on_the_hub_is_none(tmp_path):
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for path, listed in ((tmp_path, {"minimal_pairs": tmp_path, "texts": tmp_path}), ("someone/pairs", {}), (None, {})):
+        for section in ("minimal_pairs", "perplexity"):
+            raw["evaluation"][section] |= {"source": "hub", "path": path and str(path)}
+        assert user_places(check(raw, [])) == listed
 
 
 def test_the_text_of_settings_does_not_depend_on_the_library_that_writes_it():

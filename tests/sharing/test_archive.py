@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from archives import CELL, OWN, SHARED, configure, manifest, packed
 from relora_study.errors import UserError
-from relora_study.sharing.archive import CODE, HASHES, METADATA, _packed, _sha256, unpack
+from relora_study.sharing.archive import CODE, HASHES, METADATA, _packed, _read, _sha256, unpack
 
 
 def test_an_archive_holds_what_the_report_needs_and_nothing_large_or_foreign(results):
@@ -87,6 +87,7 @@ DAMAGE = {
     "missing": lambda found: found.pop("tables/final.csv"),
     "outside": outside,
     "without hashes": lambda found: found.pop(HASHES),
+    "a line of one word": lambda found: found.update({HASHES: found[HASHES] + b"oneword\n"}),
 }
 
 
@@ -100,6 +101,42 @@ def test_nothing_is_taken_from_an_archive_that_is_not_as_it_was(results, tmp_pat
     with pytest.raises(UserError, match="fetch it again"):
         unpack(archive, clone)
     assert not clone.exists() and not (tmp_path / "clone" / "evil").exists()
+
+
+def with_hashes(found: dict[str, bytes]) -> bytes:
+    """The archive of files that nobody changed on the way."""
+    lines = [f"{_sha256(content)}  {name}\n" for name, content in sorted(found.items()) if name != HASHES]
+    return _packed(found | {HASHES: "".join(lines).encode()})
+
+
+def test_a_byte_that_changed_on_the_way_is_one_line_or_changes_nothing(tmp_path):
+    """Any byte: of the compression, of an entry's head, of a content."""
+    archive = tmp_path / "archive.tar.gz"
+    archive.write_bytes(with_hashes({"paper.pdf": b"a paper", "tables/final.csv": b"numbers"}))
+    whole, found, refused = archive.read_bytes(), _read(archive), 0
+    for place in range(len(whole)):
+        archive.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            assert _read(archive) == found
+        except UserError as error:
+            assert "fetch it again" in str(error)
+            refused += 1
+    assert refused > len(whole) / 2
+
+
+def test_what_the_disk_refuses_leaves_nothing_and_the_next_try_goes_on(results, tmp_path):
+    """A name that is too long here is the last but the hashes."""
+    archive, clone = packed(results), tmp_path / "clone" / "results"
+    found = contents(archive)
+    whole = archive.read_bytes()
+    archive.write_bytes(with_hashes(found | {f"tables/{'n' * 300}.csv": b"x"}))
+    for _ in range(2):
+        with pytest.raises(OSError, match="File name too long"):
+            unpack(archive, clone)
+        assert list(clone.iterdir()) == []
+    archive.write_bytes(whole)
+    unpack(archive, clone)
+    assert not list(clone.glob(".unpacking-*"))
 
 
 def test_half_a_download_is_one_line(results, tmp_path):

@@ -23,7 +23,9 @@ METHODS = {
     "fira": {"update": "fira", **PROJECTED},
     "apollo": {"update": "apollo", **PROJECTED},
     "factorized": {"factor_rank": 4, "targets": ["q_proj", "down_proj"]},
+    "slow": {"targets": ["q_proj", "down_proj"], "rate_ratios": {"embedding": 2.0, "targets": 0.25}},
 }
+LIMIT = 0.625  # below the gradient's norm in some steps
 WORKER = """
 import sys
 from pathlib import Path
@@ -81,6 +83,7 @@ def in_two(make_cell, tmp_path_factory) -> dict[str, tuple[Path, Cell]]:
         "full": make_cell("full", train={"micro_batch_size": 2}),
         "relora": make_cell("relora", train={"micro_batch_size": 2}, dropout=0.0),
         "dropout": make_cell("relora", train={"steps": 17}),
+        "clipped": make_cell("relora", train={"micro_batch_size": 2, "gradient_clipping": LIMIT}, dropout=0.0),
         **{name: make_cell(name, train={"micro_batch_size": 2}, **switches) for name, switches in METHODS.items()},
     }
     train_in_two({place / name: cell for name, cell in cells.items()}, place)
@@ -98,6 +101,21 @@ def test_two_processes_equal_one_with_accumulation(in_two, tmp_path, method):
     if method in METHODS:
         weights, others = (load_file(folder / f"{rank}.st") for rank in (0, 1))
         assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.long
+def test_two_processes_clip_the_gradient_of_the_whole_batch_as_one_does(in_two, tmp_path):
+    folder, cell = in_two["clipped"]
+    train(cell, torch.device("cpu"), batch_of, tmp_path)
+    one, two = (pd.read_csv(place / "log.csv") for place in (tmp_path, folder))
+    assert one.gradient_norm.min() < LIMIT < one.gradient_norm.max()
+    for log in (one, two):
+        clipped = log.gradient_norm.clip(upper=LIMIT).tolist()
+        assert log.clipped_gradient_norm.tolist() == pytest.approx(clipped, rel=1e-5)
+    for column in ("loss", "gradient_norm", "clipped_gradient_norm"):
+        assert one[column].tolist() == pytest.approx(two[column].tolist(), rel=1e-4), column
+    first, second = (load_file(folder / f"{rank}.st") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.long

@@ -12,6 +12,7 @@ REMEDIES = {
     errno.EROFS: "choose a place that can be written",
     errno.EACCES: "change its permissions",
     errno.EPERM: "change its permissions",
+    errno.ENAMETOOLONG: "choose a place that takes such a name",
     errno.ENOENT: "run snakemake, which makes what is missing",
 }
 

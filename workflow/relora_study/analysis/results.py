@@ -186,9 +186,9 @@ class Runs:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    """The table at ``path``. An empty number is missing. No word is, though pandas takes "NA" for a missing value."""
+    """The table at ``path``. A number that is empty or nan is missing. No word is, though pandas takes "NA" for one."""
     columns = pd.read_csv(path, nrows=0).columns
-    missing = {column: [""] for column in columns if column not in TEXT_COLUMNS}
+    missing = {column: ["", "nan"] for column in columns if column not in TEXT_COLUMNS}  # the training's log writes nan
     words = {column: str for column in columns if column in TEXT_COLUMNS}
     return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=missing)
 

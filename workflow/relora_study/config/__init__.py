@@ -12,7 +12,7 @@ from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
 from .reading import check, read_section, read_study
 from .sharing import Sharing
 from .study import PAPERS_SIZES, Selection, Study, cell_name
-from .training import Method, Model, Recipe, Runtime, Size, SizeRecipe, Train
+from .training import Method, Model, RateRatios, Recipe, Runtime, Size, SizeRecipe, Train
 
 __all__ = [
     "PAPERS_SIZES",
@@ -28,6 +28,7 @@ __all__ = [
     "Perplexity",
     "Point",
     "Range",
+    "RateRatios",
     "Recipe",
     "Report",
     "Runtime",

@@ -27,8 +27,8 @@ Mappings merge and lists replace: `config.yaml` first, then each overlay in the 
 An overlay that begins with `extends: workflow/presets/paper.yaml` is read on top of that file.
 Unknown keys, wrong types, impossible combinations and keys given twice stop a run before its first job.
 
-A cell's recipe (`learning_rate`, `betas`, `eps`, `weight_decay`) is taken from `methods.<name>.sizes.<size>`, else from
-`methods.<name>`, else from `sizes.<name>`, else from `train`.
+A cell's recipe (`learning_rate`, `betas`, `eps`, `weight_decay`, `gradient_clipping`) is taken from
+`methods.<name>.sizes.<size>`, else from `methods.<name>`, else from `sizes.<name>`, else from `train`.
 `results/cells/<cell>/config.yaml` shows what a cell runs with.
 
 Editors complete and check a configuration by its first line,

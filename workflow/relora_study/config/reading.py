@@ -39,16 +39,22 @@ def check(raw: dict[str, Any], files: Sequence[str | Path], command_line: Mappin
 
 
 def _with_extended(files: Sequence[str | Path]) -> Files:
-    """Return the content of ``files``, each after the files that it extends; a repeated file keeps its last place."""
-    contents: Files = {}
-    for file in files:
-        for path, content in _lineage(Path(file), ()):
-            contents.pop(path, None)
-            contents[path] = content
-    return contents
+    """Return the content of ``files``, each after the files that it extends.
+
+    A file that several extend stays where the first of them put it, because it would undo what lies between them. A
+    file among ``files`` has its last place there.
+    """
+    contents: dict[Path, tuple[str, dict[str, Any]]] = {}
+    for file in map(Path, files):
+        for path, content in _lineage(file, ()):
+            place = path.resolve()
+            if path == file:
+                contents.pop(place, None)
+            contents.setdefault(place, (str(path), content))
+    return dict(contents.values())
 
 
-def _lineage(file: Path, extending: tuple[Path, ...]) -> list[tuple[str, dict[str, Any]]]:
+def _lineage(file: Path, extending: tuple[Path, ...]) -> list[tuple[Path, dict[str, Any]]]:
     """Return the content of ``file``, without its key `extends`, after the files that it extends, weakest first."""
     place = file.resolve()
     if place in extending:
@@ -59,8 +65,8 @@ def _lineage(file: Path, extending: tuple[Path, ...]) -> list[tuple[str, dict[st
         raise UserError(f"{file} must hold keys and values, such as `train: {{steps: 600}}`")
     content = dict(content or {})
     if (extended := content.pop(EXTENDS, None)) is None:
-        return [(str(file), content)]
-    return [*_lineage(_extended_file(extended, file), (*extending, place)), (str(file), content)]
+        return [(file, content)]
+    return [*_lineage(_extended_file(extended, file), (*extending, place)), (file, content)]
 
 
 def _extended_file(extended: Any, file: Path) -> Path:

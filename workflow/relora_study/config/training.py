@@ -51,6 +51,8 @@ class Recipe(Section):
     """Adam's epsilon, in place of the one in `train`."""
     weight_decay: Annotated[NonNegativeNumber | None, Field(exclude_if=is_none)] = None
     """AdamW's weight decay, in place of the one in `train`."""
+    gradient_clipping: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Largest norm of the gradient, in place of the one in `train`; a huge one never clips."""
 
     @property
     def overrides(self) -> dict[str, Any]:
@@ -58,8 +60,29 @@ class Recipe(Section):
         return {key: getattr(self, key) for key in Recipe.model_fields if getattr(self, key) is not None}
 
 
+class RateRatios(Section):
+    """Learning rates of groups of parameters, as multiples of the schedule's rate."""
+
+    embedding: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Ratio of the token embedding."""
+    head: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Ratio of the output head."""
+    norms: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Ratio of the norms' weights."""
+    targets: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Ratio of the targets' whole weights, while they train.
+
+    They do in full rank, in a warm start, and by an `update`.
+    """
+    adapters: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
+    """Ratio of A and B, in adapters or factorized layers, and of an adapter's trained scale."""
+
+
 class SizeRecipe(Recipe):
-    """Keys that a method can override at one size: the recipe, and the schedule's numbers."""
+    """Keys that a method can override at one size: the recipe, the rates by group, and the schedule's numbers."""
+
+    rate_ratios: Annotated[RateRatios, at_default(RateRatios())] = RateRatios()
+    """Ratios of groups at this size; the other groups keep those of the method."""
 
     warmup_steps: Annotated[Steps | None, Field(exclude_if=is_none)] = None
     """Optimizer steps over which the rate first climbs, at this size."""
@@ -73,7 +96,7 @@ class SizeRecipe(Recipe):
     @property
     def schedule_overrides(self) -> dict[str, Any]:
         """Return the schedule's numbers that are set here, with their values."""
-        keys = SizeRecipe.model_fields.keys() - Recipe.model_fields.keys()
+        keys = SizeRecipe.model_fields.keys() - Recipe.model_fields.keys() - {"rate_ratios"}
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
@@ -152,10 +175,10 @@ class Method(Recipe):
     """Factor of the update that comes out of the projection (alpha; apollo: of the whole update)."""
     projection_scaling: Annotated[Literal["channel", "tensor"], at_default("channel")] = "channel"
     """channel | tensor: what apollo has a factor of its own for (tensor: APOLLO-Mini)."""
-    target_rate_ratio: Annotated[PositiveNumber, at_default(1.0)] = 1.0
-    """Factor of the learning rate of the targets' weights, where AdamW trains them whole.
+    rate_ratios: Annotated[RateRatios, at_default(RateRatios())] = RateRatios()
+    """Learning rates of groups of parameters, as multiples of the schedule's rate.
 
-    Embeddings, norms, head and projections that are no targets have the whole rate.
+    A group left out, and projections that are no targets, have the schedule's rate.
     """
     adapter_initialization: Literal["kaiming", "zero"] = "kaiming"
     """kaiming (A kaiming-uniform, B zero) | zero (A and B zero)."""
@@ -181,9 +204,9 @@ class Method(Recipe):
     `orthogonal` draws A orthogonal to every earlier A of its layer.
     """
     scale_reset: Annotated[Literal["none", "zero"], at_default("none")] = "none"
-    """none | zero (a restart sets a trained scale to 0).
+    """none | zero (a restart sets a trained scale to 0, and leaves its moments as they are).
 
-    With `moment_reset: full`, no adapter learns after a scale of 0.
+    After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
     """Optimizer steps from one reset to the next; null: no resets."""
@@ -197,7 +220,10 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero."""
+    """Share of the adapters' moments that a reset sets to zero.
+
+    With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
+    """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
@@ -227,6 +253,12 @@ class Method(Recipe):
         return not self.rank and self.factor_rank is None and self.update == "plain"
 
     @property
+    def trains_whole_targets(self) -> bool:
+        """Whether the targets' whole weights train in some step."""
+        whole = not self.rank or self.full_rank_steps > 0 or self.full_rank_from is not None
+        return whole and self.factor_rank is None and bool(self.targets)
+
+    @property
     def target_rank(self) -> int:
         """Return the rank of what the targets get: adapters, factors or projections; 0 at full rank."""
         return self.rank or self.factor_rank or self.projection_rank or 0
@@ -245,15 +277,17 @@ class Method(Recipe):
 
         Raises :class:`ValueError` if the schedule's numbers at this size do not go together.
         """
-        switches = self.without("sizes", *Recipe.model_fields).model_dump()
+        switches, chosen = self.without("sizes", *Recipe.model_fields).model_dump(), self.at_size(size)
+        ratios = self.rate_ratios.model_dump() | chosen.rate_ratios.model_dump()
         try:
-            return Method.model_validate(switches | self.at_size(size).schedule_overrides)
+            return Method.model_validate(switches | chosen.schedule_overrides | {"rate_ratios": ratios})
         except ValidationError as error:
             raise ValueError(f"sizes.{size}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for problem in itertools.chain(self._problems_of_targets(), self._problems(), self._problems_of_ranks()):
+        of_groups = self._problems_of_targets(), self._problems_of_rate_ratios()
+        for problem in itertools.chain(*of_groups, self._problems(), self._problems_of_ranks()):
             raise ValueError(problem)
         return self
 
@@ -270,15 +304,25 @@ class Method(Recipe):
             yield "update plain: projection_period and projection_scale need update galore, fira or apollo"
         if self.projection_scaling == "tensor" and self.update != "apollo":
             yield "projection_scaling tensor needs update apollo"
-        if self.target_rate_ratio != 1 and not self.is_full_rank:
-            yield f"target_rate_ratio {self.target_rate_ratio:g} needs whole weights that AdamW trains: rank 0"
-        if (self.target_rank or self.target_rate_ratio != 1) and not self.targets:
-            yield "targets must name a projection where rank, factor_rank, projection_rank or target_rate_ratio is set"
+        if (self.target_rank or self.rate_ratios.targets) and not self.targets:
+            yield "targets must name a projection: rank, factor_rank, projection_rank or rate_ratios.targets is set"
+
+    def _problems_of_rate_ratios(self) -> Iterator[str]:
+        """Yield each ratio of a group that the method never trains."""
+        ratios = self.rate_ratios
+        if ratios.targets and not self.trains_whole_targets:
+            yield f"rate_ratios.targets {ratios.targets:g}: no whole weight of a target ever trains; remove it"
+        if ratios.adapters and not (self.rank or self.factor_rank):
+            yield f"rate_ratios.adapters {ratios.adapters:g}: the method has no adapters and no factors; remove it"
+        always_frozen = self.adapters_only and not self.full_rank_steps and self.full_rank_from is None
+        for group in ("embedding", "head", "norms"):
+            if always_frozen and (ratio := getattr(ratios, group)):
+                yield f"rate_ratios.{group} {ratio:g}: adapters_only freezes this group; remove it"
 
     def _problems(self) -> Iterator[str]:
         period = self.reset_period
-        if not self.target_rank and self.target_rate_ratio == 1 and self.targets:
-            yield "targets need a rank above 0, factor_rank, projection_rank or target_rate_ratio"
+        if not self.target_rank and not self.rate_ratios.targets and self.targets:
+            yield "targets need a rank above 0, factor_rank, projection_rank or rate_ratios.targets"
         if not self.rank and (period or self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
@@ -320,6 +364,11 @@ class Train(Section):
     """Adam's epsilon."""
     weight_decay: NonNegativeNumber
     """AdamW's weight decay, on all that trains."""
+    gradient_clipping: Annotated[PositiveNumber | None, at_default(None)] = None
+    """Largest norm of the gradient, of all that trains together; null: as it is.
+
+    A longer gradient of an optimizer step is scaled down to this norm, as `torch.nn.utils.clip_grad_norm_` does.
+    """
     checkpoint_every: PositiveSteps
     """Optimizer steps between evaluated checkpoints; step 0 and the last are always kept."""
     checkpoint_offset: Steps

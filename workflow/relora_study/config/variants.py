@@ -1,5 +1,6 @@
 """A variant: a cell with some keys changed, under a name that says which and depends on nothing else."""
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,20 +11,23 @@ from .cells import Cell, make_cell
 from .experiments import Point, Sweep
 from .fields import Section
 from .study import Study, cell_name, conflicts
-from .training import Method, Model, Size, Train
+from .training import Method, Model, RateRatios, Size, Train
 
 # The recipe comes first: methods and sizes may set its keys apart, but a cell holds them in `train`.
 SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": Method, "size": Size}
+# The keys of each section; a dot parts a key of a section inside it.
+KEYS = {section: list(kind.model_fields) for section, kind in SECTIONS.items()}
+KEYS["method"] += [f"rate_ratios.{group}" for group in RateRatios.model_fields]
 LARGE = 1e15  # from here on, a number is named with an exponent
 MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
 
 
 def section_of(key: str) -> str:
     """The section of a cell that holds ``key``. Raises :class:`UserError` where none does."""
-    for section, kind in SECTIONS.items():
-        if key in kind.model_fields:
+    for section, keys in KEYS.items():
+        if key in keys:
             return section
-    known = sorted({field for kind in SECTIONS.values() for field in kind.model_fields})
+    known = sorted({key for keys in KEYS.values() for key in keys})
     raise UserError(f"{key!r} is no key of a method, a size, the model or the recipe; there are {', '.join(known)}")
 
 
@@ -53,7 +57,8 @@ def vary(cell: Cell, point: Point) -> Cell:
     """
     changed: dict[str, Any] = cell.model_dump()
     for key, value in point.items():
-        changed[section_of(key)][key] = value
+        *path, last = section_of(key), *key.split(".")
+        reduce(lambda section, part: section.setdefault(part, {}), path, changed)[last] = value
     method = variant_name(cell.method_name, point)
     name = cell_name(cell.size_name, method, cell.seed)
     try:

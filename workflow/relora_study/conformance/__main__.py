@@ -2,6 +2,7 @@
 
 import math
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,13 +51,16 @@ def check(
 
 
 def main() -> None:
-    """Run the command line; what cannot be used ends it with one line and exit code 2."""
+    """Run the command line; what cannot be used ends it with one line, and any other error, too, with exit code 2."""
     try:
         app()
     except UserError as error:
         message = str(error)
     except OSError as error:
         message = refusal(error)
+    except Exception:
+        traceback.print_exc()
+        message = "the check itself failed: please report it"
     print(f"error: {message}", file=sys.stderr)
     sys.exit(UNUSABLE)
 

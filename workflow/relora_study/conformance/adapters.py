@@ -1,10 +1,12 @@
 """Find the adapters of any model: of PEFT, and of layers that hold two factors beside one weight."""
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from ..errors import UserError
 
@@ -17,7 +19,7 @@ SCALE_METHODS = ("_post_lora_scale", "_scale")
 class Adapter(NamedTuple):
     """A layer that computes ``W x + s B A x``."""
 
-    weight: Tensor  # the frozen W [out, in]
+    weight: Tensor  # the frozen W [out, in], or a view of it
     A: Tensor  # [rank, in]
     B: Tensor  # [out, rank]
     scale: float | Tensor  # s
@@ -91,17 +93,24 @@ def _entry(module: nn.Module, value: Any) -> Any:
 
 
 def _adapter(name: str, module: nn.Module, A: Tensor, B: Tensor) -> Adapter:
-    """Complete A and B by the one weight of the right shape and by the scale."""
-    shape = (B.shape[0], A.shape[1])
-    for tensors in (module.parameters(), module.buffers()):
-        weights = [one for one in tensors if one.shape == shape and one is not A and one is not B]
-        if len(weights) == 1:
-            return Adapter(weights[0], A, B, _scale(name, module))
-        if weights:
-            break
-    raise UserError(
-        f"layer {name} has {len(weights)} weights of shape {list(shape)} beside its factors; give adapters()"
+    """Complete A and B by the one weight of the right shape and by the scale.
+
+    Some layers hold W as [in, out], and compute x W: Conv1D of transformers, which GPT-2 has, and what PEFT and loralib
+    call ``fan_in_fan_out``. The adapter then has a view of it as [out, in].
+    """
+    shape, turned = (B.shape[0], A.shape[1]), bool(getattr(module, "fan_in_fan_out", isinstance(module, Conv1D)))
+    fitting = (
+        [one for one in tensors if one.shape == wanted and one is not A and one is not B]
+        for wanted in ([shape[::-1]] if turned else [shape, shape[::-1]])
+        for tensors in (module.parameters(), module.buffers())
     )
+    weights = next((found for found in fitting if found), [])
+    if len(weights) != 1:
+        raise UserError(
+            f"layer {name} has {len(weights)} weights of shape {list(shape)} beside its factors; give adapters()"
+        )
+    weight = weights[0].mT if turned or weights[0].shape != shape else weights[0]
+    return Adapter(weight, A, B, _scale(name, module))
 
 
 def _scale(name: str, module: nn.Module) -> float | Tensor:
@@ -109,8 +118,8 @@ def _scale(name: str, module: nn.Module) -> float | Tensor:
     method = next((made for one in SCALE_METHODS if callable(made := getattr(module, one, None))), None)
     for value in [method()] if method else [getattr(module, attribute, None) for attribute in SCALE_NAMES]:
         number = _of_active(module, value) if isinstance(value, dict) else value
-        if isinstance(number, (int, float)) or (isinstance(number, Tensor) and number.numel() == 1):
-            return number
+        if isinstance(number, Real) or (isinstance(number, Tensor) and number.numel() == 1):
+            return number if isinstance(number, Tensor) else float(number)
     raise UserError(f"layer {name} has no number named {' or '.join(SCALE_NAMES)}, the factor of B A; give adapters()")
 
 

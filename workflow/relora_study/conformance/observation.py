@@ -145,11 +145,12 @@ def _largest_change(before: list[Adapter], after: list[Adapter], parts: tuple[st
 def _state(training: Training) -> State:
     adapters = training.adapters()
     factors = {f"{part} of {number}": getattr(one, part) for number, one in enumerate(adapters) for part in "AB"}
-    of_adapters = {id(tensor) for adapter in adapters for tensor in adapter}
+    parts = (part for adapter in adapters for part in adapter if isinstance(part, Tensor))
+    of_adapters = {part.data_ptr() for part in parts}  # W may be a view
     others = {
         name: parameter
         for name, parameter in training.model.named_parameters()
-        if id(parameter) not in of_adapters and name.rpartition(".")[2] not in SCALE_NAMES
+        if parameter.data_ptr() not in of_adapters and name.rpartition(".")[2] not in SCALE_NAMES
     }
     copies = [adapter.copy() for adapter in adapters]
     return State(copies, _moments(training.optimizer, factors), _moments(training.optimizer, others))

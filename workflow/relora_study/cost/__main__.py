@@ -1,19 +1,24 @@
 """`python -m relora_study.cost`: estimate what each cell of a study costs, before anything runs."""
 
+import json
 import time
-from math import isnan
+from collections.abc import Iterable, Iterator
+from math import isnan, nan
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import torch
 import typer
+from pandas.api.types import is_integer_dtype
 
 from ..analysis.published import final_values
 from ..analysis.published_recipe import has_papers_shape
 from ..config import Cell, Study, cells, read_study
 from ..config.schedule import is_due
+from ..config.settings import Search, experiments_of
 from ..errors import command_line
 from ..model.build import count_parameters
 from ..model.device import chosen_device
@@ -28,6 +33,8 @@ from .roofline import GPUS, expected_tokens_per_second, share_of_peak
 
 MODES = ("eager", "compiled")  # of one GPU: `runtime.compile` false or true
 MEASURED_STEPS = 3
+RATES = {"learning_rate", "betas", "eps", "weight_decay"}
+COSTLESS: Any = {"name": True, "method_name": True, "seed": True, "train": RATES}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -103,18 +110,61 @@ def measured_hours(cell: Cell) -> float:
     return median(seconds[1:]) * parts * train.steps / 3600
 
 
+def trainings(study: Study) -> dict[str, list[tuple[Cell, float]]]:
+    """Return all that ``study`` trains, by the plan's row: cells of different cost, each with how many there are.
+
+    A size with a method is a row, and so is a sweep, with its cells beside those of rows above, and the search.
+    """
+    own, experiments, seeds = cells(study), experiments_of(study), study.study.seeds
+    one_seed = (cell for cell in own.values() if cell.seed == seeds[0])
+    rows = {f"{cell.size_name}-{cell.method_name}": [(cell, float(len(seeds)))] for cell in one_seed}
+    swept = experiments.beside(own)
+    for name, sweep in experiments.sweeps.sweeps.items():
+        rows[f"sweep {name}"] = _by_cost([swept.pop(cell) for cell in sweep.cells if cell in swept])
+    rows["search"] = [part for search in experiments.searches.values() for part in _candidates(search)]
+    return {name: parts for name, parts in rows.items() if parts}
+
+
+def _by_cost(several: Iterable[Cell]) -> list[tuple[Cell, float]]:
+    """Return one of ``several`` for each of their costs, with how many cost so: a rate or a seed costs nothing."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in several:
+        shown = cell.model_dump(exclude=COSTLESS)
+        groups.setdefault(json.dumps(shown), []).append(cell)
+    return [(group[0], float(len(group))) for group in groups.values()]
+
+
+def _candidates(search: Search) -> Iterator[tuple[Cell, float]]:
+    """Yield candidates up to each rung, with how many of them may end there: the mean, as nobody knows yet which do."""
+    settings, tried = search
+    for last, here, later in zip(settings.rungs, settings.survivors, [*settings.survivors[1:], 0], strict=True):
+        for cell, count in _by_cost(tried.values()) if here > later else ():
+            train = cell.train.model_copy(update={"steps": last})
+            yield cell.model_copy(update={"train": train}), count * (here - later) / len(tried)
+
+
+def plan_row(name: str, parts: list[tuple[Cell, float]]) -> dict[str, float | str]:
+    """Return the plan's row of several trainings: means over them, but the most memory that one of them takes."""
+    costs, counts = pd.DataFrame([cell_plan(cell) for cell, _ in parts]), [count for _, count in parts]
+    row: dict[str, float | str] = {"cell": name, "trainings": round(sum(counts))}
+    for column, values in costs.drop(columns="cell").items():
+        mean = values.max() if str(column).endswith("_GiB") else np.average(values, weights=counts)
+        row[str(column)] = round(mean) if is_integer_dtype(values) else float(mean)
+    return row
+
+
 @app.command()
 def plan(
     configs: Annotated[list[Path], typer.Argument(help="config.yaml, then overlays, weakest first")],
     measure: Annotated[bool, typer.Option(help="time a few steps of each size and method on this machine")] = False,
     output: Annotated[Path, typer.Option(help="the CSV to write")] = Path("results/plan.csv"),
 ) -> None:
-    """Print and write the costs of each size and method of the study in CONFIGS, for one seed."""
+    """Print and write what a training of each size and method, sweep and search of the study in CONFIGS costs."""
     study = read_study(configs)
-    chosen = [cell for cell in cells(study).values() if cell.seed == study.study.seeds[0]]
-    table = pd.DataFrame([cell_plan(cell) for cell in chosen])
+    chosen = trainings(study)
+    table = pd.DataFrame([plan_row(name, parts) for name, parts in chosen.items()])
     if measure:
-        table["hours_here"] = [measured_hours(cell) for cell in chosen]
+        table["hours_here"] = [measured_hours(parts[0][0]) if len(parts) == 1 else nan for parts in chosen.values()]
     write_csv(output, table)
     print(table.set_index("cell").map(_readable).T.to_markdown(disable_numparse=True, stralign="right"))
     print(f"\n{_summary(study, table)} Written to {output}.")
@@ -132,12 +182,14 @@ def _range(hours: pd.Series, gpu: str) -> str:
 
 
 def _summary(study: Study, table: pd.DataFrame) -> str:
-    """Say the cost of the whole study, which the table leaves out: all seeds, and the corpus that the cells share."""
-    seeds = len(study.study.seeds)
-    hours = ", ".join(_range(seeds * table[[_column("hours", gpu, mode) for mode in MODES]].sum(), gpu) for gpu in GPUS)
-    text = f"One of {seeds} seeds. Speeds and hours are derived from a roofline, not measured."
-    text += f" GPU hours of all cells and seeds, compiled and eager: {hours}."
-    text += f" Disk: {seeds * table.disk_GB.sum():.0f} GB for them"
+    """Say the cost of the whole study, which the table leaves out: all trainings, and the corpus that they share."""
+    whole = table.drop(columns="cell").mul(table.trainings, axis=0).sum()
+    hours = ", ".join(_range(whole[[_column("hours", gpu, mode) for mode in MODES]], gpu) for gpu in GPUS)
+    text = f"One of {len(study.study.seeds)} seeds. Speeds and hours are derived from a roofline, not measured."
+    if study.sweeps or study.tuning:
+        text += " A sweep's or the search's column is a mean over its trainings, and of memory the most."
+    text += f" GPU hours of all {table.trainings.sum()} trainings, compiled and eager: {hours}."
+    text += f" Disk: {whole.disk_GB:.0f} GB for them"
     if study.data.source != "hub_pretokenized":
         return text + "."
     shards, ids = data_bytes(study)

@@ -76,11 +76,12 @@ def data_bytes(study: Study) -> tuple[float, int]:
 
 def estimated_minutes(study: Study, experiments: Experiments) -> float:
     """Estimate the minutes of the whole study, with its experiments, on two CPU cores, within a factor of two."""
-    own, swept = (sum(map(training_flops, group.values())) for group in (cells(study), experiments.cells))
+    beside = experiments.beside(cells(study))
+    own, swept = (sum(map(training_flops, group.values())) for group in (cells(study), beside))
     searched = sum(map(search_flops, experiments.searches.values()))
     flops = OVERHEAD * own + swept + searched
     rungs = sum(len(settings.rungs) * len(tried) for settings, tried in experiments.searches.values())
-    imports = IMPORTS * (2 * len(experiments.cells) + rungs) / 2
+    imports = IMPORTS * (2 * len(beside) + rungs) / 2
     return 1 + (flops / NOMINAL_FLOPS_PER_SECOND + imports) / 60
 
 

@@ -1,6 +1,7 @@
 """Load datasets in the Hub's layouts, from the Hub or from a local copy of a repository."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import datasets
 import pyarrow as pa
@@ -17,11 +18,15 @@ def load_configurations(name: str, revision: str | None, split: str, section: st
     section of config.yaml that gave ``name`` and ``revision``. Raises :class:`UserError` that names this section if the
     dataset cannot be read, or if ``revision`` is missing.
     """
-    pinned = {} if Path(name).is_dir() else {"revision": commit(name, revision, f"{section}.revision", "dataset")}
+    is_copy = Path(name).is_dir()
+    pinned = {} if is_copy else {"revision": commit(name, revision, f"{section}.revision", "dataset")}
     try:
-        parts = datasets.get_dataset_config_names(name, **pinned)
-        loaded = {part: datasets.load_dataset(name, part, split=split, **pinned) for part in parts}
-        return {part: dataset.with_format("arrow")[:] for part, dataset in loaded.items()}
+        with TemporaryDirectory() as place:
+            # The library's own cache knows a copy by its folder's last name alone, and would give another one's rows.
+            cache = {"cache_dir": place, "keep_in_memory": True} if is_copy else {}
+            parts = datasets.get_dataset_config_names(name, **pinned)
+            loaded = {part: datasets.load_dataset(name, part, split=split, **pinned, **cache) for part in parts}
+            return {part: dataset.with_format("arrow")[:] for part, dataset in loaded.items()}
     except (*HUB_ERRORS, DatasetsError, RuntimeError) as error:
         way_out = "give a dataset on the Hub, or the folder of a copy"
         raise UserError(

@@ -68,7 +68,7 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
 def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
     """Replace attention, linear layers, norms and SwiGLU of ``llama`` by this project's kernels, in place.
 
-    The weights and the function of the model stay.
+    The weights and the function of the model stay. Raises :class:`UserError` if a linear layer has a bias.
     """
     llama.set_attn_implementation(attention.NAME)
     for name, linear in linears(llama).items():

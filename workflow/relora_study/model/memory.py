@@ -1,9 +1,16 @@
-"""Tell the C library whether memory that tensors free on a CPU goes back to the system or stays with the process."""
+"""The memory of this process: how much it held at most, and what the C library does with what tensors free."""
 
 import ctypes
+import resource
 import sys
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def peak_memory_bytes() -> int:
+    """Return the most bytes of memory that this process has held at once; the system counts in bytes only on macOS."""
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def release_freed_memory() -> bool:

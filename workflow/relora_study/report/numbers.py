@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.training import Method, Model, Size, Train
+from ..config.variants import KEYS
 
 METHODS = {
     "full": "full rank",
@@ -23,7 +23,7 @@ METHODS = {
     "apollo_mini": "APOLLO-Mini",
 }
 NAMES = {name: METHODS[name] for name in ("relora", "lora", "galore", "fira", "apollo")}
-SETTINGS = {*Method.model_fields, *Size.model_fields, *Model.model_fields, *Train.model_fields}  # keys that users write
+SETTINGS = {key for keys in KEYS.values() for key in keys}  # keys that users write
 HEADERS = {
     "train_loss": "train loss (nats/token)",
     "held_out_loss": "held-out loss (nats/token)",

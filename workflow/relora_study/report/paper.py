@@ -120,9 +120,18 @@ def _study(runs: Runs) -> dict[str, str]:
         "rate": runs.peak_rates(),
         "betas": " and ".join(f"{beta:g}" for beta in recipe.betas),
         "decay": f"{recipe.weight_decay:g}",
+        "clipping": _clipping(runs),
         "suite": runs.suite,
         "initialisation": INITIALISATIONS[cell.model.initialization],
     }
+
+
+def _clipping(runs: Runs) -> str:
+    """Say in words at which norms the cells clip their gradients, if any does."""
+    norms = dict.fromkeys(cell.train.gradient_clipping for cell in runs.cells.values())
+    clipped = " and ".join(f"{norm:g}" for norm in norms if norm is not None)
+    some = " in some of the methods" if None in norms else ""
+    return f"gradients clipped at a norm of {clipped}{some}" if clipped else "no gradient clipping"
 
 
 def _shapes(runs: Runs) -> Rows:

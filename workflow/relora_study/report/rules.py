@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Cell
+from ..config import Cell, RateRatios, Section
 from ..config.training import Method, Recipe
-from .numbers import method_label, setting
+from .numbers import MISSING, method_label, setting
 
 Rows = list[list[str]]
 COLUMNS = {
@@ -27,9 +27,13 @@ OF_ADAPTERS = (  # keys that say nothing of a method without adapters
 
 
 def rules(cells: Mapping[str, Cell]) -> Rows:
-    """The main rules of each method, of which ``cells`` holds a cell: a header, and a row a method."""
+    """The main rules of each method, of which ``cells`` holds a cell: a header, and a row a method.
+
+    Rates of groups are among them where a method has any.
+    """
     methods = {name: _values(cell) | {"rank": cell.method.target_rank or None} for name, cell in cells.items()}
-    return _table(methods, COLUMNS)
+    apart = any(cell.method.rate_ratios != RateRatios() for cell in cells.values())
+    return _table(methods, COLUMNS | ({"rate_ratios": "rate ratios"} if apart else {}))
 
 
 def differing_rules(cells: Mapping[str, Cell]) -> Rows:
@@ -53,4 +57,6 @@ def _table(methods: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str])
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, Section):
+        return ", ".join(f"{key} {_words(inner)}" for key, inner in value.model_dump().items()) or MISSING
     return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else setting(value).replace("_", " ")

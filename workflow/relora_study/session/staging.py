@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..config import Section, Study
+from ..config import MinimalPairs, Perplexity, Section, Study
 from ..config.settings import as_yaml
 from ..storage.files import sha256
 
@@ -37,14 +37,19 @@ def staged(file: str) -> Path:
 
 def user_places(study: Study) -> dict[str, Path]:
     """Return the files and folders that the user brings, by the rule that reads them."""
-    data, evaluation = study.data, study.evaluation
+    data, pairs, texts = study.data, study.evaluation.minimal_pairs, study.evaluation.perplexity
     places = {
         "documents": data.files.path if data.source == "files" else None,
         "tokenizer": data.tokenizer.name if data.tokenizer.source == "path" else None,
-        "minimal_pairs": evaluation.minimal_pairs.path if evaluation.minimal_pairs.source == "path" else None,
-        "texts": evaluation.perplexity.path if evaluation.perplexity.source == "path" else None,
+        "minimal_pairs": pairs.path if _is_users(pairs) else None,
+        "texts": texts.path if _is_users(texts) else None,
     }
     return {reader: Path(place) for reader, place in places.items() if place}
+
+
+def _is_users(data: MinimalPairs | Perplexity) -> bool:
+    """Tell whether ``data`` are files of the user: a path, or the folder of a copy of a dataset on the Hub."""
+    return data.source == "path" or (data.source == "hub" and data.path is not None and Path(data.path).is_dir())
 
 
 def staged_listing(reader: str) -> Path:

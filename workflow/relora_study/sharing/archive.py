@@ -6,10 +6,14 @@ A reader can remake the report from the file without training anything. The unpa
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import platform
+import shutil
 import tarfile
+import tempfile
 import time
+import zlib
 from collections.abc import Iterator
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
@@ -149,14 +153,24 @@ def unpack(
     if any((results / "cells").glob("*")):
         raise UserError(f"{results}/cells holds cells; unpack into a fresh clone, or move them away")
     contents = _read(archive)
-    for name, content in contents.items():
-        (results / name).parent.mkdir(parents=True, exist_ok=True)
-        (results / name).write_bytes(content)
-    now = time.time_ns()  # all files get one time, later than the code: no output looks older than its inputs
-    for name in contents:
-        os.utime(results / name, ns=(now, now))
+    results.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacking-", dir=results) as place:
+        aside = Path(place)  # where the disk may refuse a file, and leave nothing of the others in RESULTS
+        _write(contents, aside)
+        for name in sorted(contents, key=lambda name: name.startswith("cells/")):  # by which a next try sees this one
+            (results / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(aside / name, results / name)
     print(f"{len(contents)} files are in {results}, and every hash matches. To remake the report from them:")
     print(f"  snakemake --cores all --configfile {results}/settings/whole.yaml --forcerun {' '.join(REPORT_RULES)}")
+
+
+def _write(contents: dict[str, bytes], folder: Path) -> None:
+    """Write ``contents`` by name into ``folder``, with one time, later than the code's: no output looks outdated."""
+    now = time.time_ns()
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+        os.utime(folder / name, ns=(now, now))
 
 
 def _read(archive: Path) -> dict[str, bytes]:
@@ -166,9 +180,9 @@ def _read(archive: Path) -> dict[str, bytes]:
             streams = {entry.name: opened.extractfile(entry) for entry in opened}
             contents = {name: stream.read() for name, stream in streams.items() if stream}
         lines = contents[HASHES].decode().splitlines()
-    except (OSError, EOFError, tarfile.TarError, KeyError, ValueError) as error:
+    except (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, KeyError, ValueError) as error:
         raise UserError(f"{archive} is not a whole archive of results: {error}; fetch it again") from error
-    hashes = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    hashes = {name or digest: digest for digest, _, name in (line.partition("  ") for line in lines)}
     for name in sorted(hashes.keys() | contents.keys() - {HASHES}):
         outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
         if outside or name not in contents or _sha256(contents[name]) != hashes.get(name):

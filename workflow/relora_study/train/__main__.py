@@ -3,7 +3,6 @@
 import math
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -25,7 +24,7 @@ from ..config.schedule import due_steps, is_reset
 from ..data.tokens import open_tokens, row, row_count, row_order
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, read_metadata
-from ..model.memory import release_freed_memory
+from ..model.memory import peak_memory_bytes, release_freed_memory
 from ..storage.cell_manifest import CellManifest
 from ..storage.contracts import write_contract
 from ..storage.token_manifest import read_manifest
@@ -164,7 +163,7 @@ def _manifest(run: Run, cell_dir: Path, threads: int) -> CellManifest:
         diverged_at=run.diverged_at,
         tokens=trained * cell.train.batch_size * cell.model.context_length,
         resets=[step for step in range(1, trained + 1) if is_reset(cell.method, step)],
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=peak_memory_bytes(),
         device=run.device.type,  # not its number, which depends on the other jobs
         threads=threads,
         processes=world_size(),

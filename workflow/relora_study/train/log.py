@@ -16,7 +16,7 @@ from .divergence import Diverged
 from .events import Events
 
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
-LOG_COLUMNS += ["update_norm"]
+LOG_COLUMNS += ["update_norm", "clipped_gradient_norm"]  # later versions' columns come last: older rows lack them
 TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
 
 LogRow = dict[str, Any]  # column -> a number, None, or a 0-dimensional tensor that a GPU may still compute

@@ -22,8 +22,9 @@ from . import parallel
 from .disk import check_disk
 from .divergence import Diverged, record_divergence
 from .log import LogRow, Recorder
+from .rates import RATE_RATIO
 from .resets import reset
-from .run import RATE_RATIO, Run, begin_adapters, end_adapters, start
+from .run import Run, begin_adapters, end_adapters, start
 from .state import (
     fingerprint,
     newest_whole_state,
@@ -126,7 +127,7 @@ def take_step(run: Run, batch: Tensor, step: int) -> LogRow:
     cell = run.cell
     rate = cell.train.learning_rate * learning_rate_ratio(cell.method, step - 1)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate * group.get(RATE_RATIO, 1.0)
+        group["lr"] = rate * group[RATE_RATIO]
     run.optimizer.zero_grad()
     loss = torch.zeros((), device=run.device)
     for part in torch.split(_on_device(parallel.process_share(batch), run.device), cell.train.micro_batch_size):
@@ -135,10 +136,11 @@ def take_step(run: Run, batch: Tensor, step: int) -> LogRow:
         loss += part_loss.detach()
     gradients = [parameter.grad for parameter in run.model.parameters() if parameter.grad is not None]
     parallel.sum_over_processes([loss, *gradients])
-    norms = {
-        "gradient_norm": torch.nn.utils.get_total_norm(gradients),
-        "adapter_gradient_norm": _adapter_gradient_norm(run.model),
-    }
+    norm = torch.nn.utils.get_total_norm(gradients)
+    norms = {"gradient_norm": norm, "adapter_gradient_norm": _adapter_gradient_norm(run.model)}
+    if limit := cell.train.gradient_clipping:
+        torch.nn.utils.clip_grads_with_norm_(run.model.parameters(), limit, norm)
+        norms["clipped_gradient_norm"] = torch.nn.utils.get_total_norm(gradients)
     norms["update_norm"] = _optimizer_step(run)
     return {"step": step, "loss": loss, "learning_rate": rate, **norms, "reset": int(is_reset(cell.method, step))}
 

@@ -35,6 +35,7 @@ from torch.linalg import vector_norm
 from ..config import Cell, Method
 from ..model.build import first_model
 from ..model.relora import targeted
+from .rates import rate_group
 
 LARGEST_GROWTH = 1.01  # of the limited norm in a step (Fira)
 TINY = 1e-8  # added to norms that divide, as in the packages
@@ -72,7 +73,7 @@ class ProjectedAdamW(torch.optim.Optimizer):
         Random projections depend on ``seed``, the place among ``targets`` and the step alone.
         """
         recipe = {key: others.defaults[key] for key in ("lr", "betas", "eps", "weight_decay")}
-        super().__init__(targets, recipe)
+        super().__init__([rate_group(method.rate_ratios.targets, targets)], recipe)
         others.state = self.state
         self._others, self._targets, self._method, self._seed = others, self.param_groups[0], method, seed
         self._done: int | None = None

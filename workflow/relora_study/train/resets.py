@@ -3,8 +3,10 @@
 The switches of a method choose the kind of merge, restart and clearing, so that variants need no code.
 """
 
+import math
 from collections.abc import Iterable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ def reset(
                 layer.merge()
             _restart(layer, method)
             if method.scale_reset == "zero":
-                _zero_scale(layer, optimizer)
+                _zero_scale(layer)
             for factor in (layer.A, layer.B):
                 _forget(optimizer.state[factor], method)
             if rank is not None and rank < method.rank:
@@ -51,12 +53,10 @@ def _restart(layer: ReLoRALinear, method: Method) -> None:
 
 
 @torch.no_grad()
-def _zero_scale(layer: ReLoRALinear, optimizer: torch.optim.Optimizer) -> None:
-    """Set the trained scale and its moments to 0. Its gradient is then zero as long as B is zero."""
+def _zero_scale(layer: ReLoRALinear) -> None:
+    """Set the trained scale to 0. Its gradient is zero as long as B is zero, but moments from before still move it."""
     assert isinstance(layer.scale, Tensor)  # the schema allows this switch only with a trained scale
     layer.scale.zero_()
-    for moment in ("exp_avg", "exp_avg_sq"):
-        optimizer.state[layer.scale][moment].zero_()
 
 
 @torch.no_grad()
@@ -98,9 +98,19 @@ def _kept(moment: Tensor, method: Method) -> Tensor:
         drawn = torch.rand_like(moment, device="cpu")  # on the CPU, because draws differ between GPUs
         return (drawn >= method.moment_reset_fraction).to(moment.device)
     if method.moment_reset == "magnitude":
-        order = moment.abs().flatten().argsort(stable=True).argsort(stable=True)
-        return (order >= round(method.moment_reset_fraction * moment.numel())).view_as(moment)
+        return moment.abs() > quantile(moment.abs(), method.moment_reset_fraction)
     return torch.full_like(moment, float(method.moment_reset == "none"))
+
+
+def quantile(values: Tensor, share: float) -> Tensor:
+    """Return the number below which ``share`` of ``values`` lie, as `torch.quantile` interpolates it, in float32.
+
+    That function takes 16 million values at most, which an embedding's moments exceed.
+    """
+    ordered, last = values.flatten().sort().values, values.numel() - 1
+    place = min(float(np.float32(share) * np.float32(last)), last)
+    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    return torch.lerp(below, above, place - math.floor(place))
 
 
 class MasterCopies:

@@ -2,21 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import LlamaForCausalLM
 
-from ..config import Cell, Method
+from ..config import Cell
 from ..config.schedule import has_adapters, rank_after
 from ..model.build import first_model
-from ..model.relora import adapters, add_adapters, remove_adapters, targeted
+from ..model.relora import adapters, add_adapters, remove_adapters
 from .parallel import rank
 from .projected import ProjectedAdamW, projected_parameters
+from .rates import by_rate
 from .resets import MasterCopies
-
-RATE_RATIO = "rate_ratio"  # of a group of parameters: its rate over the schedule's
 
 
 @dataclass
@@ -100,11 +97,11 @@ def _compile_layers(run: Run) -> None:
 def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.Optimizer:
     """Make AdamW for all parameters that train, with weight decay on each of them, as in the authors' code.
 
-    With an ``update`` of the method, the targets' weights get it instead. With a ``target_rate_ratio``, they are apart.
+    With an ``update`` of the method, the targets' weights get it instead.
     """
     recipe, projected = cell.train, projected_parameters(cell.method, model)
     adam = torch.optim.AdamW(
-        _groups(cell.method, model, projected),
+        by_rate(model, cell.method, without=projected),
         lr=recipe.learning_rate,
         betas=(recipe.betas[0], recipe.betas[1]),
         eps=recipe.eps,
@@ -112,12 +109,3 @@ def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.Optimizer:
         fused=True,
     )
     return ProjectedAdamW(adam, projected, cell.method, cell.seed) if projected else adam
-
-
-def _groups(method: Method, model: LlamaForCausalLM, projected: list[Tensor]) -> list[dict[str, Any]]:
-    """Return AdamW's groups of parameters, each with its share of the rate; ``projected`` ones are in none."""
-    slow = [layer.weight for layer in targeted(model, method).values()] if method.target_rate_ratio != 1 else []
-    apart = {id(parameter) for parameter in [*projected, *slow]}
-    others = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in apart]
-    groups: list[dict[str, Any]] = [{"params": others, RATE_RATIO: 1.0}]
-    return [*groups, {"params": slow, RATE_RATIO: method.target_rate_ratio}] if slow else groups

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...errors import UserError
 from .matmul import as_autocast, fits_onednn, matmul, matmul_transposed
 from .swiglu import Gated, activation, activation_gradients, as_rows
 
@@ -57,5 +58,14 @@ class Linear(nn.Linear):
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers of ``model`` by name, in the model's order, without the adapted layers."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    """Return the linear layers of ``model`` by name, in the model's order, without the adapted layers.
+
+    Raises :class:`UserError` for a layer with a bias: the layers that replace these have none, and would drop it.
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    for name, linear in found.items():
+        if linear.bias is not None:
+            raise UserError(
+                f"layer {name} has a bias, which our layers lack; take a model without biases in its layers"
+            )
+    return found
