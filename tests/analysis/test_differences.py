@@ -32,13 +32,20 @@ def of_widths(losses: dict[int, list[float]], documents: int = 1) -> Runs:
     return runs
 
 
-def test_the_trend_is_the_line_through_all_cells_by_doublings():
+def test_the_trend_is_the_line_through_the_means_of_sizes_by_doublings():
     (row,) = trend(of_widths(GAPS)).to_dict("records")
-    doublings = np.repeat(np.log2(list(GAPS)), 2)
-    fit = OLS(np.concatenate(list(GAPS.values())), add_constant(doublings)).fit()
+    fit = OLS([np.mean(gaps) for gaps in GAPS.values()], add_constant(np.log2(list(GAPS)))).fit()
+    assert fit.df_resid == 2, "cells of one size share a rate and a text"
     assert (row["sizes"], row["cells"], row["slope"]) == (4, 8, pytest.approx(fit.params[1]))
     assert [row["slope_low"], row["slope_high"]] == pytest.approx(list(fit.conf_int(0.05)[1]))
     assert row["p"] == pytest.approx(fit.pvalues[1])
+
+
+def test_more_seeds_of_a_size_are_no_more_sizes():
+    (few,), (many,) = (
+        trend(of_widths(each)).to_dict("records") for each in (GAPS, {w: g * 5 for w, g in GAPS.items()})
+    )
+    assert many["cells"] == 5 * few["cells"] and many["p"] == pytest.approx(few["p"])
 
 
 def test_two_sizes_show_no_trend_and_a_cell_without_full_rank_no_gap():

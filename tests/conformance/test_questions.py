@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import peft
@@ -10,6 +11,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from peft.tuners.lora import LoraLayer
+from relora_study.conformance import questions
 from relora_study.conformance.observation import observe
 from relora_study.conformance.questions import findings, largest_update
 from relora_study.conformance.schedule import nearest_restart, rate_restarts
@@ -309,6 +311,33 @@ def test_switches_of_a_method_trip_their_questions(switches, questions):
 
 
 @pytest.mark.parametrize(
+    ("differs", "output", "rounding", "noise", "verdict"),
+    [
+        (0.0099, 0.0, 0.0, 0.0, SOUND),
+        (0.0101, 0.0, 0.0, 0.0, FAULT),
+        (0.0, 0.0099, 0.0, 0.0, SOUND),
+        (0.0, 0.0101, 0.0, 0.0, FAULT),
+        (0.0, 1.0, 0.0, 0.099, FAULT),
+        (0.0, 1.0, 0.0, 0.101, SOUND),  # the output is too coarse to judge
+        (1.0, 0.0, 0.099, 0.0, FAULT),
+        (1.0, 0.0, 0.101, 0.0, NOT_TESTED),
+    ],
+)
+def test_a_merge_is_judged_by_its_lost_share(monkeypatch, differs, output, rounding, noise, verdict):
+    monkeypatch.setattr(questions, "_weight_shares", lambda reset: (differs, 1.0, rounding))
+    monkeypatch.setattr(questions, "_output_shares", lambda reset: (output, noise))
+    adapter = SimpleNamespace(weight=torch.zeros(1))
+    reset = SimpleNamespace(before=SimpleNamespace(adapters=[adapter]))
+    assert questions.kept_function(SimpleNamespace(judged=lambda: reset)).verdict == verdict
+
+
+@pytest.mark.parametrize(("returned", "verdict"), [(0.49, SOUND), (0.51, FAULT)])
+def test_a_restart_is_judged_by_its_returned_share(monkeypatch, returned, verdict):
+    monkeypatch.setattr(questions, "_returned_share", lambda reset, part: returned)
+    assert questions.surviving_restart(SimpleNamespace(judged=object)).verdict == verdict
+
+
+@pytest.mark.parametrize(
     ("rates", "restarts"),
     [
         ([1, 2, 3, 1, 2], [(3, 3)]),
@@ -316,6 +345,8 @@ def test_switches_of_a_method_trip_their_questions(switches, questions):
         ([3, 0, 0, 1], [(1, 3)]),  # a plateau of zero
         ([3, 1, 1, 2], [(1, 1)]),  # a plateau above zero moves the adapters
         ([3, 1e-7, 1e-7, 2], [(1, 3)]),  # next to nothing, as in Guitaricet/relora's cyclical cosine
+        ([3, 0.0029, 0.0029, 2], [(1, 3)]),  # a thousandth of the highest rate is next to nothing
+        ([3, 0.0031, 0.0031, 2], [(1, 1)]),
         ([1, 2, 3, 2, 1], []),
         ([1, 2, 3, 3], []),
         ([], []),

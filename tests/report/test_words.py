@@ -21,7 +21,16 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.landing import page
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval
 from relora_study.report.paper import over_seeds, published_values, typeset, values
-from relora_study.report.sentences import abstract, like_for_like, published, scale
+from relora_study.report.sentences import (
+    abstract,
+    claimed,
+    comparisons,
+    like_for_like,
+    limits,
+    published,
+    scale,
+    verdicts,
+)
 from relora_study.report.tables import PUBLISHED_TABLES, TABLES
 from relora_study.storage.files import read_yaml
 from scipy import stats
@@ -104,6 +113,62 @@ def test_the_published_sentence_names_what_its_audit_finds():
     assert published(clean) == ["The published curves show none of the faults we tested."]
     reworded = found.assign(measure="another label", verdict="other words")
     assert published(reworded) == published(found), "labels and verdicts are for readers alone"
+
+
+def test_verdicts_of_one_outcome_are_one_text_with_a_range():
+    noise = pd.DataFrame(
+        {
+            "key": "first_loss",
+            "finding": "unscaled merge",
+            "measure": "jump",
+            "outcome": ["level", "level", "jumps"],
+            "cell": ["tiny-relora-s42", "tiny-relora-s43", "tiny-relora_released-s42"],
+            "verdict": ["no rise beyond noise (0.012)", "no rise beyond noise (9.1e-05)", "raises the loss by 0.5"],
+        }
+    )
+    said = "Jump: no rise beyond noise (9.1e-05 to 0.012) (ReLoRA); raises the loss by 0.5 (ReLoRA as released)."
+    assert verdicts(noise) == [["Unscaled merge", said]]
+
+
+@pytest.mark.parametrize(("correlation", "said"), [(0.51, "best in ReLoRA"), (0.49, "in none of our methods; ReLoRA")])
+def test_a_shape_follows_the_published_one_from_a_correlation_of_a_half(unchanged, correlation, said):
+    found = audit(unchanged)
+    rows = found[(found.key == "correlation") & found.cell.str.startswith("tiny")]
+    rows = rows.assign(value=np.where(rows.cell == "tiny-relora-s42", correlation, 0.1))
+    assert said in " ".join(abstract(unchanged, TABLES["final_results"](unchanged), rows, audit(Published())))
+
+
+@pytest.mark.parametrize(("p", "verb"), [(0.049, "show at"), (0.051, "do not show at")])
+def test_pairs_show_a_difference_below_five_percent(unchanged, p, verb):
+    tests = pd.DataFrame({"cell": ["tiny-relora-s42"], "against": ["tiny-full-s42"], "p": [p]})
+    assert f"The pairs {verb} the 5 % level" in comparisons(TABLES["final_results"](unchanged), tests)[0]
+
+
+@pytest.mark.parametrize(("seeds", "few"), [(9, True), (10, False)])
+def test_a_bootstrap_over_fewer_than_ten_seeds_is_called_one_of_few(unchanged, seeds, few):
+    cell = next(iter(unchanged.cells.values()))
+    cells = {f"tiny-full-s{seed}": cell.model_copy(update={"seed": seed}) for seed in range(seeds)}
+    runs = SimpleNamespace(cells=cells, diverged={}, suite=unchanged.suite)
+    assert ("understates their spread" in " ".join(limits(runs))) == few
+
+
+def test_a_claim_is_said_with_its_origin_its_number_and_its_test():
+    row = {"claim": "The gap widens", "origin": "abstract v2", "published_evidence": "+0.1", "measure": "a slope"}
+    numbers = {"value": 0.5, "value_low": 0.4, "value_high": 0.6, "p_holm": 0.012}
+    untestable = dict.fromkeys(numbers, np.nan) | {"value": 0.5}
+    table = pd.DataFrame(
+        [
+            row | numbers | {"method": "relora", "verdict": "confirmed"},
+            row | untestable | {"method": "relora_released", "verdict": "untestable here: other pairs"},
+            row | dict.fromkeys(numbers, np.nan) | {"method": "relora_zero2", "verdict": "undecided"},
+        ]
+    )
+    [(claim, text)] = claimed(table)
+    assert claim == "The gap widens (abstract v2)"
+    assert text == (
+        "Published: +0.1. Our measure is a slope. ReLoRA: confirmed (0.50 [0.40, 0.60]; Holm p 0.012);"
+        " ReLoRA as released: untestable here: other pairs (0.5000); ReLoRA under ZeRO-2: undecided."
+    )
 
 
 def test_a_method_whose_cycles_move_nothing_gets_no_overlap_in_numbers(results):

@@ -24,7 +24,6 @@ PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]
 FLAT = 0.01  # a first cycle that moves less than this share of the second looks flat
 LOST = 1e-6  # share of an update: rounding in float32 loses less
 LARGE_JUMP = 0.01  # nats a token: a smaller change of the held-out loss at a merge is no jump
-ERRORS = 2  # standard errors above 0: two-sided 95 % of a normal distribution
 RESTARTED = 0.5  # of the norm before: adapters that start again have little of it, adapters that go on have all
 NEAR_FIRST = 0.5  # relative distance within which a first share is as low as the published share
 GROWTH = 1.5  # fold, from the first cycle to the last: noise between cycles stays below it
@@ -34,7 +33,7 @@ SAME_READING = 0.1  # relative difference within which two readings agree
 ABOVE = 1.001  # share of the ceiling: 1, and an allowance for the rounding of the spectrum
 NOISE = 100  # fold: a condition number that changes more between two precisions is round-off
 OVER_EPSILON = 10  # fold: bias correction alone gives about 3, a moment divided by epsilon far more
-SMALL_JUMP = 0.1  # of the second reset's jump
+MOST = 0.5  # share of the later resets: without spikes, noise passes its bound at one of all resets in 5 % of cases
 ON_CEILING = 0.95  # of the ceiling: a level spectrum gives 1, minus rounding
 NEAR_RANDOM = 0.05  # relative distance from the PER of a random product
 FAR = 1000  # fold: larger ratios are written without decimals
@@ -60,11 +59,16 @@ class Measure:
     verdicts: tuple[Verdict, ...]
     published: Callable[[Evidence], float] = lambda evidence: np.nan
 
+    def verdict(self, reading: Reading) -> Verdict:
+        """The first verdict that holds of ``reading``; "missing" where it has no value."""
+        if np.isnan(reading.value):
+            return Verdict("missing", "not measured")
+        return next(verdict for verdict in self.verdicts if verdict.holds(reading))
+
     def row(self, evidence: Evidence) -> dict[str, Any]:
-        """The row of one model; the outcome is "missing" where the model has no such reading."""
+        """The row of one model."""
         reading = self.read(evidence)
-        missing = Verdict("missing", "not measured")
-        verdict = missing if np.isnan(reading.value) else next(v for v in self.verdicts if v.holds(reading))
+        verdict = self.verdict(reading)
         return {
             "key": self.key,
             "outcome": verdict.key,
@@ -85,6 +89,12 @@ def _published(column: str) -> Callable[[Evidence], float]:
     return lambda evidence: float(evidence.pattern[f"published_{column}"])
 
 
+def _beyond_noise(reading: Reading) -> bool:
+    """Whether the value passes the noise beside it."""
+    return reading.value > reading.beside
+
+
+ONE_RESET = Verdict("one_reset", "one reset shows no noise to compare with", lambda r: bool(np.isnan(r.beside)))
 DEAD, MERGE, RESTART = "dead first cycle", "unscaled merge", "undone restart"
 FLAT_START = "change of PER of W2 in cycle 1, over the change in cycle 2"
 
@@ -137,8 +147,9 @@ OF_RUNS = (
         "jump of the training loss over full rank in the first step after resets: the merge alone (nats/token)",
         read.jump_after_resets(1, 1),
         (
-            Verdict("jumps", "the merge raises the loss", lambda r: r.value > ERRORS * r.beside),
-            Verdict("level", "the merge does not raise the loss"),
+            ONE_RESET,
+            Verdict("jumps", "the merge raises the loss, beyond noise ({beside:.2g})", _beyond_noise),
+            Verdict("level", "no rise beyond noise ({beside:.2g})"),
         ),
     ),
     Measure(
@@ -147,8 +158,9 @@ OF_RUNS = (
         "jump of the training loss over full rank 2 to 4 steps after resets: the merge and Adam (nats/token)",
         read.jump_after_resets(2, 4),
         (
-            Verdict("spikes", "spikes, like the published loss", lambda r: r.value > ERRORS * r.beside),
-            Verdict("level", "no spike, unlike the published loss"),
+            ONE_RESET,
+            Verdict("spikes", "spikes beyond noise ({beside:.2g}), like the published loss", _beyond_noise),
+            Verdict("level", "no spike beyond noise ({beside:.2g}), unlike the published loss"),
         ),
     ),
     Measure(
@@ -294,12 +306,12 @@ OF_PUBLISHED = (
         "largest loss in the 20 steps after the reset at 2,000, minus the mean before (nats/token)",
         read.first_jump,
         (
+            Verdict("spikes", "a spike beyond noise ({beside:.2g})", _beyond_noise),
             Verdict(
                 "level",
-                "no spike: the adapters had learnt nothing, so neither the merge nor Adam's step moves the loss",
-                lambda r: r.value < SMALL_JUMP * r.beside,
+                "no spike beyond noise ({beside:.2g}): the adapters had learnt nothing, so neither the merge nor Adam's"
+                " step moves the loss",
             ),
-            Verdict("spikes", "a spike"),
         ),
     ),
     Measure(
@@ -308,12 +320,18 @@ OF_PUBLISHED = (
         "smallest such jump at a later reset (nats/token)",
         read.later_jump,
         (
-            Verdict(
-                "spikes",
-                "a spike after every later reset, from the merge or from Adam's first steps",
-                lambda r: r.value > max(0.0, r.beside),
-            ),
-            Verdict("level", "no spike"),
+            Verdict("spikes", "beyond noise ({beside:.2g}), so every later reset has a spike", _beyond_noise),
+            Verdict("level", "within noise ({beside:.2g}), so not every later reset shows a spike"),
+        ),
+    ),
+    Measure(
+        "later_spikes",
+        MERGE,
+        "share of later resets with a jump beyond noise",
+        read.later_spikes,
+        (
+            Verdict("spikes", "spikes, from the merge or from Adam's first steps", lambda r: r.value > MOST),
+            Verdict("few", "no spikes after most later resets"),
         ),
     ),
     *_growing(),

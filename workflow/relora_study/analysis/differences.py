@@ -111,11 +111,12 @@ def mean_gaps(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def trend(source: Runs) -> pd.DataFrame:
-    """Whether the gap to full rank grows with size: a row a method, by least squares over sizes and seeds.
+    """Whether the gap to full rank grows with size: a row a method, by least squares over the means of the sizes.
 
-    ``slope`` is the change of the gap (nats/token) with each doubling of d_model, with Student's 95 % interval; ``p``
-    is the two-sided test that it is 0. Cells of one size share nothing but the size, so all count as independent. With
-    fewer than three sizes all four are missing: two points always lie on a line.
+    ``slope`` is the change of the gap (nats/token) with each doubling of d_model, with Student's 95 % interval of
+    sizes - 2 degrees of freedom; ``p`` is the two-sided test that it is 0. Cells of one size share a learning rate
+    and a text, so only sizes count as independent. With fewer than three sizes all four are missing: two points always
+    lie on a line.
     """
     return fitted_trend(gaps(source))
 
@@ -124,12 +125,12 @@ def fitted_trend(rows: pd.DataFrame) -> pd.DataFrame:
     """:func:`trend`, from the table of :func:`gaps`."""
     table = []
     for method, group in rows.groupby("method", sort=False):
-        sizes = group.d_model.nunique()
+        means = group.groupby("d_model").gap.mean()
         slope = low = high = p = np.nan
-        if sizes > 2:
-            fit = stats.linregress(np.log2(group.d_model), group.gap)
-            half = stats.t.ppf(1 - LEVEL / 2, len(group) - 2) * fit.stderr
+        if len(means) > 2:
+            fit = stats.linregress(np.log2(means.index), means)
+            half = stats.t.ppf(1 - LEVEL / 2, len(means) - 2) * fit.stderr
             slope, low, high, p = fit.slope, fit.slope - half, fit.slope + half, fit.pvalue
-        named = {"method": method, "sizes": sizes, "cells": len(group)}
+        named = {"method": method, "sizes": len(means), "cells": len(group)}
         table.append(named | {"slope": slope, "slope_low": low, "slope_high": high, "p": p})
     return pd.DataFrame(table, columns=["method", "sizes", "cells", "slope", "slope_low", "slope_high", "p"])

@@ -1,19 +1,24 @@
 """The evidence of the audit: the tables of one model, and the readings that the measures take from them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
+from ..evaluate.proportions import LEVEL
 from .adapter_pattern import adapter_pattern, published_shares
 from .around_resets import around_resets
-from .published import BEFORE, Published, loss_of, reset_steps
-from .published_recipe import RANK, WIDTHS
+from .published import BEFORE, COUNTED_FROM, Published, loss_of, reset_steps
+from .published_recipe import RANK, STEPS, WIDTHS
 from .results import Runs
 from .rounding import FORMATS, random_product
 from .source import Trained, rank_ceiling, while_adapted
+
+STEADY = 0.8  # Spearman's correlation of share and cycle: below it, growth may be noise
+WITHIN = 20  # steps after a reset in which the published loss may spike
 
 
 @dataclass(frozen=True)
@@ -105,17 +110,18 @@ def merge_reading(metric: str) -> Callable[[Evidence], Reading]:
 
 
 def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
-    """The mean jump of the loss ``first`` to ``last`` steps after resets, beside its standard error over resets.
+    """The mean jump of the loss ``first`` to ``last`` steps after resets, beside its noise.
 
-    No optimizer step comes between a reset and the next loss, so that loss shows the merge alone. Later losses also
-    show Adam's first steps, which are large where a first moment survived the reset and its second moment did not.
+    The noise is half of Student's 95 % interval over resets, which is missing where a training has one jump. No
+    optimizer step comes between a reset and the next loss, so that loss shows the merge alone. Later losses also show
+    Adam's first steps, which are large where a first moment survived the reset and its second moment did not.
     """
 
     def read(evidence: Evidence) -> Reading:
         around = around_resets(evidence.log)
         around = around[np.isfinite(around.loss.astype(float))]  # a cell may diverge after a reset
         jumps = around[around.step.between(first, last)].groupby("reset_step").loss.mean()
-        return Reading(jumps.mean(), jumps.sem())
+        return Reading(jumps.mean(), stats.t.ppf(1 - LEVEL / 2, len(jumps) - 1) * jumps.sem())
 
     return read
 
@@ -172,26 +178,49 @@ def _next(values: pd.Series, at: int) -> float:
     return float(later.iloc[0]) if len(later) else np.nan
 
 
-def published_jumps(evidence: Evidence) -> list[float]:
-    """For each reset, the largest published loss in the 20 steps after it, minus the mean of 50 steps before.
+def jump(loss: pd.Series, at: int, before: int = BEFORE) -> float:
+    """The largest ``loss`` (by step) in the 20 steps after ``at``, minus its mean over ``before`` steps up to ``at``.
 
     The loss right after a reset would show the merge alone. The first published loss is 5 steps later, when Adam has
     stepped, so a jump may come from the merge or from Adam.
     """
-    loss = loss_of(evidence.row)
-    return [loss.loc[at + 1 : at + 20].max() - loss.loc[at - BEFORE : at].mean() for at in reset_steps()]
+    return float(loss.loc[at + 1 : at + WITHIN].max() - loss.loc[at - before : at].mean())
+
+
+def jump_noise(loss: pd.Series, resets: Sequence[int], end: int) -> float:
+    """What a jump of ``loss`` must pass to be a spike: without spikes, one of all ``resets`` passes it in 5 % of cases.
+
+    A largest of several losses lies above a mean by noise alone, so the null is the same statistic away from resets: in
+    the last 20 of the 50 steps before each reset, and before ``end``. The bound is Student's prediction bound for the
+    largest of as many new draws as there are resets (Hahn and Meeker 1991, with Bonferroni's inequality).
+    """
+    null = np.array([jump(loss, at - WITHIN, BEFORE - WITHIN) for at in (*resets, end)])
+    quantile = stats.t.ppf(1 - LEVEL / len(resets), len(null) - 1)
+    return float(null.mean() + quantile * null.std(ddof=1) * np.sqrt(1 + 1 / len(null)))
+
+
+def _published_jumps(evidence: Evidence) -> tuple[np.ndarray, float]:
+    """The jump of the published loss at each reset, and their noise."""
+    loss, resets = loss_of(evidence.row), reset_steps()
+    return np.array([jump(loss, at) for at in resets]), jump_noise(loss, resets, STEPS + COUNTED_FROM)
 
 
 def first_jump(evidence: Evidence) -> Reading:
-    """The jump at the first reset, beside the jump at the second."""
-    first, second, *_ = published_jumps(evidence)
-    return Reading(first, second)
+    """The jump at the first reset, beside the noise."""
+    jumps, noise = _published_jumps(evidence)
+    return Reading(float(jumps[0]), noise)
 
 
 def later_jump(evidence: Evidence) -> Reading:
-    """The smallest jump at a later reset, beside the jump at the first."""
-    first, *later = published_jumps(evidence)
-    return Reading(min(later), first)
+    """The smallest jump at a later reset, beside the noise."""
+    jumps, noise = _published_jumps(evidence)
+    return Reading(float(jumps[1:].min()), noise)
+
+
+def later_spikes(evidence: Evidence) -> Reading:
+    """The share of later resets whose jump passes the noise, beside the noise."""
+    jumps, noise = _published_jumps(evidence)
+    return Reading(float((jumps[1:] > noise).mean()), noise)
 
 
 def growing_share(component: str, cycle: int) -> Callable[[Evidence], Reading]:
@@ -204,9 +233,6 @@ def growing_share(component: str, cycle: int) -> Callable[[Evidence], Reading]:
         return Reading(share.iloc[cycle], share.iloc[-1] / share.iloc[0] if steady else 0.0)
 
     return read
-
-
-STEADY = 0.8  # Spearman's correlation of share and cycle: below it, growth may be noise
 
 
 def last_share(evidence: Evidence) -> Reading:

@@ -127,7 +127,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
-    "claims": lambda rows: rows[["claim", "method", "value", "value_low", "value_high", "verdict"]],
+    "claims": lambda rows: rows.filter(["claim", "method", "value", "value_low", "value_high", "p_holm", "verdict"]),
 }
 
 

@@ -1,5 +1,6 @@
 """The sentences of the paper that depend on the data. The numbers choose the words of each."""
 
+import re
 from collections.abc import Iterable
 
 import pandas as pd
@@ -99,7 +100,7 @@ def _best_pattern(audited: pd.DataFrame) -> str:
 
 PUBLISHED_FINDINGS = (  # measures, an outcome, and the words where every size has this outcome
     (("flat_start",), "flat", "the spectrum of the weights does not move in the first cycle"),
-    (("later_jump",), "spikes", "the loss spikes within 20 steps of every later reset"),
+    (("later_spikes",), "spikes", "the loss spikes within 20 steps of most later resets"),
     (
         ("last_share_v", "last_share_o", "last_share_w2"),
         "grows",
@@ -184,12 +185,19 @@ def verdicts(audited: pd.DataFrame) -> list[list[str]]:
     said: dict[str, list[str]] = {}
     for _, rows in audited.groupby("key", sort=False):
         each = [
-            f"{verdict} ({listed(_methods_with(with_it.cell, rows.cell))})"
-            for verdict, with_it in rows.groupby("verdict", sort=False)
+            f"{_merged(with_it.verdict)} ({listed(_methods_with(with_it.cell, rows.cell))})"
+            for _, with_it in rows.groupby("outcome", sort=False)
         ]
         finding, measure = rows.finding.iloc[0], rows.measure.iloc[0]
         said.setdefault(finding, []).append(f"{_first_upper(measure)}: {'; '.join(each)}.")
     return [[_first_upper(finding), " ".join(texts)] for finding, texts in said.items()]
+
+
+def _merged(texts: pd.Series) -> str:
+    """One text of ``texts`` that differ in their numbers alone: each number that differs becomes a range."""
+    parts = zip(*(re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text) for text in texts.unique()), strict=True)
+    ends = ((min(part, key=float), max(part, key=float)) if len(set(part)) > 1 else (part[0],) for part in parts)
+    return "".join(" to ".join(end) for end in ends)
 
 
 def claimed(table: pd.DataFrame) -> list[list[str]]:
@@ -197,16 +205,19 @@ def claimed(table: pd.DataFrame) -> list[list[str]]:
     said = []
     for claim, rows in table.groupby("claim", sort=False):
         first = rows.iloc[0]
-        ours = [
-            f"{method_label(row.method)}: {row.verdict}"
-            + (f" ({with_interval(row.value, row.value_low, row.value_high)})" if pd.notna(row.value) else "")
-            for row in rows.itertuples()
-        ]
+        ours = [f"{method_label(row.method)}: {row.verdict}{_numbers(row)}" for _, row in rows.iterrows()]
         text = (
             f"Published: {first.published_evidence}. Our measure is {first.measure}. {_first_upper('; '.join(ours))}."
         )
         said.append([f"{claim} ({first.origin})", text])
     return said
+
+
+def _numbers(row: pd.Series) -> str:
+    """The measure of a row of the ledger and its test in brackets, as far as it has them."""
+    numbers = [with_interval(row.value, row.value_low, row.value_high)] if pd.notna(row.value) else []
+    numbers += [f"Holm p {p_value(row.p_holm)}"] if pd.notna(row.p_holm) else []
+    return f" ({'; '.join(numbers)})" * bool(numbers)
 
 
 def _methods_with(cells: pd.Series, every_cell: pd.Series) -> Iterable[str]:

@@ -100,8 +100,8 @@ def draw_gaps(rows: pd.DataFrame, methods: list[str], full_rank: str | None) -> 
             drawn = look(methods, method)
             axes.plot(here.d_model, here.gap, **seed_points(drawn["color"]) | {"markersize": 3})
             axes.plot(means := here.groupby("d_model").gap.mean(), **drawn | {"linestyle": ""})
-            if here.d_model.nunique() > 1:
-                fit = np.polyfit(np.log2(here.d_model), here.gap, 1)
+            if len(means) > 1:
+                fit = np.polyfit(np.log2(means.index), means, 1)
                 axes.plot(means.index, np.polyval(fit, np.log2(means.index)), **drawn | {"marker": "", "label": "_"})
     widths = sorted(rows.d_model.unique())
     axes.set_xscale("log", base=2)
