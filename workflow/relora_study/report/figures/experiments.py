@@ -24,9 +24,7 @@ def draw_sweep(runs: pd.DataFrame, keys: list[str], against: str | None) -> Figu
 
 def draw_changes(runs: pd.DataFrame, against: str) -> Figure:
     """A row a size: the loss of each method, and its difference to what it is compared with, paired by seed."""
-    sizes = list(runs["size"].unique())
-    figure, grid = panels(len(sizes), 2, share_x=False)
-    figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
+    sizes, figure, grid = _rows_of_methods(runs, 2)
     compared = changes(runs, against)
     for (losses, differences), size in zip(grid, sizes, strict=True):
         names = _names(runs, size)
@@ -37,6 +35,14 @@ def draw_changes(runs: pd.DataFrame, against: str) -> Figure:
     grid[-1][0].set_xlabel(LOSS.replace("\n", " "))
     grid[-1][1].set_xlabel(figure_text(f"difference to {of}"))
     return figure
+
+
+def _rows_of_methods(runs: pd.DataFrame, columns: int) -> tuple[list[str], Figure, Any]:
+    """The sizes of ``runs``, and panels with a row for each, high enough for a line a method."""
+    sizes = list(runs["size"].unique())
+    figure, grid = panels(len(sizes), columns, share_x=False)
+    figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
+    return sizes, figure, grid
 
 
 def _names(runs: pd.DataFrame, size: str) -> list[str]:
@@ -73,9 +79,24 @@ def _intervals(axes: Any, means: Any, low: Any, high: Any, places: Any) -> None:
 
 
 def draw_response(runs: pd.DataFrame, keys: list[str]) -> Figure:
-    """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more."""
-    keys = [key for key in keys if runs[key].nunique(dropna=False) > 1] or keys[:1]
-    return _surface(runs, keys) if len(keys) == 2 and _is_grid(runs, keys) else _lines(runs, keys or ["method"])
+    """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more.
+
+    Where every key has one value, the methods are what varies.
+    """
+    keys = [key for key in keys if runs[key].nunique(dropna=False) > 1]
+    if not keys:
+        return _by_method(runs)
+    return _surface(runs, keys) if len(keys) == 2 and _is_grid(runs, keys) else _lines(runs, keys)
+
+
+def _by_method(runs: pd.DataFrame) -> Figure:
+    """A row a size: the loss of each method."""
+    sizes, figure, grid = _rows_of_methods(runs, 1)
+    for (axes,), size in zip(grid, sizes, strict=True):
+        _draw_losses(axes, runs[runs["size"] == size], _names(runs, size))
+        axes.set_title(figure_text(size.replace("_", " ")))
+        axes.set_xlabel(LOSS.replace("\n", " "))
+    return figure
 
 
 def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
@@ -107,7 +128,7 @@ def _draw(
         axes.plot([], [], **{**drawn, "linestyle": "", "marker": "."})
         _others_fixed(axes, rows, keys, column, places, drawn)
         return
-    means = responses(rows, keys if keys != ["method"] else [])
+    means = responses(rows, keys)
     means = means.assign(x=means[keys[0]].map(places)).sort_values("x")
     axes.plot(means.x, means.loss, **drawn)
     axes.fill_between(means.x, means.loss_low, means.loss_high, color=drawn["color"], alpha=0.15, linewidth=0)
