@@ -62,6 +62,15 @@ def test_where_nothing_varies_each_method_has_a_line_of_its_own():
     pyplot.close("all")
 
 
+def test_a_null_among_numbers_has_a_place_in_the_figure():
+    rows = [("tiny", "relora", 42, clipping, loss) for clipping, loss in ((None, 5.2), (1.0, 5.1), (0.5, 5.3))]
+    runs = pd.DataFrame(rows, columns=["size", "method", "seed", "gradient_clipping", "loss"])
+    (axes,) = draw_sweep(runs.assign(diverged_at=np.nan), ["gradient_clipping"], None).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "1.0", "0.5"]
+    assert axes.get_lines()[0].get_xydata().tolist() == [[0, 5.2], [1, 5.1], [2, 5.3]]
+    pyplot.close("all")
+
+
 def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
     spread = {"size": "tiny", "loss_low": np.nan, "loss_high": np.nan}
     rows = [

@@ -146,16 +146,17 @@ def _others_fixed(
 
 
 def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
-    """Where each value of a key stands: a number at itself, a word in the order of the configuration."""
+    """Where each value of a key stands: a number at itself, words and null in the order of the configuration."""
     tried = list(values.drop_duplicates())
-    if is_numeric(values):
+    if is_numeric(values) and values.notna().all():
         if min(tried) > 0 and max(tried) / min(tried) >= LOG_RATIO:
             log_axis(axes, "x")
         if len(tried) <= FEW_VALUES:
             axes.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
             axes.set_xticks([], minor=True)
         return {value: float(value) for value in tried}
-    axes.set_xticks(range(len(tried)), [figure_text(str(value).replace("_", " ")) for value in tried])
+    words = ["none" if pd.isna(value) else str(value).replace("_", " ") for value in tried]
+    axes.set_xticks(range(len(tried)), [figure_text(word) for word in words])
     return {value: float(number) for number, value in enumerate(tried)}
 
 
