@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib import pyplot
 from readings import swept
 from relora_study.report.experiments import compared, responded, searched, silent_columns
-from relora_study.report.figures.experiments import draw_changes
+from relora_study.report.figures.experiments import draw_changes, draw_sweep
 
 SPREAD = {"size": "tiny", "compared_with": "relora_zero2", "seeds": 3, "diverged": 0}
 
@@ -52,6 +52,28 @@ def test_a_note_of_divergence_covers_no_loss_of_another_seed():
         ("1 of 2 diverged", (0, 0), "left"),
         ("1 of 2 diverged", (1, 2), "right"),
     ]
+    pyplot.close("all")
+
+
+def test_where_nothing_varies_each_method_has_a_line_of_its_own():
+    found = {"relora": [5.2, np.nan], "relora_released": [5.6, 5.5]}
+    rows = [("tiny", name, seed, loss, 30) for name, losses in found.items() for seed, loss in enumerate(losses)]
+    runs = pd.DataFrame(rows, columns=["size", "method", "seed", "loss", "rewarmup_steps"])
+    runs["diverged_at"] = runs.loss.isna().map({True: 300.0})
+    (axes,) = draw_sweep(runs, ["rewarmup_steps"], None).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ReLoRA", "ReLoRA as released"]
+    assert [note.get_text().strip() for note in axes.texts] == ["1 of 2 diverged"]
+    seeds = axes.get_lines()[0].get_xydata()
+    assert seeds[np.isfinite(seeds[:, 0])].tolist() == [[5.2, 0], [5.6, 1], [5.5, 1]]
+    pyplot.close("all")
+
+
+def test_a_null_among_numbers_has_a_place_in_the_figure():
+    rows = [("tiny", "relora", 42, clipping, loss) for clipping, loss in ((None, 5.2), (1.0, 5.1), (0.5, 5.3))]
+    runs = pd.DataFrame(rows, columns=["size", "method", "seed", "gradient_clipping", "loss"])
+    (axes,) = draw_sweep(runs.assign(diverged_at=np.nan), ["gradient_clipping"], None).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "1.0", "0.5"]
+    assert axes.get_lines()[0].get_xydata().tolist() == [[0, 5.2], [1, 5.1], [2, 5.3]]
     pyplot.close("all")
 
 

@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.analysis.results import Runs
+from relora_study.config.experiments import Space
 from relora_study.config.schedule import is_reset
+from relora_study.config.variants import vary
 from relora_study.report.paper import _clipping
 from relora_study.train.loop import take_step, train
 from relora_study.train.resets import reset
@@ -91,10 +93,17 @@ def test_a_log_of_an_earlier_version_goes_on_with_an_empty_column(make_cell, tmp
     assert again.update_norm.notna().all() and again.clipped_gradient_norm.isna().all()
 
 
-def test_a_method_and_a_size_may_clip_at_a_norm_of_their_own(make_cell, raw):
+def test_a_method_and_a_size_may_clip_at_a_norm_of_their_own(make_cell):
     assert make_cell("relora", gradient_clipping=0.5).train.gradient_clipping == 0.5
     sizes = {"tiny": {"gradient_clipping": "0.25"}}
     assert make_cell("relora", gradient_clipping=0.5, sizes=sizes).train.gradient_clipping == 0.25
+
+
+def test_a_sweep_varies_the_norm_and_null_is_no_clipping(make_cell):
+    points = Space(grid={"gradient_clipping": [None, "1.0"]}).candidates()
+    varied = [vary(make_cell("relora", gradient_clipping=0.5), point) for point in points]
+    assert [cell.train.gradient_clipping for cell in varied] == [None, 1.0]
+    assert [cell.method_name for cell in varied] == ["relora+gradient_clipping=none", "relora+gradient_clipping=1"]
 
 
 @pytest.mark.parametrize(

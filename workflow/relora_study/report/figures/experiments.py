@@ -25,11 +25,9 @@ def draw_sweep(swept: Swept, keys: list[str], against: str | None) -> Figure:
 
 def draw_changes(swept: Swept, against: str) -> Figure:
     """A row a size: the loss of each method, and its difference to what it is compared with, paired by seed."""
-    runs = swept.runs
-    sizes = list(runs["size"].unique())
-    figure, grid = panels(len(sizes), 2, share_x=False)
-    figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
+    sizes, figure, grid = _rows_of_methods(swept.runs, 2)
     compared, means = changes(swept, against), responses(swept, [])
+    runs = swept.runs
     for (losses, differences), size in zip(grid, sizes, strict=True):
         names = _names(runs, size)
         _draw_losses(losses, runs[runs["size"] == size], means[means["size"] == size], names)
@@ -39,6 +37,14 @@ def draw_changes(swept: Swept, against: str) -> Figure:
     grid[-1][0].set_xlabel(LOSS.replace("\n", " "))
     grid[-1][1].set_xlabel(figure_text(f"difference to {of}"))
     return figure
+
+
+def _rows_of_methods(runs: pd.DataFrame, columns: int) -> tuple[list[str], Figure, Any]:
+    """The sizes of ``runs``, and panels with a row for each, high enough for a line a method."""
+    sizes = list(runs["size"].unique())
+    figure, grid = panels(len(sizes), columns, share_x=False)
+    figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
+    return sizes, figure, grid
 
 
 def _names(runs: pd.DataFrame, size: str) -> list[str]:
@@ -75,10 +81,25 @@ def _intervals(axes: Any, means: Any, low: Any, high: Any, places: Any) -> None:
 
 
 def draw_response(swept: Swept, keys: list[str]) -> Figure:
-    """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more."""
-    keys = [key for key in keys if swept.runs[key].nunique(dropna=False) > 1] or keys[:1]
-    whole = len(keys) == 2 and _is_grid(swept.runs, keys)
-    return _surface(swept, keys) if whole else _lines(swept, keys or ["method"])
+    """The loss of a sweep's cells by what varies: lines over one key, maps over two, points over more.
+
+    Where every key has one value, the methods are what varies.
+    """
+    keys = [key for key in keys if swept.runs[key].nunique(dropna=False) > 1]
+    if not keys:
+        return _by_method(swept)
+    return _surface(swept, keys) if len(keys) == 2 and _is_grid(swept.runs, keys) else _lines(swept, keys)
+
+
+def _by_method(swept: Swept) -> Figure:
+    """A row a size: the loss of each method."""
+    runs, means = swept.runs, responses(swept, [])
+    sizes, figure, grid = _rows_of_methods(runs, 1)
+    for (axes,), size in zip(grid, sizes, strict=True):
+        _draw_losses(axes, runs[runs["size"] == size], means[means["size"] == size], _names(runs, size))
+        axes.set_title(figure_text(size.replace("_", " ")))
+        axes.set_xlabel(LOSS.replace("\n", " "))
+    return figure
 
 
 def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
@@ -113,7 +134,7 @@ def _draw(
         axes.plot([], [], **{**drawn, "linestyle": "", "marker": "."})
         _others_fixed(axes, rows, keys, column, places, drawn)
         return
-    means = responses(swept, keys if keys != ["method"] else [])
+    means = responses(swept, keys)
     means = means.assign(x=means[keys[0]].map(places)).sort_values("x")
     axes.plot(means.x, means.loss, **drawn)
     axes.fill_between(means.x, means.loss_low, means.loss_high, color=drawn["color"], alpha=0.15, linewidth=0)
@@ -131,16 +152,17 @@ def _others_fixed(
 
 
 def _places(values: pd.Series, axes: Any) -> dict[Any, float]:
-    """Where each value of a key stands: a number at itself, a word in the order of the configuration."""
+    """Where each value of a key stands: a number at itself, words and null in the order of the configuration."""
     tried = list(values.drop_duplicates())
-    if is_numeric(values):
+    if is_numeric(values) and values.notna().all():
         if min(tried) > 0 and max(tried) / min(tried) >= LOG_RATIO:
             log_axis(axes, "x")
         if len(tried) <= FEW_VALUES:
             axes.set_xticks(sorted(tried), [f"{value:g}" for value in sorted(tried)])
             axes.set_xticks([], minor=True)
         return {value: float(value) for value in tried}
-    axes.set_xticks(range(len(tried)), [figure_text(str(value).replace("_", " ")) for value in tried])
+    words = ["none" if pd.isna(value) else str(value).replace("_", " ") for value in tried]
+    axes.set_xticks(range(len(tried)), [figure_text(word) for word in words])
     return {value: float(number) for number, value in enumerate(tried)}
 
 
