@@ -5,13 +5,16 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config.yaml"
+include: "workflow/rules/package.smk"
+
+
+# Of the folder that Snakemake runs in; where that has none (`--directory`), the default study's.
+configfile: "config.yaml" if Path("config.yaml").exists() else str(ROOT / "config.yaml")
 
 
 report: "workflow/report/workflow.rst"
 
 
-include: "workflow/rules/package.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/experiment_inputs.smk"
 include: "workflow/rules/report_inputs.smk"

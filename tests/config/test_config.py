@@ -355,3 +355,21 @@ def test_snakemake_reads_overlays_as_the_project_does(tmp_path):
     assert done.returncode == 0, done.stderr
     train = read_yaml(tmp_path / cell)["train"]
     assert (train["steps"], train["eps"], train["weight_decay"], train["batch_size"]) == (600, 1e-6, 0.5, 8)
+
+
+def test_an_overlay_in_another_folder_lies_over_the_default_study(tmp_path):
+    """`--directory`: a folder without a config.yaml of its own takes the default study's, and with one its own."""
+    overlay = write(tmp_path / "mine.yaml", "train: {eps: 1.0e-6}\n")
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    places = ["--snakefile", CONFIG.parent / "Snakefile", "--directory", elsewhere, "--configfile", overlay]
+
+    def planned():
+        command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *places]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return read_yaml(elsewhere / ".snakemake/relora_study/cells/tiny-full-s42/config.yaml")["train"]
+
+    assert (planned()["eps"], planned()["steps"]) == (1e-6, 600)
+    write(elsewhere / "config.yaml", CONFIG.read_text().replace("  steps: 600 ", "  steps: 660 "))
+    assert (planned()["eps"], planned()["steps"]) == (1e-6, 660)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from relora_study.errors import UserError
 from relora_study.session.jobs import conda_prefix, lead_jobs_to, short_interpreter
-from relora_study.session.snakemake import cost_of_run, mistakes_in_one_line, web_report_is_due
+from relora_study.session.snakemake import cost_of_run, make_web_report, mistakes_in_one_line, web_report_is_due
 
 
 def test_a_mistake_and_a_refusal_of_the_disk_end_in_one_line():
@@ -39,6 +39,19 @@ def test_the_web_report_is_due_where_the_study_is_whole_and_the_page_is_not_newe
         os.utime(page, (paper.stat().st_mtime + age,) * 2)
         assert web_report_is_due([paper], paper, page) is due
     assert not web_report_is_due([paper, tmp_path / "missing"], paper, page)
+
+
+def test_the_web_report_is_made_in_a_folder_whose_name_reads_as_a_variable(tmp_path, monkeypatch):
+    folder = tmp_path / "a $HOME ${HOME} b"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for name, text in (("made.txt", "made"), ("settings.yaml", "{}"), ("style.css", "i {color: #123456}")):
+        (folder / name).write_text(text)
+    (folder / "Snakefile").write_text("rule made:\n    output: report('made.txt')\n    shell: 'exit 1'\n")
+    page, log = Path("report.html"), Path("report.log")
+    found = make_web_report(str(folder / "Snakefile"), Path("settings.yaml"), folder / "style.css", page, log)
+    assert found, log.read_text()
+    assert "#123456" in page.read_text()
 
 
 def test_a_job_finds_the_package_and_the_interpreter_by_its_environment(tmp_path, monkeypatch):

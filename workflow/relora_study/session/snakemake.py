@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -117,7 +118,9 @@ def make_web_report(snakefile: str, settings: Path, stylesheet: Path, page: Path
     A command of its own makes it: `--report-after-run` would make one after a dry run too, and would fail after a run
     of a part of the study.
     """
-    report = ["--report", str(page), "--report-stylesheet", str(stylesheet)]
+    # Snakemake expands variables in the stylesheet's path alone, and knows no way to write a plain dollar.
+    style, environment = str(stylesheet).replace("$", "${A_DOLLAR}"), os.environ | {"A_DOLLAR": "$"}
+    report = ["--report", str(page), "--report-stylesheet", style]
     command = [*SNAKEMAKE, "--snakefile", snakefile, "--configfile", str(settings), *report]
     with log.open("w", encoding="utf-8") as stream:
-        return subprocess.run(command, stdout=stream, stderr=stream, check=False).returncode == 0
+        return subprocess.run(command, stdout=stream, stderr=stream, env=environment, check=False).returncode == 0
