@@ -1,6 +1,10 @@
 """Make the cells of a study: a size, a method and a seed each, with all settings of the training."""
 
-from .fields import Section
+from typing import Annotated
+
+from pydantic import Field
+
+from .fields import PositiveInt, Section, at_default
 from .study import Study, cell_name
 from .training import Method, Model, Runtime, Size, Train
 
@@ -17,6 +21,8 @@ class Cell(Section):
     method: Method
     train: Train
     runtime: Runtime
+    rungs: Annotated[list[PositiveInt], at_default([])] = Field(default=[])
+    """Optimizer steps at which a search scores it, from a checkpoint of its own each."""
 
 
 def cells(study: Study) -> dict[str, Cell]:

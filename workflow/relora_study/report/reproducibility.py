@@ -200,8 +200,9 @@ def _choice(run: Run) -> Answer:
     candidates = table.groupby(["size", "method"], sort=False).size()
     own = [f"For {method_label(name)}, the space is {_space(space)}." for name, space in (tuning.spaces or {}).items()]
     said = [
-        "A search chose settings for each size and method, by the loss on the validation split, with seed"
-        f" {tuning.seed}, which no reported cell has.",
+        "A search chose settings for each size and method, by the loss on the validation split, with"
+        f" seeds that no reported cell has: the first of {listed(map(str, tuning.seeds))} for every candidate, and each"
+        " of them for those at the last rung, whose mean counts.",
         f"The space is {_space(tuning.space)}.",
         *own,
         f"{_counted(len(candidates), 'search', 'searches')} tried {_counted(len(table), 'candidate')}, up to"
@@ -253,7 +254,7 @@ def _count(run: Run) -> Answer:
     if run.swept:
         lost = sum(run.runs.manifest(cell).get("diverged_at") is not None for cell in run.swept.values())
         said.append(f"Sweeps trained {_counted(len(run.swept), 'further cell')}, of which {lost:,} diverged.")
-    if tried := sum(len(found) for _, found in run.experiments.searches.values()):
+    if tried := sum(len(settings.candidates) for settings, _ in run.experiments.searches.values()):
         said.append(f"The search trained {_counted(tried, 'candidate')}.")
     said += diverged(run.runs) or ["No cell of the study diverged."]
     files = ["settings/study.yaml", "cells/*/manifest.json", "cells/*/evaluation.csv"]
