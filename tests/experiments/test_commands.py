@@ -135,7 +135,7 @@ UNFAIR = [
     ({"seeds": [7, 7]}, r"seeds \[7, 7\] names one twice"),
     ({"rungs": [100, 700]}, r"tuning.rungs \[100, 700\] must end at train.steps 600"),
     *(
-        ({kind: space}, f"tuning: {key} is no key to search: candidates of a size share its shape, their tokens")
+        ({kind: space}, rf"tuning\.{kind}[.a-z]*: {key} is no key to search, because")
         for key in ("steps", "batch_size", "context_length", "vocab_size", "d_model", "num_hidden_layers")
         for kind, space in (
             ("space", {"grid": {key: [100, 200, 300, 400]}}),

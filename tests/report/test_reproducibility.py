@@ -101,7 +101,9 @@ def tuned(raw, tmp_path):
 
 def test_a_search_tells_its_space_and_its_budget(tuned):
     text = said(tuned, "How hyper-parameters were chosen")
-    assert "A search chose settings for each size and method" in text and "the first of 0 and 1 for every" in text
+    assert (
+        "A search chose settings for each size and method" in text and "the first of 0 and 1, and at the last" in text
+    )
     assert "The space is learning_rate of 0.001, 0.002, 0.003 and 0.004." in text
     assert "1 search tried 4 candidates, up to 100 and 200 steps" in text
     assert "The budget of all candidates was 1,000 steps." in text

@@ -250,8 +250,12 @@ def _of_tuning(study: Study) -> Iterator[str]:
         yield f"tuning.seeds: {seed} is one of study.seeds, whose results are reported: choose settings on others"
     if not study.data.validation_fraction:
         yield "tuning needs a data.validation_fraction above 0: documents of its own to choose settings on"
-    searched = [key for space in (tuning.space, *(tuning.spaces or {}).values()) for key in space.keys]
-    for key in filter(ONE_FOR_ALL_CANDIDATES.__contains__, searched):
-        yield f"tuning: {key} is no key to search: candidates of a size share its shape, their tokens and vocabulary"
+    spaces = {"space": tuning.space} | {f"spaces.{name}": space for name, space in (tuning.spaces or {}).items()}
+    for place, space in spaces.items():
+        for key in ONE_FOR_ALL_CANDIDATES.intersection(space.keys):
+            yield (
+                f"tuning.{place}: {key} is no key to search, because the candidates of a size share its shape, their"
+                " number of tokens and the vocabulary; leave it out"
+            )
     if tuning.rungs[-1] > study.train.steps:
         yield f"tuning.rungs {tuning.rungs} must end at train.steps {study.train.steps} or before"

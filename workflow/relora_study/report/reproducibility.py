@@ -201,8 +201,7 @@ def _choice(run: Run) -> Answer:
     own = [f"For {method_label(name)}, the space is {_space(space)}." for name, space in (tuning.spaces or {}).items()]
     said = [
         "A search chose settings for each size and method, by the loss on the validation split, with"
-        f" seeds that no reported cell has: the first of {listed(map(str, tuning.seeds))} for every candidate, and each"
-        " of them for those at the last rung, whose mean counts.",
+        f" {_seeds_of_search(tuning.seeds)}.",
         f"The space is {_space(tuning.space)}.",
         *own,
         f"{_counted(len(candidates), 'search', 'searches')} tried {_counted(len(table), 'candidate')}, up to"
@@ -213,6 +212,13 @@ def _choice(run: Run) -> Answer:
     ]
     files = ["settings/whole.yaml", "tuning/*/settings.yaml", "tuning/*/rung-*.csv", "tables/experiment_search.csv"]
     return Answer(question, asked, said, files)
+
+
+def _seeds_of_search(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}, which no reported cell has"
+    named = listed(map(str, seeds))
+    return f"seeds that no reported cell has: the first of {named}, and at the last rung the mean over all of them"
 
 
 def _space(space: Space) -> str:
