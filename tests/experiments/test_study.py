@@ -17,7 +17,7 @@ OVERLAY = {
     "study": {"seeds": [1, 2, 3]},
     "data": {"validation_fraction": 0.2},
     "sweeps": {"rates": {"space": {"grid": {"learning_rate": SWEPT}}}},
-    "tuning": {"space": {"grid": {"learning_rate": [*RATES, 1.0e30]}}, "rungs": [4, 9, 20]},
+    "tuning": {"space": {"grid": {"learning_rate": [*RATES, 1.0e30]}}, "rungs": [16, 18, 20], "seeds": [7, 8]},
 }
 
 
@@ -54,19 +54,19 @@ def test_the_response_is_drawn_and_tabled(searched):
 def test_the_search_halves_by_exact_resume(searched):
     for method in ("full", "relora_released"):
         rungs = [pd.read_csv(searched / f"results/tuning/tiny-{method}/rung-{number}.csv") for number in range(3)]
-        assert [len(rung) for rung in rungs] == [4, 2, 1]
+        assert [len(rung) for rung in rungs] == [4, 2, 2] and rungs[2].seed.tolist() == [7, 8]
         for before, after in itertools.pairwise(rungs):
             assert set(before.candidate[before.promoted == 1]) == set(after.candidate)
         folder = searched / f"results/tuning/tiny-{method}"
         logged = {place.parent.name: len(pd.read_csv(place)) for place in folder.glob("*/log.csv")}
-        assert sorted(logged.values())[-3:] == [4, 9, 20], "each step of a candidate is trained once"
+        assert sorted(logged.values())[-4:] == [16, 18, 20, 20], "each step of a candidate is trained once"
         diverged = rungs[0].candidate[rungs[0].diverged == 1]
         assert diverged.str.endswith("learning_rate=1e30").all() and len(diverged) == 1
 
 
 def test_the_studys_cells_take_the_chosen_settings(searched):
     for method in ("full", "relora_released"):
-        (best,) = pd.read_csv(searched / f"results/tuning/tiny-{method}/rung-2.csv").candidate
+        (best,) = pd.read_csv(searched / f"results/tuning/tiny-{method}/rung-2.csv").candidate.unique()
         settings = yaml.safe_load((searched / f"results/cells/tiny-{method}-s1/config.yaml").read_text())
         assert f"learning_rate={settings['train']['learning_rate']}" in best
         assert settings["name"] == f"tiny-{method}-s1" and settings["train"]["steps"] == 20

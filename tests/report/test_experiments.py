@@ -94,19 +94,23 @@ def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
 
 def test_the_search_is_told_with_its_choice_its_edge_and_its_cost():
     rows = [
-        {"size": "tiny", "method": "full", "learning_rate": rate, "loss": 5.0, "steps": steps, "outcome": outcome}
-        for rate, steps, outcome in [(0.004, 600, "chosen"), (0.002, 300, "dropped"), (0.001, 150, "dropped")]
+        {"size": "tiny", "method": "full", "learning_rate": rate, "loss": 5.0, "outcome": outcome} | found
+        for rate, outcome, found in [
+            (0.004, "chosen", {"seeds": 2, "steps": 1200}),
+            (0.002, "dropped", {"seeds": 1, "steps": 300}),
+            (0.001, "dropped", {"seeds": 1, "steps": 150}),
+        ]
     ]
     assert list(searched(pd.DataFrame(rows))) == [
         "At tiny, the search chose: full rank learning rate 0.004 (the edge of learning rate: a better value"
         " may lie beyond).",
-        "Each search tried 3 candidates. It took 1,050 steps, 1.8 times those of its longest candidate.",
+        "Each search tried 3 candidates. It took 1,650 steps, 2.8 times those of its longest training.",
     ]
 
 
 def test_a_chosen_word_has_no_edge():
     rows = [
-        {"size": "tiny", "method": "relora", "merge": merge, "loss": 5.0, "steps": 100, "outcome": outcome}
+        {"size": "tiny", "method": "relora", "merge": merge, "loss": 5.0, "seeds": 2, "steps": 100, "outcome": outcome}
         for merge, outcome in [("unscaled", "chosen"), ("scaled", "dropped")]
     ]
     said = " ".join(searched(pd.DataFrame(rows)))

@@ -1,5 +1,6 @@
 """The answers to checklists are true of a small made study, and change with its files."""
 
+import itertools
 import shutil
 from html.parser import HTMLParser
 
@@ -10,6 +11,7 @@ from relora_study.analysis.results import open_runs
 from relora_study.config import Tuning
 from relora_study.config.reading import check
 from relora_study.config.settings import searches
+from relora_study.experiments.__main__ import select
 from relora_study.report.__main__ import reproducibility
 from relora_study.report.checklist_page import html_page, markdown_page
 from relora_study.report.reproducibility import Answer, open_run, sections
@@ -69,35 +71,42 @@ def test_without_a_search_the_configuration_fixed_the_settings(place):
 
 @pytest.fixture
 def tuned(raw, tmp_path):
-    """A study with one search, of four candidates and two rungs: two trained to step 100 and two on to 200."""
+    """A study with one search, of four candidates and two rungs: two trained to step 100 and two on to 200.
+
+    These two trained to step 200 with a second seed, too.
+    """
     tuning = Tuning(space={"grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}}, rungs=[100, 200]).model_dump()
     data = {**raw["data"], "validation_fraction": 0.1}
     study = {**raw, "tuning": tuning, "data": data, "study": {"sizes": ["tiny"], "methods": ["full"], "seeds": [42]}}
     results = tmp_path / "tuned"
     write_results(study, results)
-    settings, candidates = searches(check(study, []))["tiny-full"]
+    settings, _ = searches(check(study, []))["tiny-full"]
     folder = results / "tuning/tiny-full"
     write_yaml(folder / "settings.yaml", settings.model_dump())
     rungs = {0: [4.0, 3.0, 2.0, 1.0], 1: [1.5, 0.5]}
     for number, losses in rungs.items():
-        names = list(candidates)[-len(losses) :]
-        for name, loss in zip(names, losses, strict=True):
-            record = Rung(candidate=name, step=settings.rungs[number], loss=loss)
-            write_contract(folder / name / f"rung-{number}.json", record)
+        trained = itertools.product(
+            zip(list(settings.candidates)[-len(losses) :], losses, strict=True), settings.seeds_at(number)
+        )
+        records = []
+        for (name, loss), seed in trained:
+            place = folder / f"tiny-{name}-s{seed}"
+            records.append(place / f"rung-{number}.json")
+            write_contract(records[-1], Rung(candidate=name, seed=seed, step=settings.rungs[number], loss=loss))
             steps = range(1, settings.rungs[number] + 1)
-            write_csv(folder / name / "timing.csv", pd.DataFrame({"step": steps, "seconds": 0.3}))
-        rung = pd.DataFrame({"candidate": names, "loss": losses, "diverged": 0, "promoted": 0}).sort_values("loss")
-        rung.iloc[: len(losses) // 2, -1] = 1
-        write_csv(folder / f"rung-{number}.csv", rung)
+            write_csv(place / "timing.csv", pd.DataFrame({"step": steps, "seconds": 0.3}))
+        select(folder / "settings.yaml", number, folder / f"rung-{number}.csv", records)
     return results
 
 
 def test_a_search_tells_its_space_and_its_budget(tuned):
     text = said(tuned, "How hyper-parameters were chosen")
-    assert "A search chose settings for each size and method" in text and "with seed 0" in text
+    assert (
+        "A search chose settings for each size and method" in text and "the first of 0 and 1, and at the last" in text
+    )
     assert "The space is learning_rate of 0.001, 0.002, 0.003 and 0.004." in text
     assert "1 search tried 4 candidates, up to 100 and 200 steps" in text
-    assert "The budget of all candidates was 600 steps." in text
+    assert "The budget of all candidates was 1,000 steps." in text
     assert "learning rate 0.004 (the edge of learning rate" in text
 
 
@@ -109,15 +118,15 @@ def test_compute_counts_candidates_and_what_was_set_aside(tuned):
     table = compute(tuned)
     assert table.minutes["training: cells of the study"] == "1.0"
     assert (table.runs["training: candidates of the search"], table.minutes["training: candidates of the search"]) == (
-        4,
-        "3.0",
+        6,
+        "5.0",
     )
-    assert "Trainings took 4.0 minutes in all" in said(tuned, "Compute in all")
+    assert "Trainings took 6.0 minutes in all" in said(tuned, "Compute in all")
     cell = tuned / "cells/tiny-full-s42"
     (cell / "superseded-1").mkdir()
     shutil.copy(cell / "timing.csv", cell / "superseded-1")
     assert compute(tuned).runs["training: set aside, of other settings or data"] == 1
-    assert "Trainings took 5.0 minutes in all" in said(tuned, "Compute in all")
+    assert "Trainings took 7.0 minutes in all" in said(tuned, "Compute in all")
 
 
 def test_compute_adds_readings_and_says_what_has_no_time(place):

@@ -98,11 +98,13 @@ def test_a_long_training_is_expected_to_take_longer(raw):
 
 
 def test_a_search_is_expected_to_take_as_long_as_the_steps_that_it_trains(raw):
-    """Four candidates to step 100, two on to 200, one on to 400: 800 steps, as of 8/3 cells of 300 steps."""
-    tuning = {"space": {"grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}}, "rungs": [100, 200, 400]}
-    study = check({**raw, "tuning": tuning, "data": {**raw["data"], "validation_fraction": 0.1}}, [])
+    """Four candidates to step 120, two on to 200, one on to 400, and its second seed to 400: 1,240 steps."""
+    tuning = {"space": {"grid": {"learning_rate": [1e-3, 2e-3, 3e-3, 4e-3]}}, "rungs": [120, 200, 400]}
+    data, chosen = {**raw["data"], "validation_fraction": 0.1}, {**raw["study"], "methods": ["full", "relora"]}
+    study = check({**raw, "study": chosen, "tuning": tuning, "data": data}, [])
     search = searches(study)["tiny-full"]
     candidate = next(iter(search[1].values()))
-    assert search_flops(search) == pytest.approx(training_flops(candidate) / candidate.train.steps * 800)
-    in_all = sum(len(search[1]) * (expected_rung_seconds(search, rung) - IMPORTS) for rung in range(3))
+    assert search_flops(search) == pytest.approx(training_flops(candidate) / candidate.train.steps * 1240)
+    jobs = [4, 4, 8]
+    in_all = sum(jobs[rung] * (expected_rung_seconds(search, rung) - IMPORTS) for rung in range(3))
     assert in_all == pytest.approx(2 * search_flops(search) / NOMINAL_FLOPS_PER_SECOND)

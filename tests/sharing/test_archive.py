@@ -33,14 +33,14 @@ def test_an_archive_holds_the_cells_of_sweeps_and_the_candidates_of_searches(res
     configure(
         results,
         sweeps={"rates": {"space": space}},
-        tuning={"space": space, "rungs": [10, 20]},
+        tuning={"space": space, "rungs": [10, 20], "seeds": [0]},
         data={"validation_fraction": 0.1},
     )
     swept = [f"cells/tiny-full+learning_rate={rate}-s1" for rate in ("0.001", "0.002")]
     held = [
         f"{cell}/{name}" for cell in swept for name in ("config.yaml", "manifest.json", "held_out.csv", "timing.csv")
     ]
-    search, candidate = "tuning/tiny-full", "full+learning_rate=0.001"
+    search, candidate = "tuning/tiny-full", "tiny-full+learning_rate=0.001-s0"
     held += ["tuning/base/tiny-full-s1.yaml", f"{search}/settings.yaml", f"{search}/rung-0.csv"]
     held += [f"{search}/{candidate}/{name}" for name in ("config.yaml", "rung-0.json", "timing.csv")]
     left = [f"{swept[0]}/checkpoints/step-000020/model.safetensors", f"{search}/{candidate}/state/state.json"]

@@ -63,7 +63,7 @@ rule selection:
         rungs=lambda wildcards: expand(
             "results/tuning/{search}/{candidate}/rung-{rung}.json",
             search=wildcards.search,
-            candidate=EXPERIMENTS.searches[wildcards.search][1],
+            candidate=EXPERIMENTS.searches[wildcards.search][0].cells_at(int(wildcards.rung)),
             rung=wildcards.rung,
         ),
     output:

@@ -33,7 +33,7 @@ def begin():
     filter_terminal(logger.handlers, TERMINAL)
     stop_on_interrupt(TERMINAL)
     minutes = None if STUDY.runtime.device == "cuda" else estimated_minutes(STUDY, EXPERIMENTS)
-    candidates = sum(len(tried) for _, tried in EXPERIMENTS.searches.values())
+    candidates = sum(len(settings.candidates) for settings, _ in EXPERIMENTS.searches.values())
     print(cost_of_run(len(ALL_CELLS), candidates, minutes), file=sys.stderr)
     PROGRESS.start()
 

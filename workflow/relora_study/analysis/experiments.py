@@ -14,9 +14,7 @@ from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
 from ..config.variants import MARK, settled
 from ..storage.cell_manifest import read_cell_manifest
-from ..storage.contracts import read_contract
 from ..storage.files import read_csv
-from ..storage.rung import Rung
 from .differences import in_columns
 from .effects import Effect, verdicts
 from .losses import Losses
@@ -181,8 +179,10 @@ def is_numeric(values: pd.Series) -> bool:
 def search_table(results: Path) -> pd.DataFrame:
     """Every candidate of every search, the best first.
 
-    Columns: size, method, candidate, loss (nats/token, at the last rung that it reached), steps (optimizer steps that
-    it trained), dropped_after (the rung, in steps; missing for the one chosen), outcome.
+    Columns: size, method, the keys that vary, seeds (how many it trained with to the last rung that it reached), loss
+    (nats/token there, the mean over these seeds; missing if it diverged with any), steps (optimizer steps that it
+    trained with all seeds), outcome, dropped_after (the rung, in steps; missing for the one chosen), edge (of the one
+    chosen, the keys of which it has the lowest or the highest number tried: a better one may lie beyond).
     """
     return pd.concat([_search(folder) for folder in _searches(results)], ignore_index=True)
 
@@ -196,23 +196,26 @@ def _searches(results: Path) -> list[Path]:
 
 def _search(folder: Path) -> pd.DataFrame:
     search = read_section(SearchSettings, folder / "settings.yaml")
-    rungs = [read_csv(folder / f"rung-{number}.csv").set_index("candidate") for number in range(len(search.rungs))]
+    rungs = [read_csv(folder / f"rung-{number}.csv") for number in range(len(search.rungs))]
     rows = []
     for name, point in search.candidates.items():
-        reached = [number for number, rung in enumerate(rungs) if name in rung.index]
-        last = rungs[reached[-1]].loc[name]
-        chosen = reached[-1] == len(rungs) - 1 and last.promoted == 1
-        record = read_contract(Rung, folder / name / f"rung-{reached[-1]}.json", f"{folder / name} lacks its rungs")
-        outcome = "chosen" if chosen else "diverged" if last.diverged else "dropped"
+        left = [rung[rung.candidate == name] for rung in rungs]
+        reached = max(number for number, trained in enumerate(left) if len(trained))
+        last = left[reached]
+        chosen = reached == len(rungs) - 1 and last.promoted.all()
+        outcome = "chosen" if chosen else "diverged" if last.diverged.any() else "dropped"
         rows.append(
             {
-                **{"size": search.size, "method": search.method, **columns(point)},
-                **{"loss": last.loss, "steps": record.step, "outcome": outcome},
-                "dropped_after": np.nan if chosen else search.rungs[reached[-1]],
+                **{"size": search.size, "method": search.method, **columns(point), "seeds": len(last)},
+                **{"loss": last.mean_loss.iloc[0], "steps": last.trained.sum(), "outcome": outcome},
+                "dropped_after": np.nan if chosen else search.rungs[reached],
+                "reached": reached,
             }
         )
-    table = pd.DataFrame(rows)
-    return table.sort_values(["steps", "loss"], ascending=[False, True], kind="stable")
+    table = pd.DataFrame(rows).sort_values(["reached", "loss"], ascending=[False, True], kind="stable")
+    keys = list(dict.fromkeys(key for point in search.candidates.values() for key in point))
+    edges = [", ".join(open_ends(table, row, keys)) if row.outcome == "chosen" else "" for _, row in table.iterrows()]
+    return table.assign(edge=edges).drop(columns="reached")
 
 
 def search_of(results: Path, cell: Cell) -> Path | None:
@@ -243,7 +246,11 @@ def candidates_minutes(search: Path) -> float:
 
 
 def search_rungs(results: Path) -> pd.DataFrame:
-    """The loss of every candidate at every rung that it reached: size, method, candidate, step, loss, outcome."""
+    """The loss of every candidate with every seed at every rung that it reached.
+
+    Columns: candidate, seed, trained (optimizer steps), loss (nats/token), diverged, mean_loss (over the seeds of the
+    rung), promoted, size, method, step (the rung), outcome.
+    """
     parts = []
     for folder in _searches(results):
         search, reached = read_section(SearchSettings, folder / "settings.yaml"), []

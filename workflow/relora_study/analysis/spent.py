@@ -30,7 +30,7 @@ def _trainings(runs: Runs, experiments: Experiments) -> Iterator[Row]:
     ended = [runs.folder / name for name in runs.cells if name not in runs.diverged]
     diverged = [runs.folder / name for name in runs.diverged]
     swept = [runs.folder / name for name in experiments.beside(runs.cells)]
-    tried = [results / "tuning" / name / each for name, (_, cells) in experiments.searches.items() for each in cells]
+    tried = list(_searched(results, experiments))
     every = [*ended, *diverged, *swept, *tried]
     aside = [place.parent for folder in every for place in sorted(folder.glob("superseded-*/timing.csv"))]
     yield _trained("training: cells of the study", ended, "cells/*/timing.csv")
@@ -38,6 +38,13 @@ def _trainings(runs: Runs, experiments: Experiments) -> Iterator[Row]:
     yield _trained("training: cells of sweeps", swept, "cells/*/timing.csv")
     yield _trained("training: candidates of the search", tried, "tuning/*/*/timing.csv")
     yield _trained("training: set aside, of other settings or data", aside, "*/*/superseded-*/timing.csv")
+
+
+def _searched(results: Path, experiments: Experiments) -> Iterator[Path]:
+    """Yield the folders of candidates: each with the first seed, and with further ones those that trained."""
+    for name, (settings, cells) in experiments.searches.items():
+        first, places = settings.cells_at(0), {cell: results / "tuning" / name / cell for cell in cells}
+        yield from (place for cell, place in places.items() if cell in first or (place / "timing.csv").exists())
 
 
 def _readings(runs: Runs, experiments: Experiments) -> Iterator[Row]:

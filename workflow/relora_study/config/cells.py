@@ -2,7 +2,9 @@
 
 from typing import Annotated, Literal
 
-from .fields import Section, at_default
+from pydantic import Field
+
+from .fields import PositiveInt, Section, at_default
 from .study import Study, cell_name
 from .training import Method, Model, Runtime, Size, Train
 
@@ -20,6 +22,9 @@ class Cell(Section):
     train: Train
     runtime: Runtime
     data_order: Annotated[Literal["seed", "corpus"], at_default("corpus")] = "corpus"
+    """The order of the corpus's sequences: each seed's own, or the corpus's."""
+    rungs: Annotated[list[PositiveInt], at_default([])] = Field(default=[])
+    """Optimizer steps at which a search scores it, from a checkpoint of its own each."""
 
 
 def cells(study: Study) -> dict[str, Cell]:

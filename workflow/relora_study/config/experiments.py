@@ -13,6 +13,7 @@ from .fields import (
     PositiveSteps,
     ProperShare,
     Section,
+    Seed,
     Seeds,
     Unit,
     as_number,
@@ -131,7 +132,7 @@ class Sweep(Section):
 class Tuning(Section):
     """How each size and method finds its own settings, all on equal budgets (successive halving).
 
-    Candidates train from one seed that no cell of the study has. They are compared by their loss on the validation
+    Candidates train from seeds that no cell of the study has. They are compared by their loss on the validation
     documents. The study's cells then train with the best settings.
     """
 
@@ -143,13 +144,15 @@ class Tuning(Section):
     """Optimizer steps at which candidates are compared; the last may be below `train.steps`."""
     keep: ProperShare = 0.5
     """Share of the candidates that goes on from one rung to the next; at least one does."""
-    seed: NonNegativeInt = 0
-    """Seed of all candidates."""
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0, 1])
+    """Seeds of the candidates: all train with the first, and those at the last rung with each."""
 
     @model_validator(mode="after")
     def _equal_budgets(self) -> Self:
         if self.rungs != sorted(set(self.rungs)):
             raise ValueError(f"rungs {self.rungs} must rise")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} names one twice")
         counts = {name: len(space.candidates()) for name, space in {"space": self.space, **(self.spaces or {})}.items()}
         if len(set(counts.values())) > 1:
             raise ValueError(f"every method needs as many candidates as the others: {counts}")

@@ -54,12 +54,12 @@ def is_due(cell: Cell, step: int) -> bool:
     """Tell whether the training saves a checkpoint after ``step``.
 
     Checkpoints are due at step 0, at each multiple of ``checkpoint_every``, ``checkpoint_offset`` steps after each
-    multiple of the reset period, and at the last step. The paper evaluates every 1,000 steps, and reads adapters 100
-    steps after each multiple of their period of 2,000.
+    multiple of the reset period, at the rungs of a search, and at the last step. The paper evaluates every 1,000 steps,
+    and reads adapters 100 steps after each multiple of their period of 2,000.
     """
     train, period = cell.train, cell.method.reset_period
     after_reset = period is not None and step > period and step % period == train.checkpoint_offset
-    return step % train.checkpoint_every == 0 or after_reset or step == train.steps
+    return step % train.checkpoint_every == 0 or after_reset or step in (*cell.rungs, train.steps)
 
 
 def is_evaluated(train: Train, step: int) -> bool:

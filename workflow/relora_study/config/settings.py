@@ -11,6 +11,7 @@ import yaml
 
 from . import Cell, Data, Dynamics, Evaluation, Point, Section, Study
 from .fields import PositiveInt
+from .study import cell_name
 from .variants import candidates, sweep_variants
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper plans a study of 1,000 cells in seconds
@@ -66,13 +67,27 @@ class DynamicsSettings(Dynamics):
 
 
 class SearchSettings(Section):
-    """One search: the rungs, how many candidates reach each, and what every candidate changes, by its name."""
+    """One search: rungs, how many candidates reach each, seeds, and what every candidate changes, by its name."""
 
     size: str
     method: str
     rungs: list[PositiveInt]
     survivors: list[PositiveInt]
+    seeds: list[int]
     candidates: dict[str, Point]
+
+    def seeds_at(self, rung: int) -> list[int]:
+        """The seeds with which candidates train to ``rung``: the first alone, but every one to the last rung."""
+        return self.seeds if rung == len(self.rungs) - 1 else self.seeds[:1]
+
+    def cells_at(self, rung: int) -> list[str]:
+        """The cells that have a job at ``rung``, those of dropped candidates, too."""
+        return [cell_name(self.size, name, seed) for name in self.candidates for seed in self.seeds_at(rung)]
+
+    def steps_to(self, rung: int) -> int:
+        """Count the optimizer steps of a candidate to ``rung`` from the one before; further seeds begin at step 0."""
+        before = self.rungs[rung - 1] if rung else 0
+        return self.rungs[rung] * len(self.seeds_at(rung)) - before
 
 
 class SweepSettings(Section):
@@ -93,7 +108,7 @@ class Sweeps(Section):
         return [name for name, sweep in self.sweeps.items() if sweep.keys == [key]]
 
 
-Search = tuple[SearchSettings, dict[str, Cell]]  # with its candidates by name
+Search = tuple[SearchSettings, dict[str, Cell]]  # with its cells by name, one for each candidate and seed
 
 
 class Experiments(NamedTuple):
@@ -129,9 +144,9 @@ def settings_files(study: Study, cells: Mapping[str, Cell], experiments: Experim
     for name, cell in cells.items():
         files[f"tuning/base/{name}.yaml" if study.tuning else f"cells/{name}/config.yaml"] = cell
     files |= {f"cells/{name}/config.yaml": cell for name, cell in experiments.cells.items()}
-    for search, (settings, candidate_cells) in experiments.searches.items():
+    for search, (settings, tried) in experiments.searches.items():
         files[f"tuning/{search}/settings.yaml"] = settings
-        files |= {f"tuning/{search}/{name}/config.yaml": cell for name, cell in candidate_cells.items()}
+        files |= {f"tuning/{search}/{name}/config.yaml": cell for name, cell in tried.items()}
     return files
 
 
@@ -143,7 +158,7 @@ def yardstick_settings(study: Study, cells: Iterable[Cell]) -> YardstickSettings
 
 
 def searches(study: Study) -> dict[str, Search]:
-    """Each search of the study by its name, `SIZE-METHOD`: its settings, and its candidates' cells by name."""
+    """Each search of the study by its name, `SIZE-METHOD`: its settings, and its cells by name."""
     if study.tuning is None:
         return {}
     survivors = [study.tuning.survivors(rung) for rung in range(len(study.tuning.rungs))]
@@ -155,7 +170,8 @@ def searches(study: Study) -> dict[str, Search]:
             method=method,
             rungs=study.tuning.rungs,
             survivors=survivors,
-            candidates={name: variant.point for name, variant in tried.items()},
+            seeds=study.tuning.seeds,
+            candidates={variant.cell.method_name: variant.point for variant in tried.values()},
         )
         found[f"{size}-{method}"] = settings, {name: variant.cell for name, variant in tried.items()}
     return found

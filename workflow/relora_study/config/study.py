@@ -10,8 +10,12 @@ from .experiments import PREVIOUS, Sweep, Tuning
 from .fields import Name, Section, Seeds, at_default, is_none
 from .measuring import Dynamics, Evaluation, Report
 from .sharing import Sharing
-from .training import Method, Model, Runtime, Size, Train
+from .training import Method, Model, Recipe, Runtime, Size, Train
 
+# Candidates see equally many tokens, as the rungs say, and their losses of a token compare: no key of these varies.
+ONE_FOR_ALL_CANDIDATES = {"steps", "batch_size", "context_length", "vocab_size"} | (
+    Size.model_fields.keys() - Recipe.model_fields.keys()
+)
 PAPERS_SIZES = ("tiny", "small")  # the sizes with published curves
 
 
@@ -241,11 +245,16 @@ def _of_tuning(study: Study) -> Iterator[str]:
     unknown = (tuning.spaces or {}).keys() - set(study.study.methods)
     if unknown:
         yield f"tuning.spaces: {min(unknown)!r} is not one of study.methods: {', '.join(study.study.methods)}"
-    if tuning.seed in study.study.seeds:
-        yield f"tuning.seed {tuning.seed} is one of study.seeds: settings would be chosen on a seed that is reported"
+    for seed in set(tuning.seeds) & set(study.study.seeds):
+        yield f"tuning.seeds: {seed} is one of study.seeds, whose results are reported: choose settings on others"
     if not study.data.validation_fraction:
         yield "tuning needs a data.validation_fraction above 0: documents of its own to choose settings on"
-    if any("steps" in space.keys for space in (tuning.space, *(tuning.spaces or {}).values())):
-        yield "tuning: steps is no key to search: the rungs say how long candidates train"
+    spaces = {"space": tuning.space} | {f"spaces.{name}": space for name, space in (tuning.spaces or {}).items()}
+    for place, space in spaces.items():
+        for key in ONE_FOR_ALL_CANDIDATES.intersection(space.keys):
+            yield (
+                f"tuning.{place}: {key} is no key to search, because the candidates of a size share its shape, their"
+                " number of tokens and the vocabulary; leave it out"
+            )
     if tuning.rungs[-1] > study.train.steps:
         yield f"tuning.rungs {tuning.rungs} must end at train.steps {study.train.steps} or before"

@@ -1,5 +1,6 @@
 """A variant: a cell with some keys changed, under a name that says which and depends on nothing else."""
 
+import itertools
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": 
 # The keys of each section; a dot parts a key of a section inside it.
 KEYS = {section: list(kind.model_fields) for section, kind in SECTIONS.items()}
 KEYS["method"] += [f"rate_ratios.{group}" for group in RateRatios.model_fields]
+CYCLES_BEFORE_A_RUNG = 2  # a search compares nothing before a method has reset so often after its full-rank start
 LARGE = 1e15  # from here on, a number is named with an exponent
 MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
 
@@ -96,12 +98,27 @@ def sweep_variants(study: Study, sweep: Sweep) -> list[Variant]:
 
 
 def candidates(study: Study, size: str, method: str) -> dict[str, Variant]:
-    """What the study's search tries for a size and a method, by the candidate's name; it trains up to the last rung."""
+    """What the study's search trains for a size and a method up to its last rung, by the cell's name.
+
+    Every candidate is a cell for each of the search's seeds. Raises :class:`UserError` where the first rung is too
+    early to compare them.
+    """
     assert study.tuning is not None
-    base = make_cell(study, size, method, study.tuning.seed)
-    last = base.train.model_copy(update={"steps": study.tuning.rungs[-1]})
-    tried = (
-        Variant(vary(base.model_copy(update={"train": last}), point), point)
-        for point in study.tuning.space_of(method).candidates()
-    )
-    return {variant.cell.method_name: variant for variant in tried}
+    rungs, tried = study.tuning.rungs, []
+    for point, seed in itertools.product(study.tuning.space_of(method).candidates(), study.tuning.seeds):
+        base = make_cell(study, size, method, seed)
+        last = base.train.model_copy(update={"steps": rungs[-1]})
+        tried.append(Variant(vary(base.model_copy(update={"train": last, "rungs": rungs}), point), point))
+        _require_cycles(tried[-1].cell)
+    return {variant.cell.name: variant for variant in tried}
+
+
+def _require_cycles(candidate: Cell) -> None:
+    """Refuse a first rung that would judge a candidate by its warm start, or by less than two reset cycles."""
+    method, first = candidate.method, candidate.rungs[0]
+    begun = method.full_rank_steps + CYCLES_BEFORE_A_RUNG * (method.reset_period or 0)
+    if first < begun:
+        raise UserError(
+            f"tuning.rungs: the first, {first}, is before step {begun}, where {candidate.method_name} ends its"
+            f" full-rank start and {CYCLES_BEFORE_A_RUNG} reset cycles; begin there or later"
+        )

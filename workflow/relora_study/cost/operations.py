@@ -80,7 +80,7 @@ def estimated_minutes(study: Study, experiments: Experiments) -> float:
     own, swept = (sum(map(training_flops, group.values())) for group in (cells(study), beside))
     searched = sum(map(search_flops, experiments.searches.values()))
     flops = OVERHEAD * own + swept + searched
-    rungs = sum(len(settings.rungs) * len(tried) for settings, tried in experiments.searches.values())
+    rungs = sum(len(one.cells_at(rung)) for one, _ in experiments.searches.values() for rung in range(len(one.rungs)))
     imports = IMPORTS * (2 * len(beside) + rungs) / 2
     return 1 + (flops / NOMINAL_FLOPS_PER_SECOND + imports) / 60
 
@@ -91,10 +91,13 @@ def search_flops(search: Search) -> float:
 
 
 def rung_flops(search: Search, rung: int) -> float:
-    """Count the floating-point operations of all candidates that reach ``rung``, from the rung before."""
+    """Count the floating-point operations of all candidates that reach ``rung``, from the rung before.
+
+    At the last rung, these include the whole trainings with further seeds.
+    """
     settings, tried = search
     a_step = sum(training_flops(cell) / cell.train.steps for cell in tried.values()) / len(tried)
-    return a_step * settings.survivors[rung] * (settings.rungs[rung] - (settings.rungs[rung - 1] if rung else 0))
+    return a_step * settings.survivors[rung] * settings.steps_to(rung)
 
 
 def expected_seconds(rule: str, cell: Cell | None) -> float:
@@ -105,4 +108,4 @@ def expected_seconds(rule: str, cell: Cell | None) -> float:
 
 def expected_rung_seconds(search: Search, rung: int) -> float:
     """Estimate the seconds of a candidate's job at ``rung``: a mean over those that train and those dropped before."""
-    return IMPORTS + 2 * rung_flops(search, rung) / len(search[1]) / NOMINAL_FLOPS_PER_SECOND
+    return IMPORTS + 2 * rung_flops(search, rung) / len(search[0].cells_at(rung)) / NOMINAL_FLOPS_PER_SECOND

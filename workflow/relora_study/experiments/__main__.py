@@ -22,18 +22,22 @@ Output = Annotated[Path, typer.Option(help="the file to write")]
 
 @app.command()
 def select(settings: Settings, rung: Annotated[int, typer.Option(min=0)], output: Output, rungs: list[Path]) -> None:
-    """List what the candidates left at a rung, the best first, with 1 in `promoted` for those that go on."""
+    """List what the candidates left at a rung with each seed, the best first, with 1 in `promoted` if they go on.
+
+    The best has the lowest mean over its seeds. One that diverged with any seed has no mean, and comes behind the rest.
+    """
     search = read_section(SearchSettings, settings)
-    records = {path.parent.name: read_contract(Rung, path, f"{path} cannot be read; delete it") for path in rungs}
-    alive = {name: record for name, record in records.items() if not record.dropped}
-    losses = {name: float("nan") if record.loss is None else record.loss for name, record in alive.items()}
+    records = [read_contract(Rung, path, f"{path} cannot be read; delete it") for path in rungs]
+    table = pd.DataFrame([record.model_dump() for record in records if not record.dropped]).astype({"loss": float})
+    losses = table.groupby("candidate").loss
+    means = {str(name): float(one.mean(skipna=False)) for name, one in losses}
     last = rung + 1 == len(search.rungs)
-    going_on = promoted(losses, 1 if last else search.survivors[rung + 1])
-    order = promoted(losses, len(losses))
-    table = pd.DataFrame({"candidate": order, "loss": [losses[name] for name in order]})
-    table["diverged"] = [int(alive[name].diverged) for name in order]
-    table["promoted"] = [int(name in going_on) for name in order]
-    write_csv(output, table)
+    order = promoted(means, len(means))
+    going_on = order[: 1 if last else search.survivors[rung + 1]]
+    table["mean_loss"] = table.candidate.map(means)
+    table["promoted"] = table.candidate.isin(going_on).astype(int)
+    table = table.astype({"diverged": int}).drop(columns="dropped").rename(columns={"step": "trained"})
+    write_csv(output, table.sort_values("candidate", key=lambda names: names.map(order.index), kind="stable"))
 
 
 @app.command()
@@ -45,8 +49,8 @@ def settle(
 ) -> None:
     """Write the settings of a cell of the study: its own, with the keys of the best candidate changed."""
     best = read_csv(selection).iloc[0]
-    if pd.isna(best.loss):
-        raise UserError(f"{selection}: every candidate diverged; widen tuning.space")
+    if pd.isna(best.mean_loss):
+        raise UserError(f"{selection}: every candidate diverged, with one seed at least; widen tuning.space")
     point = read_section(SearchSettings, settings).candidates[str(best.candidate)]
     write_text(output, as_yaml(settled(read_section(Cell, base), point)))
 

@@ -72,7 +72,7 @@ def _section(results: Path, name: str) -> dict[str, Any]:
 
 def silent_columns(rows: pd.DataFrame) -> list[str]:
     """Columns that say nothing of this experiment, and those of one value, which its sentences tell."""
-    silent = {"diverged": 0, "verdict": ""}
+    silent = {"diverged": 0, "verdict": "", "edge": ""}
     empty = [name for name, nothing in silent.items() if name in rows and (rows[name] == nothing).all()]
     alike = [name for name in ("size", "method", "compared_with", *SETTINGS) if name in rows and _is_one(rows[name])]
     return [*empty, *alike, *(["seeds_paired"] if "seeds_paired" in rows and _all_paired(rows) else [])]
@@ -141,15 +141,16 @@ def searched(table: pd.DataFrame) -> Iterator[str]:
         chosen = [f"{method_label(str(name))} {_chosen(rows)}" for name, rows in of_size.groupby("method", sort=False)]
         yield f"At {_words(size)}, the search chose: {'; '.join(chosen)}."
     searches = table.groupby(["size", "method"], sort=False)
-    steps, longest = searches.steps.sum(), table[table.outcome == "chosen"].steps.max()
+    chosen = table[table.outcome == "chosen"]
+    steps, longest = searches.steps.sum(), (chosen.steps / chosen.seeds).max()
     yield (
         f"Each search tried {spread(searches.size(), ',')} candidates. It took {spread(steps, ',')} steps,"
-        f" {spread(steps / longest, '.1f')} times those of its longest candidate."
+        f" {spread(steps / longest, '.1f')} times those of its longest training."
     )
 
 
 def _chosen(group: pd.DataFrame) -> str:
-    fixed = {"size", "method", "loss", "steps", "outcome", "dropped_after"}
+    fixed = {"size", "method", "seeds", "loss", "steps", "outcome", "dropped_after", "edge"}
     chosen = group[group.outcome == "chosen"].iloc[0]
     point = chosen.drop(list(fixed), errors="ignore").dropna().to_dict()  # other methods may search other keys
     edges = open_ends(group, chosen, list(point))

@@ -94,7 +94,7 @@ def _beside_published(swept: Swept) -> pd.DataFrame:
 
 def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
     """The learning rate that each search chose: a row a size, a column a method."""
-    chosen = rungs[rungs.outcome == "chosen"]
+    chosen = rungs[rungs.outcome == "chosen"].drop_duplicates(["size", "method"])
     rates = chosen.assign(rate=chosen.candidate.str.rpartition("=")[2].astype(float).map(setting))
     table = rates.pivot(index="size", columns="method", values="rate").sort_index(key=lambda sizes: sizes.str.len())
     methods = rungs.method.drop_duplicates()

@@ -133,7 +133,7 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             shown[name] = cell_labels(table[name]).tolist()
         elif name in ("method", "compared_with"):
             shown[name] = [MISSING if pd.isna(value) else method_label(value) for value in table[name]]
-        elif name in ("size", "measure", "verdict"):
+        elif name in ("size", "measure", "verdict", "edge"):
             shown[name] = [HEADERS.get(value, value.replace("_", " ")) for value in table[name]]
         elif f"{name}_low" in table:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)

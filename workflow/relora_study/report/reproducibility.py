@@ -200,8 +200,8 @@ def _choice(run: Run) -> Answer:
     candidates = table.groupby(["size", "method"], sort=False).size()
     own = [f"For {method_label(name)}, the space is {_space(space)}." for name, space in (tuning.spaces or {}).items()]
     said = [
-        "A search chose settings for each size and method, by the loss on the validation split, with seed"
-        f" {tuning.seed}, which no reported cell has.",
+        "A search chose settings for each size and method, by the loss on the validation split, with"
+        f" {_seeds_of_search(tuning.seeds)}.",
         f"The space is {_space(tuning.space)}.",
         *own,
         f"{_counted(len(candidates), 'search', 'searches')} tried {_counted(len(table), 'candidate')}, up to"
@@ -212,6 +212,13 @@ def _choice(run: Run) -> Answer:
     ]
     files = ["settings/whole.yaml", "tuning/*/settings.yaml", "tuning/*/rung-*.csv", "tables/experiment_search.csv"]
     return Answer(question, asked, said, files)
+
+
+def _seeds_of_search(seeds: list[int]) -> str:
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}, which no reported cell has"
+    named = listed(map(str, seeds))
+    return f"seeds that no reported cell has: the first of {named}, and at the last rung the mean over all of them"
 
 
 def _space(space: Space) -> str:
@@ -253,7 +260,7 @@ def _count(run: Run) -> Answer:
     if run.swept:
         lost = sum(run.runs.manifest(cell).get("diverged_at") is not None for cell in run.swept.values())
         said.append(f"Sweeps trained {_counted(len(run.swept), 'further cell')}, of which {lost:,} diverged.")
-    if tried := sum(len(found) for _, found in run.experiments.searches.values()):
+    if tried := sum(len(settings.candidates) for settings, _ in run.experiments.searches.values()):
         said.append(f"The search trained {_counted(tried, 'candidate')}.")
     said += diverged(run.runs) or ["No cell of the study diverged."]
     files = ["settings/study.yaml", "cells/*/manifest.json", "cells/*/evaluation.csv"]

@@ -109,7 +109,8 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
     write_whole(path, lambda partial: table.to_csv(partial, index=False, float_format="%.9g"))
 
 
-NUMBERS = ("value", "loss", "diverged_at")  # columns of readings in which an empty field is a missing number
+# Columns of readings in which an empty field is a missing number.
+NUMBERS = ("value", "loss", "mean_loss", "diverged_at")
 
 
 def read_csv(path: Path) -> pd.DataFrame:

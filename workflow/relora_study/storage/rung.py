@@ -4,13 +4,14 @@ from .contracts import Contract
 
 
 class Rung(Contract):
-    """What a candidate left at a rung.
+    """What a candidate, trained with a seed, left at a rung.
 
-    ``loss`` is the mean over the validation ids in nats a token; it is None where the training diverged, and where
-    the candidate was dropped at an earlier rung.
+    ``step`` is the rung's, or that of the divergence. ``loss`` is the mean over the validation ids in nats a token; it
+    is None where the training diverged, and where the candidate was dropped at an earlier rung.
     """
 
     candidate: str
+    seed: int
     step: int
     loss: float | None
     diverged: bool = False

@@ -70,17 +70,17 @@ def train_to_rung(
     wait: Wait = False,
 ) -> None:
     """Pretrain a candidate of a search up to a rung and score it on the validation ids, unless it was dropped."""
-    name = config.parent.name
-    if selection and not is_promoted(selection, name):
+    cell = read_section(Cell, config)
+    if selection and not is_promoted(selection, cell.method_name):
         if int(os.environ.get("RANK", "0")) == 0:
-            write_contract(output, dropped(name, until))
+            write_contract(output, dropped(cell, until))
         return
     with _trained(config, tokens, threads, wait, until) as run:
         if rank() == 0:
-            length = run.cell.model.context_length
+            length = cell.model.context_length
             ids = open_tokens(tokens, "validation")
             rows = numpy.stack([row(ids, index, length) for index in range(row_count(ids, length))])
-            write_contract(output, scored(run, name, until, torch.from_numpy(rows)))
+            write_contract(output, scored(run, until, torch.from_numpy(rows), config.parent))
 
 
 @contextmanager

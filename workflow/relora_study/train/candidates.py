@@ -1,11 +1,14 @@
 """One rung of a search: a candidate trains up to it and is scored on the validation documents."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..config import Cell
+from ..model.checkpoints import checkpoint_place, load_model
 from ..storage.rung import Rung
 from .loop import mean_loss
 from .run import Run
@@ -13,16 +16,21 @@ from .run import Run
 ROWS_AT_A_TIME = 16  # validation sequences of a forward pass
 
 
-def dropped(candidate: str, step: int) -> Rung:
+def dropped(cell: Cell, step: int) -> Rung:
     """The record of a candidate that an earlier rung dropped: nothing trains for it."""
-    return Rung(candidate=candidate, step=step, loss=None, dropped=True)
+    return Rung(candidate=cell.method_name, seed=cell.seed, step=step, loss=None, dropped=True)
 
 
-def scored(run: Run, candidate: str, step: int, rows: Tensor) -> Rung:
-    """The record of ``run`` at ``step``, scored on ``rows`` [sequences, context_length + 1]."""
-    if run.diverged_at is not None:
-        return Rung(candidate=candidate, step=run.diverged_at, loss=None, diverged=True)
-    return Rung(candidate=candidate, step=step, loss=validation_loss(run, rows))
+def scored(run: Run, step: int, rows: Tensor, cell_dir: Path) -> Rung:
+    """The record of the candidate in ``cell_dir`` at ``step``, scored on ``rows`` [sequences, context_length + 1].
+
+    The checkpoint of ``step`` is scored, because ``run`` may be at a later step, where an earlier search led it.
+    """
+    name, seed = run.cell.method_name, run.cell.seed
+    if run.diverged_at is not None and run.diverged_at <= step:
+        return Rung(candidate=name, seed=seed, step=run.diverged_at, loss=None, diverged=True)
+    there = replace(run, model=load_model(checkpoint_place(cell_dir / "checkpoints", step), run.device))
+    return Rung(candidate=name, seed=seed, step=step, loss=validation_loss(there, rows))
 
 
 @torch.no_grad()

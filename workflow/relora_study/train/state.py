@@ -30,10 +30,10 @@ from .run import Run
 def fingerprint(cell: Cell, data: str) -> str:
     """Hash everything that decides a cell's weights: its settings and ``data``, the hash of the token ids.
 
-    The machine, the time limit and the interval between states do not enter the hash.
+    The machine, the time limit, the interval between states and the rungs of a search do not enter the hash.
     """
     machine = {"device", "processes", "nodes", "compile", "release_memory", "tensorboard"}
-    without = {"train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
+    without: dict[str, Any] = {"rungs": True, "train": {"state_every", "time_limit", "divergence"}, "runtime": machine}
     return hashlib.sha256((cell.model_dump_json(exclude=without) + data).encode()).hexdigest()
 
 

@@ -189,14 +189,15 @@ def _surface(swept: Swept, keys: list[str]) -> Figure:
 
 
 def draw_search(rungs: pd.DataFrame) -> Figure:
-    """The loss of every candidate at each rung that it reached: a column a size, a row a method."""
+    """The mean loss of every candidate at each rung that it reached: a column a size, a row a method."""
     sizes, methods = list(rungs["size"].unique()), list(rungs.method.unique())
     figure, grid = panels(len(methods), len(sizes))
     for (row, column), axes in np.ndenumerate(grid):
         here = rungs[(rungs["size"] == sizes[column]) & (rungs.method == methods[row])]
         for _, candidate in here.groupby("candidate", sort=False):
             chosen = (candidate.outcome == "chosen").any()
-            axes.plot(candidate.step, candidate.loss, **_candidate_look(chosen))
+            means = candidate.groupby("step").loss.agg(lambda losses: losses.mean(skipna=False))
+            axes.plot(means.index, means, **_candidate_look(chosen))
         axes.set_title(figure_text(f"{sizes[column]}, {method_label(methods[row])}".replace("_", " ")))
         axes.set_ylabel("validation loss\n(nats/token)" if column == 0 else "")
         axes.set_xlabel("optimizer step" if row == len(methods) - 1 else "")
