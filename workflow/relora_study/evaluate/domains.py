@@ -11,15 +11,12 @@ from ..data.folder import list_documents
 from ..data.reader import RawDocument, read_documents, require_unicode
 from ..errors import UserError
 from .hub import load_configurations, require_columns
+from .perplexity import MACRO_AVERAGE, OVERALL
 
 SECTION = "evaluation.perplexity"
 PALOMA = "pico-lm/pretokenized-paloma-tinsy"  # the sample of Paloma that the paper's training code evaluates on
 SPLIT = "val"
 SOURCE = "source"  # the column of Paloma that names a text's domain
-OVERALL, MACRO_AVERAGE = (
-    "overall",
-    "macro_average",
-)  # the rows of evaluation.csv for all texts, and for the mean over domains
 
 
 def collect_texts(settings: Perplexity, held_out: Path, known: Collection[int]) -> pd.DataFrame:

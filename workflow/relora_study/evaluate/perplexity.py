@@ -12,9 +12,9 @@ import pandas as pd
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from .domains import MACRO_AVERAGE, OVERALL
 from .scoring import negative_log_likelihoods
 
+OVERALL, MACRO_AVERAGE = "overall", "macro_average"  # rows of evaluation.csv: all texts, and the mean over domains
 AVERAGED = ["token_perplexity", "mean_text_perplexity", "loss", "bits_per_byte"]
 
 

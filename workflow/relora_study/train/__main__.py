@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..config import Cell, read_section
 from ..config.schedule import due_steps, is_reset
-from ..data.tokens import open_tokens, row, row_count, row_order
+from ..data.tokens import open_documents, open_tokens, row, row_count, row_order
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, read_metadata
 from ..model.memory import peak_memory_bytes, release_freed_memory
@@ -77,10 +77,9 @@ def train_to_rung(
         return
     with _trained(config, tokens, threads, wait, until) as run:
         if rank() == 0:
-            length = cell.model.context_length
-            ids = open_tokens(tokens, "validation")
-            rows = numpy.stack([row(ids, index, length) for index in range(row_count(ids, length))])
-            write_contract(output, scored(run, until, torch.from_numpy(rows), config.parent))
+            # as many as the file holds, which data.held_out_tokens bounds
+            documents = open_documents(tokens, "validation", sys.maxsize, cell.model.context_length)
+            write_contract(output, scored(run, until, documents, config.parent))
 
 
 @contextmanager
