@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell, Point, Selection, read_section
+from ..config.cells import base_method
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
-from ..config.variants import MARK, settled
+from ..config.variants import settled
 from ..storage.cell_manifest import read_cell_manifest
 from ..storage.contracts import read_contract
 from ..storage.files import read_csv
@@ -45,13 +46,12 @@ def _costs(cell_dir: Path) -> dict[str, float]:
 
 
 def columns(point: Point) -> Point:
-    """``point`` as columns of a table: a list, such as betas, becomes text, which rows can be grouped by."""
-    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in point.items()}
+    """``point`` as columns of a table: a list, such as betas, becomes text, which rows can be grouped by; so does null.
 
-
-def base_method(cell: Cell) -> str:
-    """The method of the configuration that a variant was made from."""
-    return cell.method_name.partition(MARK)[0]
+    A missing value then says that a key does nothing in a method.
+    """
+    words = {key: ", ".join(map(str, value)) for key, value in point.items() if isinstance(value, list)}
+    return point | words | {key: "none" for key, value in point.items() if value is None}
 
 
 def method_cells(results: Path, runs: pd.DataFrame) -> dict[str, Cell]:
@@ -106,7 +106,8 @@ def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     Where keys vary, the ``verdict`` of a size and method is "lowest" at the point of the lowest mean, if no seed of it
     diverged. It is "best" where, paired by seed, every other point's loss is clearly higher: Student's 95 % interval of
     the difference leaves out 0. Other points are called "not clearly higher". Where the lowest point lies at the end of
-    a key's tried numbers, a lower one may lie beyond: its verdict then is "lowest, at the edge of KEY".
+    a key's tried numbers, a lower one may lie beyond: its verdict then is "lowest, at the edge of KEY". A method with
+    one setting has no verdict.
     """
     rows, seeds = [], []
     for place, group in runs.groupby(["size", "method", *keys], sort=False, dropna=False):
@@ -118,7 +119,7 @@ def responses(runs: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         seeds.append(group.set_index("seed").loss)
     table = pd.DataFrame(rows)
     for _, group in table.groupby(["size", "method"], sort=False):
-        if keys and group.loss.notna().any():
+        if keys and len(group) > 1 and group.loss.notna().any():
             table.loc[group.index, "verdict"] = _verdicts(group, keys, seeds)
     return table
 

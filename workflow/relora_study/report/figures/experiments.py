@@ -84,12 +84,15 @@ def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
 
 
 def _lines(runs: pd.DataFrame, keys: list[str]) -> Figure:
-    """A row a size, a column a key; a line a method where one key varies, with seeds as points and an interval."""
+    """A row a size, a column a key; a line a method where one key varies, with seeds as points and an interval.
+
+    A method in which a key does nothing has one setting, and a level line.
+    """
     sizes, methods = list(runs["size"].unique()), list(runs.method.unique())
     figure, grid = panels(len(sizes), len(keys), share_x=False)
     for (row, column), axes in np.ndenumerate(grid):
         here = runs[runs["size"] == sizes[row]]
-        places = _places(runs[keys[column]], axes)
+        places = _places(runs[keys[column]].dropna().infer_objects(), axes)
         for method in methods:
             _draw(axes, here[here.method == method], keys, column, places, look(methods, method))
         axes.set_xlabel(figure_text(keys[column].replace("_", " ")))
@@ -101,6 +104,9 @@ def _lines(runs: pd.DataFrame, keys: list[str]) -> Figure:
 def _draw(
     axes: Any, rows: pd.DataFrame, keys: list[str], column: int, places: dict[Any, float], drawn: dict[str, Any]
 ) -> None:
+    if len(rows) and rows[keys[column]].isna().all():
+        axes.axhline(rows.loss.mean(skipna=False), **{**drawn, "marker": ""})
+        return
     x = rows[keys[column]].map(places)
     axes.plot(x, rows.loss, **{**drawn, "linestyle": "", "marker": ".", "label": "_", "alpha": 0.6})
     if len(keys) > 1 or rows.empty:
