@@ -107,6 +107,14 @@ def test_a_method_in_which_a_key_does_nothing_has_a_loss_and_no_best_setting():
     pyplot.close("all")
 
 
+def test_a_map_needs_every_pair_from_every_method():
+    """Three of four pairs, and a method without any, are four rows of two by two values."""
+    tried = {("relora", rank, alpha): [5.0] for rank, alpha in ((2, 1.0), (2, 2.0), (4, 1.0))}
+    runs = swept({("full", np.nan, np.nan): [5.2], **tried}, "rank", "alpha")
+    assert [axes.get_xlabel() for axes in draw_response(runs, ["rank", "alpha"]).axes] == ["rank", "alpha"]
+    pyplot.close("all")
+
+
 def test_the_search_is_told_with_its_choice_its_edge_and_its_cost():
     rows = [
         {"size": "tiny", "method": "full", "learning_rate": rate, "loss": 5.0, "steps": steps, "outcome": outcome}

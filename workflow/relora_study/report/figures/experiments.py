@@ -79,14 +79,16 @@ def draw_response(runs: pd.DataFrame, keys: list[str]) -> Figure:
 
 
 def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
-    """Whether every value of one key was tried with every value of the other."""
+    """Whether every value of one key was tried with every value of the other, by every method."""
+    if runs[keys].isna().any(axis=None):  # a key does nothing in one of them
+        return False
     return bool(np.prod([runs[key].nunique() for key in keys]) == len(runs[keys].drop_duplicates()))
 
 
 def _lines(runs: pd.DataFrame, keys: list[str]) -> Figure:
     """A row a size, a column a key; a line a method where one key varies, with seeds as points and an interval.
 
-    A method in which a key does nothing has one setting, and a level line.
+    A method in which no key does anything has one setting, and a level line.
     """
     sizes, methods = list(runs["size"].unique()), list(runs.method.unique())
     figure, grid = panels(len(sizes), len(keys), share_x=False)
@@ -104,7 +106,7 @@ def _lines(runs: pd.DataFrame, keys: list[str]) -> Figure:
 def _draw(
     axes: Any, rows: pd.DataFrame, keys: list[str], column: int, places: dict[Any, float], drawn: dict[str, Any]
 ) -> None:
-    if len(rows) and rows[keys[column]].isna().all():
+    if len(rows) and rows[keys].isna().all(axis=None):
         axes.axhline(rows.loss.mean(skipna=False), **{**drawn, "marker": ""})
         return
     x = rows[keys[column]].map(places)
