@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from relora_study.analysis.experiments import base_method
+from relora_study.config.cells import base_method
 from relora_study.config.reading import read_study
 from relora_study.config.settings import experiments_of
 from relora_study.report.experiments import told_once

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell, Point, Report, Selection, read_section
+from ..config.cells import base_method
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
-from ..config.variants import MARK, settled
+from ..config.variants import settled
 from ..storage.cell_manifest import read_cell_manifest
 from ..storage.files import read_csv
 from .differences import in_columns
@@ -66,13 +67,12 @@ def open_sweep(results: Path, sweep: str) -> Swept:
 
 
 def columns(point: Point) -> Point:
-    """``point`` as columns of a table: a list, such as betas, becomes text, which rows can be grouped by."""
-    return {key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in point.items()}
+    """``point`` as columns of a table: a list, such as betas, becomes text, which rows can be grouped by; so does null.
 
-
-def base_method(cell: Cell) -> str:
-    """The method of the configuration that a variant was made from."""
-    return cell.method_name.partition(MARK)[0]
+    A missing value then says that a key does nothing in a method.
+    """
+    words = {key: ", ".join(map(str, value)) for key, value in point.items() if isinstance(value, list)}
+    return point | words | {key: "none" for key, value in point.items() if value is None}
 
 
 def method_cells(results: Path, runs: pd.DataFrame) -> dict[str, Cell]:
@@ -128,7 +128,8 @@ def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
     Where keys vary, the ``verdict`` of a size and method is "lowest" at the point of the lowest mean, if no seed of it
     diverged. It is "best" where, paired by seed and document, every other point's loss is clearly higher: the 95 %
     interval of the difference leaves out 0. Other points are called "not clearly higher". Where the lowest point lies
-    at the end of a key's tried numbers, a lower one may lie beyond: its verdict is "lowest, at the edge of KEY".
+    at the end of a key's tried numbers, a lower one may lie beyond: its verdict is "lowest, at the edge of KEY". A
+    method with one setting has no verdict.
     """
     rows, cells = [], []
     for place, group in swept.runs.groupby(["size", "method", *keys], sort=False, dropna=False):
@@ -142,7 +143,7 @@ def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
     if not (table.diverged.any() and table[CAPPED].notna().any()):
         table = table.drop(columns=CAPPED)
     for _, group in table.groupby(["size", "method"], sort=False):
-        if keys and group.loss.notna().any():
+        if keys and len(group) > 1 and group.loss.notna().any():
             table.loc[group.index, "verdict"] = _verdicts(group, keys, cells, swept.losses)
     return table
 

@@ -1,12 +1,29 @@
-"""Make the cells of a study: a size, a method and a seed each, with all settings of the training."""
+"""Make the cells of a study: a size, a method and a seed each, with all settings of the training, which go together."""
 
-from typing import Annotated, Literal
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
+from ..errors import UserError
 from .fields import PositiveInt, Section, at_default
-from .study import Study, cell_name
 from .training import Method, Model, Runtime, Size, Train
+
+if TYPE_CHECKING:
+    from .study import Study  # which checks its cells, and so imports this module
+
+MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
+RELEASED = {"adapter_initialization": "zero", "merge": "unscaled"}
+CLAIMS: dict[str, dict[str, Any]] = {  # what figures say of a method of this name
+    "relora_released": RELEASED,
+    "relora_zero2": RELEASED | {"restart": "undone"},
+}
+
+
+def cell_name(size: str, method: str, seed: int) -> str:
+    """Return the name of a cell and of its folder."""
+    return f"{size}-{method}-s{seed}"
 
 
 class Cell(Section):
@@ -26,8 +43,60 @@ class Cell(Section):
     rungs: Annotated[list[PositiveInt], at_default([])] = Field(default=[])
     """Optimizer steps at which a search scores it, from a checkpoint of its own each."""
 
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for problem in itertools.chain(_misnamed(self), _conflicts(self)):
+            raise ValueError(problem)
+        return self
 
-def cells(study: Study) -> dict[str, Cell]:
+
+def base_method(cell: Cell) -> str:
+    """The method of the configuration that a variant was made from."""
+    return cell.method_name.partition(MARK)[0]
+
+
+def _misnamed(cell: Cell) -> Iterator[str]:
+    """Yield a problem where a cell's settings contradict its method's name in figures and the paper.
+
+    A variant shows what it changes beside that name, but `full` stays full rank, and ReLoRA has adapters.
+    """
+    name, method = base_method(cell), cell.method
+    if name == "full" and (rank := method.rank):
+        yield f"methods.full.rank {rank}: figures call `full` full rank; give a method with adapters another name"
+    if name == "full" and not method.rank and not method.is_full_rank:
+        yield "methods.full: figures call `full` full rank; give a method with factor_rank or update another name"
+    if name in ("relora", *CLAIMS) and not method.rank:
+        yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
+    for key, value in CLAIMS.get(cell.method_name, {}).items():
+        if (chosen := getattr(method, key)) != value:
+            yield (
+                f"methods.{name}.{key} {chosen}: figures say of `{name}` that it runs the released code's rules"
+                f" ({key}: {value}); give another method another name"
+            )
+
+
+def _conflicts(cell: Cell) -> Iterator[str]:
+    """Yield why the method of ``cell`` cannot train at its size, with its recipe and on its machines."""
+    label, method, train = f"methods.{base_method(cell)}", cell.method, cell.train
+    if method.full_rank_steps >= train.steps:
+        yield (
+            f"{label}.full_rank_steps {method.full_rank_steps} must be below train.steps {train.steps}:"
+            " the adapters would never train"
+        )
+    period, offset = method.reset_period, train.checkpoint_offset
+    if period is not None and not method.reset_offset < offset < period:
+        yield (
+            f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
+            f" reset_period {period}: it is read after a reset"
+        )
+    if method.target_rank > (most := cell.size.smallest_dimension):
+        key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
+        yield f"{label}.{key} {method.target_rank} is above {most}, the smallest dimension of {cell.size_name}"
+    if train.batch_size % cell.runtime.processes:
+        yield f"train.batch_size {train.batch_size} must be a multiple of runtime.processes {cell.runtime.processes}"
+
+
+def cells(study: "Study") -> dict[str, Cell]:
     """Return the study's cells by name; sizes vary slowest, then methods, then seeds."""
     chosen = study.study
     made = (
@@ -39,23 +108,35 @@ def cells(study: Study) -> dict[str, Cell]:
     return {cell.name: cell for cell in made}
 
 
-def make_cell(study: Study, size: str, method: str, seed: int) -> Cell:
-    """The cell of a size, a method and a seed, with all that they set apart."""
-    return Cell(
-        name=cell_name(size, method, seed),
-        size_name=size,
-        method_name=method,
-        seed=seed,
-        model=study.model,
-        size=study.sizes[size].shape,
-        method=study.methods[method].switches_at(size),
-        train=resolved_recipe(study, size, method),
-        runtime=study.runtime,
-        data_order=study.data.order,
-    )
+def make_cell(study: "Study", size: str, method: str, seed: int) -> Cell:
+    """The cell of a size, a method and a seed, with all that they set apart.
+
+    Raises :class:`UserError` where they do not go together.
+    """
+    settings = {
+        "model": study.model,
+        "size": study.sizes[size].shape,
+        "method": study.methods[method].switches_at(size),
+        "train": resolved_recipe(study, size, method),
+        "runtime": study.runtime,
+        "data_order": study.data.order,
+    }
+    return valid_cell(name=cell_name(size, method, seed), size_name=size, method_name=method, seed=seed, **settings)
 
 
-def resolved_recipe(study: Study, size: str, method: str) -> Train:
+def valid_cell(**settings: Any) -> Cell:
+    """The cell of ``settings``. Raises :class:`UserError` where a value is wrong or does not go with the others."""
+    try:
+        return Cell.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "value_error":  # of several keys, which it names
+            raise UserError(problem["msg"].removeprefix("Value error, ")) from error
+        key = ".".join(map(str, problem["loc"][1:]))
+        raise UserError(f"{key} = {problem['input']!r}: {problem['msg']}") from error
+
+
+def resolved_recipe(study: "Study", size: str, method: str) -> Train:
     """Return the recipe of a cell.
 
     A key is taken from the method's block for the size, else from the method, else from the size, else from `train`.

@@ -34,9 +34,9 @@ class Unit:
 
 
 def as_number(value: Any) -> Any:
-    """Read a text such as `3e-4`, which YAML 1.1 does not take for a number, as a number."""
+    """Read a text such as `3e-4`, which YAML 1.1 does not take for a number, as a number, and digits as a whole one."""
     try:
-        return float(value) if isinstance(value, str) else value
+        return (int if value.isdecimal() else float)(value) if isinstance(value, str) else value
     except ValueError:
         return value
 

@@ -121,7 +121,7 @@ def _typed(value: Any, path: list[str], known: list[Any]) -> Any:
 
 
 def _describe(problem: dict[str, Any], raw: dict[str, Any], files: Files) -> str:
-    path = [str(part) for part in problem["loc"]]
+    path = [str(part) for part in problem["loc"] if part != "[key]"]  # what pydantic adds where a name is wrong
     key, message = ".".join(path), problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         message = "unknown key; see docs/configuration.md for all keys"
@@ -148,10 +148,11 @@ def _at(content: Any, path: Sequence[str]) -> Any:
     for part in path:
         if isinstance(content, list) and part.isdecimal() and int(part) < len(content):
             content = content[int(part)]
-        elif isinstance(content, dict) and part in content:
-            content = content[part]
-        else:
+            continue
+        found = [value for key, value in content.items() if str(key) == part] if isinstance(content, dict) else []
+        if not found:
             return MISSING
+        content = found[0]
     return content
 
 

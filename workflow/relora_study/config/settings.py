@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Self
 import yaml
 
 from . import Cell, Data, Dynamics, Evaluation, Point, Section, Study
+from .cells import cell_name
 from .fields import PositiveInt
-from .study import cell_name
-from .variants import candidates, sweep_variants
+from .variants import candidates, every_cell, sweep_variants
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper plans a study of 1,000 cells in seconds
 
@@ -25,7 +25,7 @@ class TokenSettings(Data):
 
 
 class CorpusNeeds(Section):
-    """The rows of ``context_length`` that a study takes from its corpus, for training and for the fixed batch."""
+    """The rows of ``context_length`` that the longest training of a study and the fixed batch take from its corpus."""
 
     context_length: PositiveInt
     train_sequences: PositiveInt
@@ -185,7 +185,7 @@ def stage_settings(study: Study) -> dict[str, Section]:
         "tokens": TokenSettings(**data.model_dump(), vocab_size=model.vocab_size, context_length=model.context_length),
         "enough": CorpusNeeds(
             context_length=model.context_length,
-            train_sequences=study.train.steps * study.train.batch_size,
+            train_sequences=max(cell.train.sequences for cell in every_cell(study)),
             held_out_sequences=study.dynamics.batch_sequences,
         ),
         "measurement": MeasurementSettings(

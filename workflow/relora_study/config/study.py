@@ -1,16 +1,19 @@
 """The whole study: its sections, and checks that their values go together."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from ..errors import UserError
+from .cells import Cell, cell_name
 from .data import Data
 from .experiments import PREVIOUS, Sweep, Tuning
 from .fields import Name, Section, Seeds, at_default, is_none
 from .measuring import Dynamics, Evaluation, Report
 from .sharing import Sharing
 from .training import Method, Model, Recipe, Runtime, Size, Train
+from .variants import candidates, every_cell
 
 # Candidates see equally many tokens, as the rungs say, and their losses of a token compare: no key of these varies.
 ONE_FOR_ALL_CANDIDATES = {"steps", "batch_size", "context_length", "vocab_size"} | (
@@ -35,11 +38,6 @@ class Selection(Section):
     def cell_names(self) -> list[str]:
         """Return the cells' names; sizes vary slowest, then methods, then seeds."""
         return [cell_name(size, method, seed) for size in self.sizes for method in self.methods for seed in self.seeds]
-
-
-def cell_name(size: str, method: str, seed: int) -> str:
-    """Return the name of a cell and of its folder."""
-    return f"{size}-{method}-s{seed}"
 
 
 class Study(Section):
@@ -102,14 +100,14 @@ class Study(Section):
 
     def _problems(self) -> Iterator[str]:
         yield from self._baseline()
-        yield from _misnamed(self)
+        yield from _unpublished(self)
         yield from _without_texts(self)
-        yield from _too_little_data(self)
         yield from self._numbers()
-        for name in self.study.methods:
-            yield from _of_method(self, name)
         yield from _of_sweeps(self)
         yield from _of_tuning(self)
+        for method, sizes in _trained_at(self).items():
+            yield from _of_method(self, method, sizes)
+        yield from _of_cells(self)
 
     def _baseline(self) -> Iterator[str]:
         name = self.study.baseline
@@ -122,32 +120,12 @@ class Study(Section):
         limit = {"uint16": 2**16}.get(self.data.token_dtype, 2**32)
         if self.model.vocab_size > limit:
             yield f"model.vocab_size {self.model.vocab_size} is too big for data.token_dtype: at most {limit}"
-        if self.train.batch_size % self.runtime.processes:
-            yield f"train.batch_size must be a multiple of runtime.processes {self.runtime.processes}"
         if (self.evaluation.perplexity.stride or 0) > self.model.context_length:
             yield "evaluation.perplexity.stride must be at most model.context_length: texts would have gaps"
 
 
-def _misnamed(study: Study) -> Iterator[str]:
-    """Yield a problem for each method or size whose settings contradict its name in figures and the paper."""
-    claims: dict[str, dict[str, Any]] = {
-        "relora_released": {"adapter_initialization": "zero", "merge": "unscaled"},
-        "relora_zero2": {"adapter_initialization": "zero", "merge": "unscaled", "restart": "undone"},
-    }
-    for name in study.study.methods:
-        rank = study.methods[name].rank
-        if name == "full" and rank:
-            yield f"methods.full.rank {rank}: figures call `full` full rank; give a method with adapters another name"
-        if name == "full" and not rank and not study.methods[name].is_full_rank:
-            yield "methods.full: figures call `full` full rank; give a method with factor_rank or update another name"
-        if name in ("relora", *claims) and not rank:
-            yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
-        for key, value in claims.get(name, {}).items():
-            if (chosen := getattr(study.methods[name], key)) != value:
-                yield (
-                    f"methods.{name}.{key} {chosen}: figures say of `{name}` that it runs the released code's rules"
-                    f" ({key}: {value}); give another method another name"
-                )
+def _unpublished(study: Study) -> Iterator[str]:
+    """Yield a problem where published curves are asked for at a size that has none."""
     unpublished = [name for name in study.study.sizes if name not in PAPERS_SIZES]
     if study.report.published == "overlay" and unpublished:
         yield (
@@ -169,14 +147,14 @@ def _without_texts(study: Study) -> Iterator[str]:
         )
 
 
-def _too_little_data(study: Study) -> Iterator[str]:
-    """Yield a problem if the configuration alone shows that the corpus has too few rows."""
-    shards, needed, fixed = study.data.hub_pretokenized, study.train.steps * study.train.batch_size, study.dynamics
+def _too_little_data(study: Study, longest: Cell) -> Iterator[str]:
+    """Yield a problem if the configuration alone shows that the corpus has too few rows for its ``longest`` cell."""
+    shards, needed, fixed = study.data.hub_pretokenized, longest.train.sequences, study.dynamics
     if study.data.source == "hub_pretokenized":
         if (rows := shards.shards * shards.rows_per_shard) < needed:
             yield (
                 f"data.hub_pretokenized.shards {shards.shards} hold {rows} rows, and train.steps times"
-                f" train.batch_size are {needed}: raise shards"
+                f" train.batch_size are {needed} in {longest.name}: raise shards"
             )
         if fixed.batch_sequences > shards.rows_per_shard:
             yield f"dynamics.batch_sequences is above {shards.rows_per_shard}, the rows of the shard that is held out"
@@ -189,37 +167,40 @@ def _too_little_data(study: Study) -> Iterator[str]:
         yield f"data.held_out_tokens must hold dynamics.batch_sequences: at least {fixed_tokens}"
 
 
-def _of_method(study: Study, name: str) -> Iterator[str]:
-    """Yield a problem for each setting that the method ``name`` does not go together with."""
+def _trained_at(study: Study) -> dict[str, list[str]]:
+    """The sizes at which each method trains, in the study or in a sweep."""
+    sections: list[Selection | Sweep] = [study.study, *(study.sweeps or {}).values()]
+    pairs = dict.fromkeys(
+        (method, size)
+        for section in sections
+        for method in section.methods or study.study.methods
+        for size in section.sizes or study.study.sizes
+    )
+    return {method: [size for other, size in pairs if other == method] for method, _ in pairs}
+
+
+def _of_method(study: Study, name: str, sizes: list[str]) -> Iterator[str]:
+    """Yield a problem for each size that the method ``name`` sets apart wrongly; it trains at ``sizes``."""
     method = study.methods[name]
     for size in method.sizes or {}:
         if size not in study.sizes:
             yield f"methods.{name}.sizes: {size!r} is not one of {', '.join(study.sizes)}"
-    for size in study.study.sizes:
+    for size in sizes:
         try:
             method.switches_at(size)
         except ValueError as error:
             yield f"methods.{name}.{error}"
-    for size in study.study.sizes:
-        yield from conflicts(f"methods.{name}", method, size, study.sizes[size], study.train)
 
 
-def conflicts(label: str, method: Method, size_name: str, size: Size, train: Train) -> Iterator[str]:
-    """Why ``method``, which messages call ``label``, cannot train at a size with a recipe."""
-    if method.full_rank_steps >= train.steps:
-        yield (
-            f"{label}.full_rank_steps {method.full_rank_steps} must be below train.steps {train.steps}:"
-            " the adapters would never train"
-        )
-    period, offset = method.reset_period, train.checkpoint_offset
-    if period is not None and not method.reset_offset < offset < period:
-        yield (
-            f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
-            f" reset_period {period}: it is read after a reset"
-        )
-    if method.target_rank > (most := size.smallest_dimension):
-        key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
-        yield f"{label}.{key} {method.target_rank} is above {most}, the smallest dimension of {size_name}"
+def _of_cells(study: Study) -> Iterator[str]:
+    """Yield why a cell of the study, of a sweep or of the search cannot train, or too little data for the longest."""
+    try:
+        longest = max(every_cell(study), key=lambda cell: cell.train.sequences)
+    except UserError as error:
+        yield str(error)
+        return
+    yield from _too_little_data(study, longest)
+    yield from _alike(study)
 
 
 def _of_sweeps(study: Study) -> Iterator[str]:
@@ -232,9 +213,14 @@ def _of_sweeps(study: Study) -> Iterator[str]:
         unknown = set(sweep.sizes or []) - study.sizes.keys()
         if unknown:
             yield f"sweeps.{name}.sizes: {min(unknown)!r} is not one of {', '.join(study.sizes)}"
+        for key, values in (("methods", sweep.methods), ("sizes", sweep.sizes), ("seeds", sweep.seeds)):
+            if values is not None and len(set(values)) < max(1, len(values)):
+                yield f"sweeps.{name}.{key}: {values} must name an entry, and none twice"
         trained = sweep.methods or study.study.methods
         if sweep.against not in (None, PREVIOUS, *trained):
             yield f"sweeps.{name}.against: {sweep.against!r} is not {PREVIOUS} or one of {', '.join(trained)}"
+        if sweep.against and len(trained) == 1:
+            yield f"sweeps.{name}.against: {trained[0]} is the only method; name another in methods to compare it with"
 
 
 def _of_tuning(study: Study) -> Iterator[str]:
@@ -258,3 +244,17 @@ def _of_tuning(study: Study) -> Iterator[str]:
             )
     if tuning.rungs[-1] > study.train.steps:
         yield f"tuning.rungs {tuning.rungs} must end at train.steps {study.train.steps} or before"
+
+
+def _alike(study: Study) -> Iterator[str]:
+    """Yield a problem for each search of which candidates would train alike: it would be smaller than the others."""
+    for method in study.study.methods if study.tuning else ():
+        assert study.tuning is not None
+        space = study.tuning.space_of(method)
+        found = candidates(study, study.study.sizes[0], method).values()
+        tried, distinct = len(space.candidates()), len({variant.cell.method_name for variant in found})
+        if distinct < tried:
+            yield (
+                f"tuning: of the {tried} candidates of {method}, only {distinct} differ, because it does not use every"
+                f" one of {', '.join(space.keys)}; give it a space of its own in tuning.spaces"
+            )

@@ -389,6 +389,11 @@ class Train(Section):
     For schedulers (docs/cluster.md); null: no limit.
     """
 
+    @property
+    def sequences(self) -> int:
+        """Return how many sequences a training reads."""
+        return self.steps * self.batch_size
+
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.batch_size % self.micro_batch_size:

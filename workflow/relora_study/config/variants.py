@@ -1,31 +1,40 @@
 """A variant: a cell with some keys changed, under a name that says which and depends on nothing else."""
 
-import itertools
+import hashlib
+from collections.abc import Iterator
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
 
 from ..errors import UserError
-from .cells import Cell, make_cell
+from .cells import MARK, Cell, cell_name, cells, make_cell, valid_cell
 from .experiments import Point, Sweep
 from .fields import Section
-from .study import Study, cell_name, conflicts
-from .training import Method, Model, RateRatios, Size, Train
+from .idle import idle_keys
+from .training import Method, Model, RateRatios, Recipe, Size, Train
 
-# The recipe comes first: methods and sizes may set its keys apart, but a cell holds them in `train`.
+if TYPE_CHECKING:
+    from .study import Study  # which checks its variants, and so imports this module
+
 SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": Method, "size": Size}
-# The keys of each section; a dot parts a key of a section inside it.
-KEYS = {section: list(kind.model_fields) for section, kind in SECTIONS.items()}
+OF_TOKENS = ("vocab_size", "context_length")  # the settings of the token ids, which all cells share
+# The keys of each section of a cell, which holds what methods and sizes set apart in `train`. A dot parts a key of a
+# section inside it.
+APART = {"sizes", *Recipe.model_fields}
+KEYS = {section: [key for key in kind.model_fields if key not in OF_TOKENS] for section, kind in SECTIONS.items()}
+KEYS |= {section: [key for key in KEYS[section] if key not in APART] for section in ("method", "size")}
 KEYS["method"] += [f"rate_ratios.{group}" for group in RateRatios.model_fields]
 CYCLES_BEFORE_A_RUNG = 2  # a search compares nothing before a method has reset so often after its full-rank start
 LARGE = 1e15  # from here on, a number is named with an exponent
-MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
+LONGEST = 160  # bytes of a variant's name: a file's name has at most 255, with a size, a method and a job in it
+UNTUNED = "untuned"  # what a sweep's cell is called that changes nothing, beside a study whose cells are tuned
 
 
 def section_of(key: str) -> str:
     """The section of a cell that holds ``key``. Raises :class:`UserError` where none does."""
+    if key in OF_TOKENS:
+        raise UserError(f"{key} cannot vary: all cells share the token ids that it shapes; run a study for each value")
     for section, keys in KEYS.items():
         if key in keys:
             return section
@@ -34,8 +43,18 @@ def section_of(key: str) -> str:
 
 
 def variant_name(method: str, point: Point) -> str:
-    """What ``method`` is called with the keys of ``point`` changed, such as ``relora+learning_rate=0.001``."""
-    return MARK.join([method, *(f"{key}={_written(point[key])}" for key in sorted(point))])
+    """What ``method`` is called with the keys of ``point`` changed, such as ``relora+learning_rate=0.001``.
+
+    A name too long for a file's keeps its first keys, and a hash stands for all.
+    """
+    parts = [method, *(f"{key}={_written(point[key])}" for key in sorted(point))]
+    whole = MARK.join(parts)
+    if len(whole.encode()) <= LONGEST:
+        return whole
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:10]
+    while len(MARK.join([*parts, digest]).encode()) > LONGEST and len(parts) > 1:
+        parts.pop()
+    return MARK.join([*parts, digest])
 
 
 def _written(value: Any) -> str:
@@ -57,24 +76,25 @@ def vary(cell: Cell, point: Point) -> Cell:
 
     Raises :class:`UserError`, which names the variant, where the changed settings are not possible together.
     """
-    changed: dict[str, Any] = cell.model_dump()
-    for key, value in point.items():
-        *path, last = section_of(key), *key.split(".")
-        reduce(lambda section, part: section.setdefault(part, {}), path, changed)[last] = value
-    method = variant_name(cell.method_name, point)
-    name = cell_name(cell.size_name, method, cell.seed)
-    try:
-        varied = Cell.model_validate(changed | {"method_name": method, "name": name})
-    except ValidationError as error:
-        raise UserError(f"the variant {name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from error
-    for problem in conflicts(f"methods.{method}", varied.method, varied.size_name, varied.size, varied.train):
-        raise UserError(problem)
-    return varied
+    return _changed(cell, point, variant_name(cell.method_name, point))
 
 
 def settled(cell: Cell, point: Point) -> Cell:
     """``cell`` with the keys of ``point`` changed, under its own name: the settings that a search chose for it."""
-    return vary(cell, point).model_copy(update={"name": cell.name, "method_name": cell.method_name})
+    return _changed(cell, point, cell.method_name)
+
+
+def _changed(cell: Cell, point: Point, method: str) -> Cell:
+    changed: dict[str, Any] = cell.model_dump()
+    for key, value in point.items():
+        *path, last = section_of(key), *key.split(".")
+        reduce(lambda section, part: section.setdefault(part, {}), path, changed)[last] = value
+    changed |= {"method_name": method, "name": cell_name(cell.size_name, method, cell.seed)}
+    try:
+        return valid_cell(**changed)
+    except UserError as error:
+        named = cell_name(cell.size_name, variant_name(cell.method_name, point), cell.seed)
+        raise UserError(f"the variant {named}: {error}") from error
 
 
 class Variant(NamedTuple):
@@ -84,33 +104,56 @@ class Variant(NamedTuple):
     point: Point
 
 
-def sweep_variants(study: Study, sweep: Sweep) -> list[Variant]:
-    """The cells of ``sweep``, sizes outermost, seeds innermost."""
+def variants(cell: Cell, points: list[Point]) -> list[Variant]:
+    """The variants of ``cell`` at ``points``, each once: a point leaves out the keys that do nothing there."""
+    used: list[Point] = []
+    for point in points:
+        switches = {key: value for key, value in point.items() if section_of(key) == "method"}
+        idle = idle_keys(cell.method.model_copy(update=switches))
+        if (rest := {key: value for key, value in point.items() if key not in idle}) not in used:
+            used.append(rest)
+    return [Variant(vary(cell, point), point) for point in used]
+
+
+def sweep_variants(study: "Study", sweep: Sweep) -> list[Variant]:
+    """The cells of ``sweep``, sizes outermost, seeds innermost.
+
+    They have the settings of the configuration and the sweep's own, never those that a search chose. So what a sweep
+    trains unchanged beside a search has a name of its own.
+    """
     chosen = study.study
     points = sweep.space.candidates() if sweep.space else [Point()]
-    return [
-        Variant(vary(make_cell(study, size, method, seed), point), point)
-        for size in sweep.sizes or chosen.sizes
-        for method in sweep.methods or chosen.methods
-        for point in points
-        for seed in sweep.seeds or chosen.seeds
-    ]
+    pairs = ((size, method) for size in sweep.sizes or chosen.sizes for method in sweep.methods or chosen.methods)
+    found = []
+    for size, method in pairs:
+        of_seeds = [variants(make_cell(study, size, method, seed), points) for seed in sweep.seeds or chosen.seeds]
+        found += [variant for of_point in zip(*of_seeds, strict=True) for variant in of_point]
+    return [variant if variant.point or not study.tuning else _untuned(variant) for variant in found]
 
 
-def candidates(study: Study, size: str, method: str) -> dict[str, Variant]:
+def _untuned(variant: Variant) -> Variant:
+    cell = variant.cell
+    method = f"{cell.method_name}{MARK}{UNTUNED}"
+    named = {"method_name": method, "name": cell_name(cell.size_name, method, cell.seed)}
+    return variant._replace(cell=cell.model_copy(update=named))
+
+
+def candidates(study: "Study", size: str, method: str) -> dict[str, Variant]:
     """What the study's search trains for a size and a method up to its last rung, by the cell's name.
 
     Every candidate is a cell for each of the search's seeds. Raises :class:`UserError` where the first rung is too
     early to compare them.
     """
     assert study.tuning is not None
-    rungs, tried = study.tuning.rungs, []
-    for point, seed in itertools.product(study.tuning.space_of(method).candidates(), study.tuning.seeds):
+    rungs, points = study.tuning.rungs, study.tuning.space_of(method).candidates()
+    found = {}
+    for seed in study.tuning.seeds:
         base = make_cell(study, size, method, seed)
         last = base.train.model_copy(update={"steps": rungs[-1]})
-        tried.append(Variant(vary(base.model_copy(update={"train": last, "rungs": rungs}), point), point))
-        _require_cycles(tried[-1].cell)
-    return {variant.cell.name: variant for variant in tried}
+        for variant in variants(base.model_copy(update={"train": last, "rungs": rungs}), points):
+            _require_cycles(variant.cell)
+            found[variant.cell.name] = variant
+    return found
 
 
 def _require_cycles(candidate: Cell) -> None:
@@ -122,3 +165,35 @@ def _require_cycles(candidate: Cell) -> None:
             f"tuning.rungs: the first, {first}, is before step {begun}, where {candidate.method_name} ends its"
             f" full-rank start and {CYCLES_BEFORE_A_RUNG} reset cycles; begin there or later"
         )
+
+
+def every_cell(study: "Study") -> Iterator[Cell]:
+    """Every cell that a study may train: its own, those of sweeps, candidates, and its own with a candidate's settings.
+
+    Raises :class:`UserError`, which names the place in the configuration, where one cannot train.
+    """
+    own = cells(study)
+    yield from own.values()
+    place = ""
+    try:
+        for name, sweep in (study.sweeps or {}).items():
+            place = f"sweeps.{name}"
+            found = sweep_variants(study, sweep)
+            _require_used(sweep, found)
+            yield from (variant.cell for variant in found)
+        place = "tuning"
+        searched = {(cell.size_name, cell.method_name): cell for cell in own.values() if study.tuning}
+        for cell in searched.values():
+            for variant in candidates(study, cell.size_name, cell.method_name).values():
+                yield from (variant.cell, settled(cell, variant.point))
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
+def _require_used(sweep: Sweep, found: list[Variant]) -> None:
+    """Refuse a key of a sweep's space that none of its methods uses: it would vary nothing."""
+    used = {key for variant in found for key in variant.point}
+    for key in sweep.space.keys if sweep.space else ():
+        if key not in used:
+            methods = ", ".join(dict.fromkeys(variant.cell.method_name for variant in found))
+            raise UserError(f"{key} changes nothing in {methods}; remove the key, or name methods that use it")

@@ -22,6 +22,7 @@ from .numbers import SETTINGS, listed, method_label, readable, setting, spread, 
 from .rules import differing_rules
 
 SEARCH = "search"
+MOST_TOLD = 6  # settings that a sentence names
 VERBS = {  # of a change, by its verdict
     LOWER: "lower the loss",
     HIGHER: "raise the loss",
@@ -97,11 +98,14 @@ def compared(rows: pd.DataFrame) -> Iterator[str]:
         found = {verb: shown[of_seeds == verdict] for verdict, verb in VERBS.items()}
         said = [f"{verb}: {'; '.join(map(_change, one.itertuples()))}" for verb, one in found.items() if len(one)]
         yield from (f"At {_words(size)}, {_reference(group)}, these {text}." for text in said)
-        if len(diverged := group[group.diverged > 0]):
-            named = (
-                f"{method_label(row.method)} ({row.diverged} of {row.seeds} seeds)" for row in diverged.itertuples()
-            )
-            yield f"At {_words(size)}, these diverge: {'; '.join(named)}."
+        yield from _diverged(size, group)
+
+
+def _diverged(size: object, group: pd.DataFrame) -> Iterator[str]:
+    """Which methods of a size diverge as they are, and in how many seeds."""
+    if len(diverged := group[group.diverged > 0]):
+        named = (f"{method_label(row.method)} ({row.diverged} of {row.seeds} seeds)" for row in diverged.itertuples())
+        yield f"At {_words(size)}, these diverge: {'; '.join(named)}."
 
 
 def _reference(group: pd.DataFrame) -> str:
@@ -116,16 +120,57 @@ def _change(row: Any) -> str:
 
 
 def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
-    """For each size and method: where its loss is lowest, what is as good, and whether a lower one may lie beyond."""
+    """For each size and method: where its loss is lowest, what is as good, what may lie beyond, and what diverges."""
+    if not keys:
+        for size, group in rows.groupby("size", sort=False):
+            yield from _diverged(size, group)
+        return
     for (size, method), group in rows.groupby(["size", "method"], sort=False):
-        close = int((group.verdict == CLOSE).sum())
-        for row in group[~group.verdict.isin(["", CLOSE])].to_dict("records"):
-            loss = with_interval(row["loss"], row["loss_low"], row["loss_high"])
-            at = f", with {_settings({key: row[key] for key in keys})}" if keys else ""
-            edge = row["verdict"].partition(", ")[2]
-            beyond = f", {edge.replace('_', ' ')}: a lower one may lie beyond" if edge else ""
-            others = _close(close, len(group) - 1)
-            yield f"At {_words(size)}, the lowest loss of {method_label(str(method))} is {loss}{at}{beyond}.{others}"
+        named = method_label(str(method))
+        said = [*_alone(named, group, keys), *_lowest(named, group, keys), *_diverging(named, group, keys)]
+        yield from (f"At {_words(size)}, {sentence}" for sentence in said)
+
+
+def _alone(named: str, group: pd.DataFrame, keys: list[str]) -> Iterator[str]:
+    """The loss of a method that a sweep trains in one setting, as where it uses none of the keys."""
+    row = group.iloc[0]
+    if len(group) == 1 and pd.notna(row.loss) and not row.verdict:
+        unused = listed(key.replace("_", " ") for key in keys)
+        aside = "" if _varied(row, keys) else f", which does not use {unused},"
+        yield f"the loss of {named}{aside} is {_loss(row)}{_with(row, keys)}."
+
+
+def _lowest(named: str, group: pd.DataFrame, keys: list[str]) -> Iterator[str]:
+    close = int((group.verdict == CLOSE).sum())
+    for _, row in group[~group.verdict.isin(["", CLOSE])].iterrows():
+        edge = row.verdict.partition(", ")[2]
+        beyond = f", {edge.replace('_', ' ')}: a lower one may lie beyond" if edge else ""
+        yield f"the lowest loss of {named} is {_loss(row)}{_with(row, keys)}{beyond}.{_close(close, len(group) - 1)}"
+
+
+def _diverging(named: str, group: pd.DataFrame, keys: list[str]) -> Iterator[str]:
+    """In which settings a method diverges; of many, how many they are."""
+    diverged = group[group.diverged > 0]
+    if len(diverged) == len(group) > 1 and (group.diverged == group.seeds).all():
+        yield f"{named} diverges in every setting and seed."
+    elif len(diverged) > MOST_TOLD:
+        yield f"{named} diverges in {len(diverged)} of {len(group)} settings."
+    elif len(diverged):
+        places = (f"{_with(row, keys)[2:]} ({row.diverged} of {row.seeds} seeds)" for _, row in diverged.iterrows())
+        yield f"{named} diverges {'; '.join(places).strip()}."
+
+
+def _loss(row: Any) -> str:
+    return with_interval(row.loss, row.loss_low, row.loss_high)
+
+
+def _varied(row: Any, keys: list[str]) -> Point:
+    """The settings of ``row`` by key, without the keys that do nothing there."""
+    return {key: row[key] for key in keys if pd.notna(row[key])}
+
+
+def _with(row: Any, keys: list[str]) -> str:
+    return f", with {_settings(varied)}" if (varied := _varied(row, keys)) else ""
 
 
 def _close(close: int, others: int) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import Cell, RateRatios, Section
+from ..config.idle import OF_ADAPTERS
 from ..config.training import Method, Recipe
 from .numbers import MISSING, method_label, setting
 
@@ -19,11 +20,6 @@ COLUMNS = {
     "warmup_steps": "warm-up",
     "rewarmup_steps": "re-warm-up",
 }
-OF_ADAPTERS = (  # keys that say nothing of a method without adapters
-    *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
-    *("full_rank_steps", "full_rank_from", "merge", "restart", "scale_reset", "reset_period", "cycle_ranks"),
-    *("reset_offset", "moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope", "rewarmup_steps"),
-)
 
 
 def rules(cells: Mapping[str, Cell]) -> Rows:

@@ -103,18 +103,23 @@ def _by_method(swept: Swept) -> Figure:
 
 
 def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
-    """Whether every value of one key was tried with every value of the other."""
+    """Whether every value of one key was tried with every value of the other, by every method."""
+    if runs[keys].isna().any(axis=None):  # a key does nothing in one of them
+        return False
     return bool(np.prod([runs[key].nunique() for key in keys]) == len(runs[keys].drop_duplicates()))
 
 
 def _lines(swept: Swept, keys: list[str]) -> Figure:
-    """A row a size, a column a key; a line a method where one key varies, with seeds as points and an interval."""
+    """A row a size, a column a key; a line a method where one key varies, with seeds as points and an interval.
+
+    A method in which no key does anything has one setting, and a level line.
+    """
     runs = swept.runs
     sizes, methods = list(runs["size"].unique()), list(runs.method.unique())
     figure, grid = panels(len(sizes), len(keys), share_x=False)
     for (row, column), axes in np.ndenumerate(grid):
         here = runs[runs["size"] == sizes[row]]
-        places = _places(runs[keys[column]], axes)
+        places = _places(runs[keys[column]].dropna().infer_objects(), axes)
         for method in methods:
             _draw(axes, swept._replace(runs=here[here.method == method]), keys, column, places, look(methods, method))
         yardstick_lines(axes, swept.yardsticks)
@@ -128,6 +133,9 @@ def _draw(
     axes: Any, swept: Swept, keys: list[str], column: int, places: dict[Any, float], drawn: dict[str, Any]
 ) -> None:
     rows = swept.runs
+    if len(rows) and rows[keys].isna().all(axis=None):
+        axes.axhline(rows.loss.mean(skipna=False), **{**drawn, "marker": ""})
+        return
     x = rows[keys[column]].map(places)
     axes.plot(x, rows.loss, **{**drawn, "linestyle": "", "marker": ".", "label": "_", "alpha": 0.6})
     if len(keys) > 1 or rows.empty:

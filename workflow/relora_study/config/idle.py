@@ -1,0 +1,37 @@
+"""Which keys of a method change nothing of its training, because another key leaves them without use."""
+
+from .training import Method
+
+OF_RESETS = {
+    *("merge", "restart", "scale_reset", "reset_offset", "cycle_ranks", "rewarmup_steps"),
+    *("moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
+}
+OF_ADAPTERS = {
+    *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
+    *("full_rank_steps", "full_rank_from", "reset_period", *OF_RESETS),
+}
+OF_PROJECTIONS = {"projection_rank", "projection_period", "projection_scale", "projection_scaling"}
+
+
+def idle_keys(method: Method) -> set[str]:
+    """The keys of ``method`` with which it trains the same, whatever their value.
+
+    They are: those of adapters without adapters, those of resets without resets, those of clearing where nothing or
+    all is cleared, those of a schedule or an update that is another, and those of projections without projections.
+    """
+    idle: set[str] = set()
+    if not method.rank:
+        idle |= OF_ADAPTERS
+    if method.reset_period is None:
+        idle |= OF_RESETS
+    if method.moment_reset in ("none", "full"):
+        idle |= {"moment_reset_fraction", "moment_mask"} | (
+            {"moment_scope"} if method.moment_reset == "none" else set()
+        )
+    if method.schedule == "linear":
+        idle |= {"rewarmup_steps", "minimum_learning_rate_ratio"}
+    if method.update == "plain":
+        idle |= OF_PROJECTIONS
+    if method.update != "apollo":
+        idle |= {"projection_scaling"}
+    return idle
