@@ -36,8 +36,8 @@ test: .venv/test ## run the tests in minutes, a study from its corpus to the pap
 test-all: .venv/test .venv-metadata ## run what `make test` leaves out: kills, archives, modules, the paper of the published values
 	@$(PYTEST) -m long
 
-test-conda: .venv/test ## run the tiny study with --use-conda, in environments that a stand-in builds by pip (3 GB, minutes)
-	@python -m pytest -m conda tests/conda
+test-conda: .venv/test ## run the tiny study with --use-conda, in environments that a stand-in builds by pip (3 GB, minutes; END=lowest or locked)
+	@python -m pytest -m conda $(if $(END),-k $(END)) tests/conda
 
 test-slurm: .venv/test ## run a small study on a SLURM that this machine brings up (root and Debian's packages; docs/cluster.md)
 	@python -m pytest -m slurm -s tests/slurm

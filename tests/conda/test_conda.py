@@ -1,4 +1,7 @@
-"""`make test-conda`: the tiny study with `--use-conda`, in environments that a stand-in for conda builds by pip."""
+"""`make test-conda`: the tiny study with `--use-conda`, in environments that a stand-in for conda builds by pip.
+
+At both ends of what envs/*.yaml allow: the lowest versions, and the lock's.
+"""
 
 import os
 import re
@@ -13,6 +16,7 @@ from studies import ROOT, command, lay_out
 
 pytestmark = pytest.mark.conda
 ENVIRONMENTS = ("data", "report", "train")
+ENDS = {"lowest": {}, "locked": {"STAND_IN_LOCK": str(ROOT / "requirements.in")}}
 NOTE_PYTHON = """
 import sys
 
@@ -28,17 +32,20 @@ def with_conda(home: Path) -> dict[str, str]:
     return inherited | {"PATH": os.pathsep.join(map(str, path)), "CONDA_PREFIX": str(home)}
 
 
-@pytest.fixture(scope="module")
-def conda_study(tmp_path_factory):
+@pytest.fixture(scope="module", params=ENDS)
+def conda_study(tmp_path_factory, request):
     """The tiny study, run with conda in a folder whose path has a space, and what the run printed."""
     home = shutil.copytree(ROOT / "tests/conda", tmp_path_factory.mktemp("conda") / "home")
     folder = lay_out(tmp_path_factory.mktemp("a conda study") / "with space")
     with (folder / "workflow/sitecustomize.py").open("a") as code:
         code.write(NOTE_PYTHON)
     run = command("--use-conda")
-    done = subprocess.run(run, cwd=folder, capture_output=True, text=True, env=with_conda(home), timeout=3600)
+    done = subprocess.run(
+        run, cwd=folder, capture_output=True, text=True, env=with_conda(home) | ENDS[request.param], timeout=3600
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    yield folder
+    shutil.rmtree(folder / ".snakemake/conda")  # gigabytes, before the other end's
 
 
 def environments(folder: Path) -> dict[str, Path]:

@@ -12,7 +12,7 @@ from relora_study.dynamics.gradients import gradients
 from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.storage.files import sha256
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 
 @pytest.fixture
@@ -38,6 +38,15 @@ def test_gradients_are_those_of_a_plain_backward_pass(model, batch):
         torch.testing.assert_close(found["w2"][layer], block.mlp.down_proj.weight.grad, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(found["v"][layer], block.self_attn.v_proj.weight.grad, rtol=1e-4, atol=1e-7)
         torch.testing.assert_close(found["o"][layer], block.self_attn.o_proj.weight.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_an_older_transformers_names_the_checkpointing_of_activations_otherwise(model, batch, monkeypatch):
+    """envs/train.yaml allows releases from before 5.23, which renamed it."""
+    called = []
+    monkeypatch.delattr(PreTrainedModel, "activation_checkpointing_enable", raising=False)
+    monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_enable", lambda self: called.append(self))
+    gradients(model, batch)
+    assert called == [model]
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 4])

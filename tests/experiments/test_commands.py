@@ -169,12 +169,12 @@ def test_nothing_is_compared_before_a_method_has_reset_twice_after_its_warm_star
     grid = grid or {"learning_rate": [1e-3, 2e-3]}
     data, chosen = {**raw["data"], "validation_fraction": 0.1}, {**raw["study"], "methods": ["relora_repaired"]}
     for rung in (first, first + 2):
-        study = check({**raw, "study": chosen, "data": data, "tuning": {"space": {"grid": grid}, "rungs": [rung]}}, [])
+        mine = {**raw, "study": chosen, "data": data, "tuning": {"space": {"grid": grid}, "rungs": [rung]}}
         if rung == first:
             with pytest.raises(UserError, match=message):
-                searches(study)
+                check(mine, [])
         else:
-            assert searches(study).keys() == {
+            assert searches(check(mine, [])).keys() == {
                 f"{size}-{name}" for size in chosen["sizes"] for name in chosen["methods"]
             }
 

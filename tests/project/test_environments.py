@@ -2,18 +2,21 @@
 
 import itertools
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
-CONDA_NAMES = {"torch": "pytorch"}
+STAND_IN = runpy.run_path(str(ROOT / "tests/conda/bin/conda"))
+ranges, pip_requirements = STAND_IN["ranges"], STAND_IN["pip_requirements"]
 COMPILER = "c-compiler"  # no package of Python, and of any version
-IMPORTED_AS = {"pyyaml": "yaml", "pytorch": "torch"}
+IMPORTED_AS = {"pyyaml": "yaml"}
 STAGES = {"data": ["data"], "train": ["train", "evaluate", "dynamics"], "report": ["report"]}
 
 WITHOUT_TORCH = """import importlib, sys
@@ -33,21 +36,48 @@ def pins(file: Path) -> dict[str, str]:
     return {name.lower(): version for name, version in found}
 
 
-def versions(dependencies: list) -> dict[str, str]:
-    """Names, as pip knows them where conda's differ only in packaging, and versions of a conda environment."""
-    flat = [line for line in dependencies if isinstance(line, str) and line not in {"pip", COMPILER}]
-    flat += [line.replace("==", "=") for nested in dependencies if isinstance(nested, dict) for line in nested["pip"]]
-    return {name.removesuffix("-base"): version for name, version in (line.split("=") for line in flat)}
+def outside(file: Path) -> set[str]:
+    """The packages of a conda environment's ``file`` whose range excludes the version that pip installs."""
+    locked = pins(ROOT / "requirements.in")
+    return {name for name, versions in ranges(file).items() if locked[name] not in versions}
 
 
 @pytest.mark.parametrize("file", ENVIRONMENTS, ids=lambda file: file.name)
-def test_conda_installs_pips_versions(file):
-    wanted = {CONDA_NAMES.get(name, name): version for name, version in pins(ROOT / "requirements.in").items()}
+def test_conda_may_install_pips_versions(file):
     environment = yaml.safe_load(file.read_text())
     assert environment["channels"] == ["conda-forge", "nodefaults"]
-    found = versions(environment["dependencies"])
-    assert found.pop("python")
-    assert found == {name: wanted[name] for name in found}
+    assert environment["dependencies"][0] == "python=3.11"
+    assert len(ranges(file)) > 9 and outside(file) == set()
+
+
+def test_a_package_has_one_range_in_all_environments():
+    asked = {(name, str(versions)) for file in ENVIRONMENTS for name, versions in ranges(file).items()}
+    assert len(asked) == len({name for name, _ in asked})
+
+
+def environment_file(path: Path, *dependencies: str | dict) -> Path:
+    path.write_text(yaml.safe_dump({"dependencies": list(dependencies)}))
+    return path
+
+
+def test_a_range_that_excludes_the_locks_version_is_found(tmp_path):
+    """Above it, below it, and by conda's single ``=``."""
+    excluding = "transformers>=5.24,<6", "typer>=0.26,<0.29", "numpy=2.5", "tqdm=4.7"
+    file = environment_file(tmp_path / "x.yaml", "python=3.11", "pandas>=3.0.5,<4", "pytorch=2.13", *excluding)
+    assert outside(file) == {"transformers", "typer", "numpy", "tqdm"}
+
+
+def test_the_stand_in_reads_ranges_and_takes_the_lowest_or_the_locks_version(tmp_path):
+    """conda's ``=2.4`` is 2.4 and all that begins with ``2.4.``."""
+    asked = "python=3.11", "pip", "c-compiler", "pytorch=2.4", "matplotlib-base >=3.9.1,<4", "huggingface_hub>=1.31, <3"
+    file = environment_file(tmp_path / "x.yaml", *asked, {"pip": ["typst==0.15.2"]})
+    expected = {"torch": "==2.4.*", "matplotlib": ">=3.9.1,<4", "huggingface_hub": ">=1.31,<3", "typst": "==0.15.2"}
+    assert ranges(file) == {name: SpecifierSet(versions) for name, versions in expected.items()}
+    lowest = ["torch==2.4", "matplotlib==3.9.1", "huggingface_hub==1.31", "typst==0.15.2"]
+    assert pip_requirements(file, None) == lowest
+    lock = tmp_path / "lock"
+    lock.write_text("".join(f"{line}.9\n" for line in lowest) + "snakemake[reports]==9\n")
+    assert pip_requirements(file, lock) == [f"{line}.9" for line in lowest]
 
 
 def test_the_environment_that_may_compile_holds_a_compiler():
@@ -97,7 +127,7 @@ def test_what_the_code_imports_is_asked_for():
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_stages_code_imports_only_what_its_environment_holds(name):
-    held = versions(yaml.safe_load((ROOT / f"envs/{name}.yaml").read_text())["dependencies"])
+    held = ranges(ROOT / f"envs/{name}.yaml")
     package = ROOT / "workflow/relora_study"
     modules = [file for stage in STAGES[name] for file in sorted((package / stage).rglob("*.py"))]  # lazy ones, too
     imports = "".join(

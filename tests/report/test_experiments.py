@@ -70,7 +70,7 @@ def test_where_nothing_varies_each_method_has_a_line_of_its_own():
 
 
 def test_a_null_among_numbers_has_a_place_in_the_figure():
-    rows = [("tiny", "relora", 42, clipping, loss) for clipping, loss in ((None, 5.2), (1.0, 5.1), (0.5, 5.3))]
+    rows = [("tiny", "relora", 42, clipping, loss) for clipping, loss in (("none", 5.2), (1.0, 5.1), (0.5, 5.3))]
     runs = pd.DataFrame(rows, columns=["size", "method", "seed", "gradient_clipping", "loss"])
     (axes,) = draw_sweep(swept(runs.assign(diverged_at=np.nan)), ["gradient_clipping"], None).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["none", "1.0", "0.5"]

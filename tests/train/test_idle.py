@@ -12,7 +12,7 @@ from relora_study.train.loop import train
 OTHER = {  # of every key of a method, two values
     **{"rank": [2, 3], "alpha": [4.0, 2.0], "dropout": [0.3, 0.0], "targets": [["v_proj"], ["q_proj"]]},
     **{"factor_rank": [2, 3], "update": ["galore", "fira"], "projection_rank": [2, 3], "projection_period": [3, 5]},
-    **{"projection_scale": [0.5, 0.7], "projection_scaling": ["tensor", "channel"], "target_rate_ratio": [0.5, 0.3]},
+    **{"projection_scale": [0.5, 0.7], "projection_scaling": ["tensor", "channel"], "rate_ratios": [{"targets": 0.5}]},
     **{"adapter_initialization": ["zero", "kaiming"], "trainable_scale": [True, False], "adapters_only": [True, False]},
     **{"frozen_dtype": ["bfloat16", "float32"], "full_rank_steps": [3, 4], "full_rank_from": [6, 7]},
     **{"merge": ["unscaled", "scaled", "none"], "restart": ["orthogonal", "undone", "none"]},

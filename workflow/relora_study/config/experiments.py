@@ -144,7 +144,7 @@ class Tuning(Section):
     """Optimizer steps at which candidates are compared; the last may be below `train.steps`."""
     keep: ProperShare = 0.5
     """Share of the candidates that goes on from one rung to the next; at least one does."""
-    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[0, 1])
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(default=[1000, 1001])
     """Seeds of the candidates: all train with the first, and those at the last rung with each."""
 
     @model_validator(mode="after")

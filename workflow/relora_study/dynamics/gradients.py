@@ -19,7 +19,8 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
     and only the weights of the components require gradients.
     """
     model.train()
-    model.activation_checkpointing_enable()
+    # its name since transformers 5.23; envs/train.yaml allows older releases
+    getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
     for layer in model.model.layers:
         layer.mlp.computes_again = False
     model.requires_grad_(False)
