@@ -133,25 +133,25 @@ sweeps:
   as_it_is: {methods: [relora]}
   longer: {methods: [full], space: {grid: {steps: [300, 1200]}}}
   again: {methods: [full, relora], space: {grid: {steps: [1200]}}}
-tuning: {space: {grid: {learning_rate: [1.0e-3, 2.0e-3, 3.0e-3, 4.0e-3]}}, rungs: [100, 300, 600]}
+tuning: {space: {grid: {learning_rate: [1.0e-3, 2.0e-3, 3.0e-3, 4.0e-3]}}, rungs: [120, 300, 600]}
 """
 
 
 def test_a_plan_counts_sweeps_and_searches(tmp_path):
-    """By hand: halving takes 4 x 100 + 2 x 200 + 1 x 300 steps for four candidates of a method."""
+    """By hand: halving takes 4 x 120 + 2 x 180 + 1 x 300 steps for four candidates, and 600 with a second seed."""
     (tmp_path / "mine.yaml").write_text(EXPERIMENTS)
     found = CliRunner().invoke(app, ["config.yaml", str(tmp_path / "mine.yaml"), "--output", str(tmp_path / "p.csv")])
     assert found.exit_code == 0, found.output
     table = pd.read_csv(tmp_path / "p.csv").set_index("cell")
-    counts = {"tiny-full": 2, "tiny-relora": 2, "sweep longer": 4, "sweep again": 2, "search": 8}
+    counts = {"tiny-full": 2, "tiny-relora": 2, "sweep as_it_is": 2, "sweep longer": 4, "sweep again": 2, "search": 10}
     assert table.trainings.to_dict() == counts, "a cell counts once: the study's own, else of the first sweep with it"
     steps = table.tokens / 1024
-    assert steps.tolist() == [600, 600, (300 + 1200) / 2, 1200, (4 * 100 + 2 * 200 + 1 * 300) / 4]
+    assert steps.tolist() == [600, 600, 600, (300 + 1200) / 2, 1200, (4 * 120 + 2 * 180 + 1 * 300 + 600) / 5]
     assert table.hours_A100_eager["sweep longer"] == pytest.approx(table.hours_A100_eager["tiny-full"] * 750 / 600)
-    assert table.hours_A100_eager["search"] == pytest.approx(table.hours_A100_eager[:2].mean() * 275 / 600, rel=1e-3)
+    assert table.hours_A100_eager["search"] == pytest.approx(table.hours_A100_eager[:2].mean() * 348 / 600, rel=1e-3)
     assert table.disk_GB["search"] < table.disk_GB[:2].mean() < table.disk_GB["sweep again"], "fewer, more checkpoints"
     whole = (table.trainings * table.disk_GB).sum()
-    assert "of all 18 trainings" in found.output and f"Disk: {whole:.0f} GB" in found.output
+    assert "of all 22 trainings" in found.output and f"Disk: {whole:.0f} GB" in found.output
 
 
 def test_a_plan_of_shards_says_what_the_corpus_takes(tmp_path):

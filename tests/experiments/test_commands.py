@@ -73,9 +73,9 @@ def test_the_last_rung_chooses_by_the_mean_over_seeds(search):
 
 def test_candidates_train_with_the_first_seed_and_with_every_one_to_the_last_rung(search):
     settings = read_section(SearchSettings, search[0] / "settings.yaml")
-    first = {f"tiny-{name}-s0" for name in search[1]}
+    first = {f"tiny-{name}-s1000" for name in search[1]}
     assert set(settings.cells_at(0)) == set(settings.cells_at(1)) == first
-    assert set(settings.cells_at(2)) == first | {f"tiny-{name}-s1" for name in search[1]}
+    assert set(settings.cells_at(2)) == first | {f"tiny-{name}-s1001" for name in search[1]}
     assert [settings.steps_to(rung) for rung in range(3)] == [120, 80, 200 + 400]
 
 

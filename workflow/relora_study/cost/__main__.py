@@ -137,10 +137,12 @@ def _by_cost(several: Iterable[Cell]) -> list[tuple[Cell, float]]:
 def _candidates(search: Search) -> Iterator[tuple[Cell, float]]:
     """Yield candidates up to each rung, with how many of them may end there: the mean, as nobody knows yet which do."""
     settings, tried = search
-    for last, here, later in zip(settings.rungs, settings.survivors, [*settings.survivors[1:], 0], strict=True):
-        for cell, count in _by_cost(tried.values()) if here > later else ():
+    ending = [here - later for here, later in zip(settings.survivors, [*settings.survivors[1:], 0], strict=True)]
+    ending[-1] *= len(settings.seeds)
+    for last, trainings_there in zip(settings.rungs, ending, strict=True):
+        for cell, count in _by_cost(tried.values()) if trainings_there else ():
             train = cell.train.model_copy(update={"steps": last})
-            yield cell.model_copy(update={"train": train}), count * (here - later) / len(tried)
+            yield cell.model_copy(update={"train": train}), count * trainings_there / len(tried)
 
 
 def plan_row(name: str, parts: list[tuple[Cell, float]]) -> dict[str, float | str]:
