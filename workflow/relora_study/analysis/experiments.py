@@ -91,9 +91,10 @@ def sweep_table(swept: Swept, keys: list[str], against: str | None) -> pd.DataFr
     table = responses(swept, keys)
     if against is None:
         return table
-    return table.drop(columns=[*COSTS, "verdict"], errors="ignore").merge(
+    beside = table.drop(columns=[*COSTS, "verdict"], errors="ignore").merge(
         changes(swept, against), on=["size", "method"], how="left", suffixes=("", "_paired")
     )
+    return beside.fillna({"chance": "", "verdict": ""})  # of what the others are compared with
 
 
 def changes(swept: Swept, against: str) -> pd.DataFrame:
