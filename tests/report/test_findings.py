@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
-from relora_study.report.findings import CONTROL, FIGURES, TABLES, draw, with_tables
+from relora_study.analysis.experiments import DOCUMENTS
+from relora_study.report.findings import CONTROL, FIGURES, TABLES, draw, numbers, with_tables
 from relora_study.report.style import finish
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -20,7 +21,7 @@ def test_a_figure_is_drawn_again_from_its_table(name, tmp_path):
 
 
 def test_every_figure_and_table_of_the_findings_is_in_the_repository():
-    tables = {place.stem for place in (DOCS / "results").glob("*.csv")}
+    tables = {place.stem for place in (DOCS / "results").glob("*.csv") if not place.name.endswith(DOCUMENTS)}
     assert {place.stem for place in (DOCS / "images").glob("*.png")} == set(FIGURES) <= tables
     marked = re.findall(r"<!-- table \w+ of ([\w ]+):", (DOCS / "findings.md").read_text())
     assert {table for names in marked for table in names.split(" and ")} == tables
@@ -30,6 +31,29 @@ def test_the_pages_tables_are_those_that_the_runs_give():
     page = (DOCS / "findings.md").read_text()
     assert with_tables(page, DOCS / "results") == page, "run `make findings`"
     assert all(f"images/{name}.png" in page for name in FIGURES)
+
+
+PAGES = [DOCS.parent / "README.md", DOCS / "findings.md"]
+ANSWER = re.compile(r"<!-- answer -->(.*?)<!-- end of the answer -->", re.DOTALL)
+UNMARKED = re.compile(r"\d\.\d+(?![\d.]*<!--)")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_number_in_prose_is_what_its_table_gives(page):
+    found = list(numbers(page.read_text(), DOCS / "results"))
+    assert len(found) >= 5 and [said for said, _ in found] == [given for _, given in found]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_answer_has_no_number_without_a_table(page):
+    (answer,) = ANSWER.findall(page.read_text())
+    assert not UNMARKED.findall(answer)
+
+
+def test_a_wrong_number_in_prose_is_found():
+    page = "It ends 0.99<!-- groups of groups: over_one_rate of relora_repaired --> nats above."
+    ((said, given),) = numbers(page, DOCS / "results")
+    assert said != given == "0.11"
 
 
 def test_a_changed_run_changes_the_page(tmp_path):

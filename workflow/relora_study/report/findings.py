@@ -1,7 +1,7 @@
 """The figures and tables of docs/findings.md, made from the small tables in docs/results that presets left."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ RANK_KEYS = ["rank", "reset_period", "learning_rate"]
 MARKED = re.compile(
     r"(<!-- table (\w+) of (\w+(?: and \w+)*): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
-WORDS = ("size", "method", "compared with", "claim", "verdict", "chance")  # columns that are set to the left
+NUMBER = re.compile(r"(\d[\d.]*)<!-- (\w+) of (\w+(?: and \w+)*): (\w+) of (\w+)(?: at (\w+))? -->")
+WORDS = ("size", "method", "compared with", "claim", "verdict", "verdict one", "verdict two", "chance", "yardstick")  # columns that are set to the left
 
 
 def _losses(against: str) -> Callable[..., pd.DataFrame]:
@@ -101,10 +102,29 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
     return table[methods].rename(columns=method_label).reset_index()
 
 
+def _groups(swept: Swept) -> pd.DataFrame:
+    """The mean loss of each method, and its difference to full rank with one rate and to full rank with two."""
+    one, two = sweep_table(swept, [], "full"), changes(swept, "full_two_rates").set_index("method")
+    named = {f"difference{end}": f"over_two_rates{end}" for end in ("", "_low", "_high")} | {"verdict": "verdict_two"}
+    both = one.join(two.rename(columns=named)[list(named.values())], on="method").fillna({"verdict_two": ""})
+    renamed = {f"difference{end}": f"over_one_rate{end}" for end in ("", "_low", "_high")} | {"verdict": "verdict_one"}
+    columns = ["size", "diverged", "compared_with", "seeds_paired", "chance", "p_holm"]
+    return both.rename(columns=renamed).drop(columns=columns)
+
+
+def _counted(rows: pd.DataFrame) -> pd.DataFrame:
+    """The loss of each yardstick, a mean over the diets of the seeds."""
+    means = rows.groupby("yardstick", sort=False).agg(
+        seeds=("seed", "size"), tokens=("tokens", "mean"), loss=("loss", "mean")
+    )
+    return means.reset_index()
+
+
 # A figure is drawn from the table of its name, and from those that SIZES adds.
 SIZES = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "alone": lambda swept: draw_changes(swept, "relora_zero2"),
+    "groups": lambda swept: draw_changes(swept, "full"),
     "implementations": lambda swept: draw_changes(swept, "full"),
     "ladder": lambda swept: draw_changes(swept, PREVIOUS),
     "methods": draw_costs,
@@ -112,7 +132,7 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
-OF_SWEEPS = ("losses", "alone", "beside_published", "accumulation", "alphas", "implementations", "ranks")
+OF_SWEEPS = ("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "implementations", "ranks")
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
@@ -120,6 +140,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "accumulation": _accumulation,
     "alphas": _alphas,
     "costs": _costs,
+    "counted": _counted,
+    "groups": _groups,
     "implementations": _implementations,
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
@@ -127,6 +149,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
+    "whole": lambda rows: rows,
     "claims": lambda rows: rows.filter(["claim", "method", "value", "value_low", "value_high", "p_holm", "verdict"]),
 }
 
@@ -134,7 +157,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from its tables in ``folder``."""
     names = SIZES.get(name, (name,))
-    of_sweep = name in ("alone", "implementations", "ladder", "ranks")
+    of_sweep = name in (*OF_SWEEPS, "ladder")
     return FIGURES[name](_swept(names, folder) if of_sweep else _read(name, folder))
 
 
@@ -157,9 +180,24 @@ def with_tables(page: str, folder: Path) -> str:
     return MARKED.sub(lambda mark: mark[1] + _table(mark[2], mark[3].split(" and "), folder), page)
 
 
-def _table(kind: str, names: list[str], folder: Path) -> str:
+def numbers(page: str, folder: Path) -> Iterator[tuple[str, str]]:
+    """Each marked number of ``page`` as it stands there, and as its table gives it, without sign and to its decimals.
+
+    A mark behind a number names table, column and method: `0.11<!-- gaps of tuned: gap of relora at tiny -->`.
+    """
+    for said, kind, names, column, method, size in NUMBER.findall(page):
+        rows = _rows(kind, names.split(" and "), folder)
+        named = rows.rename(columns={"yardstick": "method"})
+        chosen = named[(named.method == method) & (not size or named.get("size") == size)]
+        yield said, f"{abs(float(chosen[column].item())):.{len(said.partition('.')[2])}f}"
+
+
+def _rows(kind: str, names: list[str], folder: Path) -> pd.DataFrame:
     table = TABLES[kind]
-    rows = table(_swept(names, folder)) if kind in OF_SWEEPS else table(*(_read(name, folder) for name in names))
-    words = readable(rows).map(markdown)
+    return table(_swept(names, folder)) if kind in OF_SWEEPS else table(*(_read(name, folder) for name in names))
+
+
+def _table(kind: str, names: list[str], folder: Path) -> str:
+    words = readable(_rows(kind, names, folder)).map(markdown)
     sides = ["left" if column in WORDS else "right" for column in words]
     return str(words.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"
