@@ -1,1 +1,1 @@
-"""Evaluate checkpoints: perplexity of texts, accuracy on minimal pairs, and the loss on the fixed batch."""
+"""Evaluate checkpoints: perplexity of texts, accuracy on minimal pairs, and the held-out loss."""
