@@ -49,7 +49,8 @@ def log_of(cell) -> pd.DataFrame:
     resets = np.isin(steps, range(61, 601, 60))
     after = np.isin(steps, range(62, 601, 60))  # an update three times as large follows each reset
     table |= {"adapter_gradient_norm": norm if adapted else None, "reset": adapted * resets}
-    return pd.DataFrame(table | {"update_norm": np.where(after & adapted, 3.0, 1.0)})
+    table |= {"update_norm": np.where(after & adapted, 3.0, 1.0), "clipped_gradient_norm": None}
+    return pd.DataFrame(table)
 
 
 def evaluation_of(right: float) -> pd.DataFrame:

@@ -45,6 +45,8 @@ def diverged(written, last_row, tmp_path_factory):
     write_text(folder / "log.csv", "\n".join([header, *rows[:242], ",".join(["243", "248832", *last_row]), ""]))
     for name in ("evaluation.csv", "dynamics.csv", "timing.csv"):
         pd.read_csv(folder / name).query("step <= 240").to_csv(folder / name, index=False)
+    held_out = pd.read_csv(folder / "held_out.csv")
+    held_out.assign(nats=np.nan).to_csv(folder / "held_out.csv", index=False)
     write_json(folder / "manifest.json", read_yaml(folder / "manifest.json") | {"diverged_at": 243})
     return open_runs(results)
 
@@ -63,14 +65,21 @@ def test_whatever_the_trainer_writes_stays_a_number(results, loss):
     assert last_losses(results).count()[CELL] == LAST_STEPS - 1
 
 
-def test_a_cell_that_diverged_enters_no_difference(diverged):
+def test_a_cell_that_diverged_is_counted_and_enters_no_difference(diverged):
     table = TABLES["differences"](diverged)
     size, method, _ = CELL.split("-")
-    assert len(table) and not len(table[(table["size"] == size) & (table.method == method)])
+    its = (table["size"] == size) & (table.method == method)
+    assert its.any() and table[its].difference.isna().all() and (table[its].diverged == 1).all()
+    assert table[~its].difference.notna().all() and (table[~its].diverged == 0).all()
+    beside = TABLES["yardsticks"](diverged).set_index(["size", "method"])
+    assert beside.diverged[size, method] == 1 and np.isnan(beside.held_out_loss[size, method])
     assert TABLES["trend"](diverged).set_index("method").cells[method] == 1, "of two sizes"
 
 
-@pytest.mark.parametrize("name", [name for name in TABLES if name not in ("claims", "differences", "gaps", "trend")])
+WITHOUT_CELLS = ("claims", "differences", "gaps", "trend", "yardsticks")
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name not in WITHOUT_CELLS])
 def test_every_table_is_made_and_marks_the_cell(diverged, tmp_path, name):
     write_table(mark(TABLES[name](diverged), diverged.diverged), tmp_path / name)
     rows = pd.read_csv(tmp_path / f"{name}.csv")

@@ -47,7 +47,7 @@ def test_the_corpus_its_licences_and_its_splits_are_those_of_the_files(place):
     assert "doi.org/10.7910/DVN/GMFCTR): no licence found." in licences and "L4OAKN): CC0-1.0." in licences
     splits = answers(place)["The splits"]
     assert splits.table.set_index("split").tokens.to_dict() == {"train": "222,222", "held out": "4,444"}
-    assert "at most the first 64 sequences, and the validation file 256." in splits.said[0]
+    assert "at most the first 200,000 of their token ids" in splits.said[0]
     assert "a share of 0.05 is held out" in splits.said[0] and splits.said[1] == "There is no validation split."
     manifest = place / "data/tokens/manifest.json"
     kept = read_yaml(manifest)["held_out"] | {"documents": 7}
@@ -102,7 +102,8 @@ def tuned(raw, tmp_path):
 def test_a_search_tells_its_space_and_its_budget(tuned):
     text = said(tuned, "How hyper-parameters were chosen")
     assert (
-        "A search chose settings for each size and method" in text and "the first of 0 and 1, and at the last" in text
+        "A search chose settings for each size and method" in text
+        and "the first of 1000 and 1001, and at the last" in text
     )
     assert "The space is learning_rate of 0.001, 0.002, 0.003 and 0.004." in text
     assert "1 search tried 4 candidates, up to 100 and 200 steps" in text
@@ -131,7 +132,7 @@ def test_compute_counts_candidates_and_what_was_set_aside(tuned):
 
 def test_compute_adds_readings_and_says_what_has_no_time(place):
     assert compute(place).untimed["dynamics"] == 6
-    assert "No file has the time of 12 of the runs" in said(place, "Compute in all")
+    assert "No file has the time of 18 of the runs" in said(place, "Compute in all")
     jobs = place / "benchmarks/jobs"
     jobs.mkdir(parents=True)
     (jobs / "dynamics-tiny-full-s42.tsv").write_text("s\th:m:s\tmax_rss\n90.0\t0:01:30\t100.0\n")

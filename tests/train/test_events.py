@@ -96,7 +96,8 @@ def test_watching_is_no_other_training(make_cell, tmp_path):
 
 def test_a_missing_package_is_one_line_before_training(prepare, make_cell, monkeypatch, tmp_path):
     folder, _ = prepare("cell")
-    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().rstrip() + "\n  tensorboard: true\n")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("release_memory:", "tensorboard: true\n  release_memory:"))
     monkeypatch.setattr(events, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"runtime\.tensorboard = true: .* is not installed; pip install tensorboard"):
         command.train_cell(folder / "config.yaml", tmp_path / "tokens", 1)

@@ -141,7 +141,7 @@ def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
         rows.append({**named, **spread, "diverged": int(group.diverged_at.notna().sum()), **costs, "verdict": ""})
         cells.append(group.set_index("seed").cell)
     table = pd.DataFrame(rows)
-    if not (table.diverged.any() and table[CAPPED].notna().any()):
+    if not table[CAPPED][table.diverged > 0].notna().any():
         table = table.drop(columns=CAPPED)
     for _, group in table.groupby(["size", "method"], sort=False):
         if keys and len(group) > 1 and group.loss.notna().any():

@@ -26,7 +26,17 @@ MARKED = re.compile(
     r"(<!-- table (\w+) of (\w+(?: and \w+)*): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
 NUMBER = re.compile(r"(\d[\d.]*)<!-- (\w+) of (\w+(?: and \w+)*): (\w+) of (\w+)(?: at (\w+))? -->")
-WORDS = ("size", "method", "compared with", "claim", "verdict", "verdict one", "verdict two", "chance", "yardstick")  # columns that are set to the left
+WORDS = (
+    "size",
+    "method",
+    "compared with",
+    "claim",
+    "verdict",
+    "verdict one",
+    "verdict two",
+    "chance",
+    "yardstick",
+)  # columns that are set to the left
 
 
 def _losses(against: str) -> Callable[..., pd.DataFrame]:
@@ -149,6 +159,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
+    "differences": lambda rows: rows[rows.measure == "held_out_loss"].drop(columns=["measure", "seeds", "diverged"]),
     "whole": lambda rows: rows,
     "claims": lambda rows: rows.filter(["claim", "method", "value", "value_low", "value_high", "p_holm", "verdict"]),
 }

@@ -134,7 +134,8 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
         elif name in ("method", "compared_with"):
             shown[name] = [MISSING if pd.isna(value) else method_label(value) for value in table[name]]
         elif name in ("size", "measure", "verdict", "edge"):
-            shown[name] = [HEADERS.get(value, value.replace("_", " ")) for value in table[name]]
+            filled = table[name].fillna("")
+            shown[name] = [HEADERS.get(value, value.replace("_", " ")) for value in filled]
         elif f"{name}_low" in table:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             shown[name] = [with_interval(*bounds) for bounds in ranges]

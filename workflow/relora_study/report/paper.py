@@ -69,7 +69,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "final": _rows(
             over_seeds(runs, final) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
         ),
-        "yardsticks": _rows(yardsticks(runs)),
+        "yardsticks": _rows(_beside_counts(runs)),
         "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
         "margin": f"{runs.margin:g}",
         "differences": _rows(differences(runs).dropna(subset="difference_low")),
@@ -207,6 +207,13 @@ def over_seeds(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
 
 def _shown(final: pd.DataFrame, runs: Runs) -> pd.DataFrame:
     return mark(final.drop(columns=UNSHOWN), runs.diverged)
+
+
+def _beside_counts(runs: Runs) -> pd.DataFrame:
+    """The table of yardsticks, without columns of one value: all models are far below a unigram."""
+    table = yardsticks(runs).drop(columns="over_unigram")
+    alike = [name for name in ("seeds", "diverged") if table[name].dropna().isin([0, 1]).all()]
+    return table.drop(columns=[name for name in alike if table[name].nunique() < 2])
 
 
 def _tests(tests: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
