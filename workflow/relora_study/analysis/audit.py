@@ -23,7 +23,7 @@ PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]
 
 FLAT = 0.01  # a first cycle that moves less than this share of the second looks flat
 LOST = 1e-6  # share of an update: rounding in float32 loses less
-LARGE_JUMP = 0.01  # nats a token: a smaller change of the held-out loss at a merge is no jump
+LARGE_JUMP = 0.01  # nats a token: a smaller change of the loss at a merge is no jump
 RESTARTED = 0.5  # of the norm before: adapters that start again have little of it, adapters that go on have all
 NEAR_FIRST = 0.5  # relative distance within which a first share is as low as the published share
 GROWTH = 1.5  # fold, from the first cycle to the last: noise between cycles stays below it
@@ -133,7 +133,7 @@ OF_RUNS = (
     Measure(
         "loss_jump",
         MERGE,
-        "median jump of the held-out loss at a merge (nats/token)",
+        "median jump of the loss on the fixed batch at a merge (nats/token)",
         read.merge_reading("loss_jump"),
         (
             Verdict("jumps", f"the loss jumps by more than {LARGE_JUMP}", lambda r: r.value > LARGE_JUMP),

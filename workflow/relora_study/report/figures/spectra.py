@@ -131,7 +131,7 @@ def cka(source: Source) -> Figure:
 
 
 def merges(source: Source) -> Figure:
-    """Jump of the held-out loss at a merge, and the share of the adapter product that the merge loses."""
+    """Jump of the loss on the fixed batch at a merge, and the share of the adapter product that the merge loses."""
     readings = [("merge", "model", "loss_jump"), ("merge", "model", "update_lost")]
     return by_step(source, readings, ["loss jump\n(nats/token)", "share of the\nupdate lost"], over="seed")[0]
 
