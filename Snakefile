@@ -48,6 +48,7 @@ rule all:
         expand("results/tables/experiment_{name}.csv", name=REPORTED_EXPERIMENTS),
         readings,  # a target, so that a cell that somebody deleted is trained again
         "results/paper.pdf",
+        "results/summary.txt",
         "results/landing.rst",
         "results/reproducibility.md",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),

@@ -154,6 +154,28 @@ rule reproducibility:
         "python -m relora_study.report reproducibility --output {output.page:q} 2> >(tee {log:q} >&2)"
 
 
+# The outcome as text, which a run ends with.
+rule summary:
+    input:
+        report_inputs,
+    output:
+        "results/summary.txt",
+    log:
+        "results/logs/report/summary.log",
+    benchmark:
+        "results/benchmarks/jobs/summary.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    message:
+        "The outcome, {output}"
+    shell:
+        "python -m relora_study.report summary --output {output:q} 2> >(tee {log:q} >&2)"
+
+
 # The first page of the web report; workflow/report/workflow.rst includes it.
 rule landing:
     input:

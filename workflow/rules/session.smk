@@ -48,6 +48,7 @@ def finish():
     style = PACKAGE.parent / "report" / "style.css"
     if not make_web_report(str(workflow.main_snakefile), staged("settings/whole.yaml"), style, page, log):
         raise WorkflowError(f"the web report could not be made; {log} says why")
+    print("", (RESULTS / "summary.txt").read_text(encoding="utf-8"), sep="\n", file=sys.stderr)
     print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)
 
 

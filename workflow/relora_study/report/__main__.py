@@ -80,6 +80,15 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
 
 
 @app.command()
+def summary(output: Place, results: Place = Path("results")) -> None:
+    """Write the outcome in a screen of plain text to OUTPUT."""
+    from ..storage.files import write_text
+    from .summary import summary as lines
+
+    write_text(output, lines(open_runs(results)))
+
+
+@app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
     from ..storage.files import write_text

@@ -41,6 +41,7 @@ SHARED_FILES = [
     "tables/*",
     "paper.pdf",
     "landing.rst",
+    "summary.txt",
     "reproducibility.*",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
