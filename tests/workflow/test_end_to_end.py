@@ -20,6 +20,7 @@ def test_everything_is_there(study):
     results = study / "results"
     assert len(PdfReader(results / "paper.pdf").pages) >= 2
     assert (results / "report.html").stat().st_size > 100_000
+    assert "Counted on the same tokens: unigram" in (results / "summary.txt").read_text()
     log = pd.read_csv(results / "cells/tiny-relora_released-s1/log.csv")
     assert log.step.tolist() == list(range(1, 21))
     assert (log.adapter_gradient_norm[log.step <= 9] == 0).all()

@@ -111,6 +111,7 @@ def test_the_web_report_is_made_where_the_paper_is_newer_and_only_there(study, t
     done = snakemake(folder, *one, "--config", "report={title: Another}")
     assert done.returncode == 0, done.stdout + done.stderr
     assert page.stat().st_size > 100_000, "the whole study is there, and its page was missing"
+    assert (folder / "results/summary.txt").read_text() in done.stderr
     made = page.stat().st_mtime_ns
     assert snakemake(folder, *one).returncode == 0
     assert page.stat().st_mtime_ns == made
