@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ..analysis.differences import fitted_trend, mean_gaps
+from ..analysis.differences import fitted_trend, in_columns, mean_gaps
+from ..analysis.effects import Effect
 from ..analysis.experiments import DOCUMENTS, Swept, changes, responses, sweep_table
 from ..analysis.losses import SHARED, Losses
 from ..analysis.published import FOLDER as PUBLISHED
@@ -122,6 +123,20 @@ def _groups(swept: Swept) -> pd.DataFrame:
     return both.rename(columns=renamed).drop(columns=columns)
 
 
+def _gap_change(swept: Swept) -> pd.DataFrame:
+    """What a second rate changes in the gap of ReLoRA repaired to full rank: of one rate's gap less of two rates'."""
+    cells = swept.runs.pivot(index="seed", columns="method", values="cell")
+    nats = {name: np.stack([swept.losses.nats[cell] for cell in cells[name]]) for name in cells}
+    gaps = {
+        "one_rate": nats["relora_repaired"] - nats["full"],
+        "two_rates": nats["repaired_two_rates"] - nats["full_two_rates"],
+    }
+    gaps["change"] = gaps["one_rate"] - gaps["two_rates"]
+    effects = {name: Effect.of(values, swept.losses.tokens) for name, values in gaps.items()}
+    columns = {key: value for name, effect in effects.items() for key, value in in_columns(name, effect).items()}
+    return pd.DataFrame([{"method": "relora_repaired", "seeds": len(cells), **columns}])
+
+
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
     """The loss of each yardstick, a mean over the diets of the seeds."""
     means = rows.groupby("yardstick", sort=False).agg(
@@ -142,7 +157,8 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
-OF_SWEEPS = ("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "implementations", "ranks")
+OF_SWEEPS = ("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change")
+OF_SWEEPS += ("implementations", "ranks")
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
@@ -152,6 +168,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "costs": _costs,
     "counted": _counted,
     "groups": _groups,
+    "gap_change": _gap_change,
     "implementations": _implementations,
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
