@@ -3,9 +3,9 @@
 Seeds draw first weights, the order of the data and dropout; documents are the text that happened to be held out. Cells
 of all seeds are scored on one set of documents, so a mean over both has two errors that no single resampling covers. We
 add the variance of the means of seeds to the variance over documents (two-way clustered variance without the
+subtraction of Cameron, Gelbach and Miller 2011, so that the variance errs on the wide side), and take Student's t with
 the degrees of freedom of Welch and Satterthwaite. The pigeonhole bootstrap of Owen and Eckles (2012) resamples both,
 too, but with three seeds it covers about four of five true means instead of nineteen of twenty
-but with three seeds it covers about four of five true means instead of nineteen of twenty
 (tests/analysis/test_effects.py measures both).
 """
 

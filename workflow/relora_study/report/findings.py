@@ -157,8 +157,10 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
     "tuned_gaps": lambda rows: draw_gaps(rows, ["full", *rows.method.unique()], "full"),
     "tuned_search": draw_search,
 }
-OF_SWEEPS = ("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change")
-OF_SWEEPS += ("implementations", "ranks")
+OF_SWEEPS = [
+    *("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change"),
+    *("implementations", "ranks"),
+]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
