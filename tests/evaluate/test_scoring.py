@@ -23,13 +23,12 @@ from relora_study.evaluate.perplexity import (
     score_texts,
     spelled_bytes,
     take_texts,
-    windows,
 )
 from relora_study.evaluate.prefix_tree import log_probabilities, pack_trees
-from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.evaluate.suite import missing_of_blimp, read_suite
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
 from relora_study.model.checkpoints import save_checkpoint
+from relora_study.model.scoring import negative_log_likelihoods, windows
 from relora_study.storage.files import read_yaml, sha256, write_json
 from relora_study.train.run import start
 from scipy.stats import norm

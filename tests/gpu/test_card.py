@@ -11,10 +11,10 @@ import torch
 from relora_study.config import Cell, cells, read_study
 from relora_study.cost.__main__ import measured_hours
 from relora_study.evaluate.prefix_tree import log_probabilities
-from relora_study.evaluate.scoring import negative_log_likelihoods
 from relora_study.model.build import build_model
 from relora_study.model.kernels.cross_entropy import head_cross_entropy, head_log_probabilities
 from relora_study.model.relora import adapters
+from relora_study.model.scoring import negative_log_likelihoods
 from relora_study.train.loop import mean_loss, take_step, train
 from relora_study.train.resets import reset
 from relora_study.train.run import start

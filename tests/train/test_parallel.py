@@ -130,7 +130,8 @@ def test_both_processes_hold_the_same_weights_though_each_drops_out_on_its_own(i
 
 @pytest.mark.long
 def test_processes_wait_for_a_late_first_one_longer_than_for_a_sum(tmp_path):
-    assert run_in_two(DELAYED, tmp_path).splitlines() == ["[0, 1] True"] * 2
+    said = run_in_two(DELAYED, tmp_path)  # two processes write to one pipe, and lines may run into each other
+    assert said.count("[0, 1]") == said.count("True") == 2
 
 
 def test_drawing_alike_keeps_the_generator_of_this_processs_gpu_alone(monkeypatch):

@@ -12,6 +12,7 @@ rule archive:
         expand("results/figures/{name}.{format}", name=FIGURES_OF_ARCHIVE, format=["pdf", "png"]),
         expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_ARCHIVE]),
         "results/paper.pdf",
+        "results/summary.txt",
         "results/landing.rst",
         "results/reproducibility.md",
         tokens="results/data/tokens",

@@ -4,7 +4,7 @@ Bits per byte compare models with different tokenizers.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 from tokenizers.decoders import ByteLevel
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from .scoring import negative_log_likelihoods
+from ..model.scoring import summed_losses
 
 OVERALL, MACRO_AVERAGE = "overall", "macro_average"  # rows of evaluation.csv: all texts, and the mean over domains
 AVERAGED = ["token_perplexity", "mean_text_perplexity", "loss", "bits_per_byte"]
@@ -61,34 +61,18 @@ def spelled_bytes(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
     return len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode())
 
 
-def windows(ids: list[int], length: int, stride: int) -> Iterator[tuple[list[int], int]]:
-    """Cut ``ids`` into windows of ``length`` predictions that begin ``stride`` apart: (window, new predictions).
-
-    The last ``new predictions`` ids of a window are scored, so every id but the first is scored exactly once. From the
-    second window on, at least ``length`` - ``stride`` ids come before the first scored id. A short text is one window.
-    """
-    done, begin = 0, 0
-    while done < len(ids) - 1:
-        end = min(begin + length, len(ids) - 1)
-        yield ids[begin : end + 1], end - done
-        done, begin = end, begin + stride
-
-
 def score_texts(model: LlamaForCausalLM, domains: dict[str, Texts], stride: int, batch_tokens: int) -> pd.DataFrame:
-    """Score the texts of ``domains``; texts longer than the model's context are read in :func:`windows`.
+    """Score the texts of ``domains``; texts longer than the model's context are read in windows (model.scoring).
 
     The table has a row for each text: domain, text (its number in the domain), the scored tokens, the bytes that these
     spell, and their summed loss in nats, which is NaN for a text without scored tokens.
     """
-    length = model.config.max_position_embeddings
-    cut = {name: [list(windows(ids, length, stride)) for ids in texts.ids] for name, texts in domains.items()}
-    parts = [part for texts in cut.values() for text in texts for part, _ in text]
-    losses = iter(negative_log_likelihoods(model, parts, batch_tokens))
+    every = [ids for texts in domains.values() for ids in texts.ids]
+    nats = iter(summed_losses(model, every, stride, batch_tokens))
     rows = []
-    for name, texts in cut.items():
-        for number, (text, size) in enumerate(zip(texts, domains[name].scored_bytes, strict=True)):
-            nats = [float(next(losses)[-new:].double().sum()) for _, new in text]
-            rows.append((name, number, sum(new for _, new in text), size, sum(nats) if nats else math.nan))
+    for name, texts in domains.items():
+        for number, (ids, size) in enumerate(zip(texts.ids, texts.scored_bytes, strict=True)):
+            rows.append((name, number, max(0, len(ids) - 1), size, next(nats)))
     return pd.DataFrame(rows, columns=["domain", "text", "tokens", "bytes", "nats"])
 
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..model.kernels.cross_entropy import head_log_probabilities
-from .scoring import IdTuple, batches, check_vocabulary, padded
+from ..model.scoring import IdTuple, batches, check_vocabulary, padded
 
 TREE_TOKENS = 64  # larger trees share more prefixes, but cost more in attention
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from ..config import Cell
 from ..data.tokens import IdArray
 from ..model.checkpoints import checkpoint_place, load_model
+from ..model.scoring import summed_losses
 from ..storage.rung import Rung
 from .run import Run
 
@@ -22,15 +23,13 @@ def scored(run: Run, step: int, documents: list[IdArray], cell_dir: Path) -> Run
 
     The checkpoint of ``step`` is scored, because ``run`` may be at a later step, where an earlier search led it.
     """
-    from ..evaluate.held_out import document_losses, mean_loss  # pandas, which no other training needs
-    from ..evaluate.perplexity import Texts
-
     name, seed = run.cell.method_name, run.cell.seed
     if run.diverged_at is not None and run.diverged_at <= step:
         return Rung(candidate=name, seed=seed, step=run.diverged_at, loss=None, diverged=True)
     model = load_model(checkpoint_place(cell_dir / "checkpoints", step), run.device)
-    texts = Texts([ids.tolist() for ids in documents], [0] * len(documents))
-    return Rung(candidate=name, seed=seed, step=step, loss=mean_loss(document_losses(model, texts, SCORED_TOKENS)))
+    length, tokens = run.cell.model.context_length, sum(len(ids) - 1 for ids in documents)
+    nats = summed_losses(model, [ids.tolist() for ids in documents], length, SCORED_TOKENS)
+    return Rung(candidate=name, seed=seed, step=step, loss=sum(nats) / tokens)
 
 
 def is_promoted(selection: Path, candidate: str) -> bool:

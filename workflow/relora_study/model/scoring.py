@@ -1,5 +1,6 @@
 """Score many token sequences in batches: sorted by length, so that little is padding, and bounded by tokens."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from ..errors import UserError
-from ..model.kernels.cross_entropy import head_log_probabilities
+from .kernels.cross_entropy import head_log_probabilities
 
 IdTuple = tuple[int, ...]
 T = TypeVar("T")
@@ -30,6 +31,32 @@ def negative_log_likelihoods(
     for batch in batches(distinct, len, batch_tokens):
         scores |= zip(batch, _score(model, batch), strict=True)
     return [scores[tuple(ids)] for ids in sequences]
+
+
+def windows(ids: Sequence[int], length: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
+    """Cut ``ids`` into windows of ``length`` predictions that begin ``stride`` apart: (window, new predictions).
+
+    The last ``new predictions`` ids of a window are scored, so every id but the first is scored exactly once. From the
+    second window on, at least ``length`` - ``stride`` ids come before the first scored id. A short text is one window.
+    """
+    done, begin = 0, 0
+    while done < len(ids) - 1:
+        end = min(begin + length, len(ids) - 1)
+        yield ids[begin : end + 1], end - done
+        done, begin = end, begin + stride
+
+
+def summed_losses(
+    model: LlamaForCausalLM, sequences: Sequence[Sequence[int]], stride: int, batch_tokens: int
+) -> list[float]:
+    """Return for each sequence the summed loss (nats) of all ids but the first; NaN where there is no other.
+
+    What is longer than the model's context is read in :func:`windows`.
+    """
+    length = model.config.max_position_embeddings
+    cut = [list(windows(ids, length, stride)) for ids in sequences]
+    losses = iter(negative_log_likelihoods(model, [part for parts in cut for part, _ in parts], batch_tokens))
+    return [sum(float(next(losses)[-new:].double().sum()) for _, new in parts) if parts else math.nan for parts in cut]
 
 
 def check_vocabulary(model: LlamaForCausalLM, sequences: Iterable[Sequence[int]]) -> None:
