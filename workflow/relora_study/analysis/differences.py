@@ -51,12 +51,10 @@ def in_columns(name: str, effect: Effect) -> dict[str, float]:
 
 def _against_full_rank(runs: Runs) -> Iterator[tuple[str, str, list[tuple[Cell, Cell]]]]:
     """Each size and method but full rank, with its cells and full rank's of equal seed."""
-    for size in runs.sizes:
-        for method in runs.methods:
-            of_both = [cell for cell in runs.cells.values() if (cell.size_name, cell.method_name) == (size, method)]
-            pairs = [(cell, full) for cell in of_both if (full := runs.reference_of(cell))]
-            if pairs:
-                yield size, method, pairs
+    for (size, method), cells in runs.by_size_and_method.items():
+        pairs = [(cell, full) for cell in cells if (full := runs.reference_of(cell))]
+        if pairs:
+            yield size, method, pairs
 
 
 def _difference(runs: Runs, measure: str, pairs: list[tuple[Cell, Cell]]) -> Effect:

@@ -109,12 +109,17 @@ def changes(swept: Swept, against: str) -> pd.DataFrame:
     for size, group in swept.runs.groupby("size", sort=False):
         cells = {str(method): rows.set_index("seed").cell for method, rows in group.groupby("method", sort=False)}
         for reference, method in _pairs(list(cells), against):
-            both = pd.concat([cells[method], cells[reference]], axis=1, join="inner")
-            effects.append(swept.losses.difference(both.itertuples(index=False, name=None)))
+            effects.append(_paired(swept.losses, cells[method], cells[reference]))
             named = {"size": size, "method": method, "compared_with": reference, "seeds": effects[-1].seeds}
             rows.append(named | in_columns("difference", effects[-1]) | {"chance": effects[-1].chance})
     judged = verdicts(effects, swept.margin)
     return pd.DataFrame(rows).assign(p_holm=[p for _, p in judged], verdict=[verdict for verdict, _ in judged])
+
+
+def _paired(losses: Losses, cells: pd.Series, others: pd.Series) -> Effect:
+    """The difference in loss of ``cells`` less ``others``, both by seed, at the seeds that both have."""
+    both = pd.concat([cells, others], axis=1, join="inner")
+    return losses.difference(both.itertuples(index=False, name=None))
 
 
 def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
@@ -152,13 +157,9 @@ def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
 def _verdicts(group: pd.DataFrame, keys: list[str], cells: list[pd.Series], losses: Losses) -> pd.Series:
     """The verdict on each point of ``group``. ``cells`` holds the cells of each row by seed."""
     lowest = int(group.loss.idxmin())
-
-    def above(place: int) -> Effect:
-        both = pd.concat([cells[place], cells[lowest]], axis=1, join="inner")
-        return losses.difference(both.itertuples(index=False, name=None))
-
-    others = {place: above(place) for place in group.index if place != lowest and np.isfinite(group.loss[place])}
-    close = [place for place, found in others.items() if found.interval[0] <= 0]
+    others = [place for place in group.index if place != lowest and np.isfinite(group.loss[place])]
+    low = {place: _paired(losses, cells[place], cells[lowest]).interval[0] for place in others}
+    close = [place for place in others if low[place] <= 0]
     found = pd.Series("", index=group.index)
     found[close] = CLOSE
     open_ended = open_ends(group, group.loc[lowest], keys)

@@ -51,6 +51,14 @@ class Runs:
         """The methods in the study's order."""
         return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
 
+    @property
+    def by_size_and_method(self) -> dict[tuple[str, str], list[Cell]]:
+        """The cells of each size and method, one a seed, in the study's order."""
+        groups: dict[tuple[str, str], list[Cell]] = {}
+        for cell in self.cells.values():
+            groups.setdefault((cell.size_name, cell.method_name), []).append(cell)
+        return groups
+
     def table(self, file: str) -> pd.DataFrame:
         """The rows of ``file`` (log.csv, timing.csv, ...) of all cells, with cell, size, method, seed."""
         if file not in self._read_already:

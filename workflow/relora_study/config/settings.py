@@ -48,8 +48,7 @@ class Diet(Section):
     @classmethod
     def of(cls, cell: Cell) -> Self:
         """The diet of ``cell``."""
-        sequences = cell.train.steps * cell.train.batch_size
-        return cls(seed=cell.seed if cell.data_order == "seed" else None, sequences=sequences)
+        return cls(seed=cell.seed if cell.data_order == "seed" else None, sequences=cell.train.sequences)
 
 
 class YardstickSettings(Section):

@@ -31,7 +31,7 @@ def _losses(runs: Runs) -> Iterator[str]:
 
 
 def _of(runs: Runs, size: str, method: str) -> str:
-    its = [cell for cell in runs.cells.values() if (cell.size_name, cell.method_name) == (size, method)]
+    its = runs.by_size_and_method.get((size, method), [])
     whole = [cell for cell in its if cell.name not in runs.diverged]
     if not whole:
         return "diverged"

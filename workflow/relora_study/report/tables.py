@@ -17,7 +17,6 @@ from ..analysis.results import Runs, last_losses
 from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
 from ..analysis.training_time import devices, on_gpu
-from ..config import Cell
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown
@@ -106,7 +105,7 @@ def yardsticks(runs: Runs) -> pd.DataFrame:
     rows: list[dict[str, object]] = [
         {"size": "", "method": f"counted {name}", "held_out_loss": loss} for name, loss in counted.items()
     ]
-    for (size, method), cells in _by_size_and_method(runs).items():
+    for (size, method), cells in runs.by_size_and_method.items():
         whole = [cell.name for cell in cells if cell.name not in runs.diverged]
         fed = [runs.manifest(cell)["tokens"] / runs.manifest(cell)["parameters"] for cell in cells]
         row = {"size": size, "method": method, "tokens_per_parameter": fed[0], "seeds": len(cells)}
@@ -114,13 +113,6 @@ def yardsticks(runs: Runs) -> pd.DataFrame:
         rows.append(row | {f"over_{name}": found.mean - loss for name, loss in counted.items()})
     columns = ["size", "method", "tokens_per_parameter", "seeds", "diverged", "held_out_loss", "held_out_loss_low"]
     return pd.DataFrame(rows, columns=[*columns, "held_out_loss_high", *(f"over_{name}" for name in counted)])
-
-
-def _by_size_and_method(runs: Runs) -> dict[tuple[str, str], list[Cell]]:
-    cells: dict[tuple[str, str], list[Cell]] = {}
-    for cell in runs.cells.values():
-        cells.setdefault((cell.size_name, cell.method_name), []).append(cell)
-    return cells
 
 
 def _reported_results(source: Published) -> pd.DataFrame:
