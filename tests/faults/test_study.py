@@ -23,6 +23,7 @@ TIMED = (
     "benchmarks/",
     "logs/",
     "landing.rst",
+    "summary.md",
     "reproducibility.",
     "report.html",
 )

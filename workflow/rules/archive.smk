@@ -13,6 +13,7 @@ rule archive:
         expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_ARCHIVE]),
         "results/paper.pdf",
         "results/summary.txt",
+        "results/summary.md",
         "results/landing.rst",
         "results/reproducibility.md",
         tokens="results/data/tokens",

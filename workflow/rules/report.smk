@@ -154,12 +154,14 @@ rule reproducibility:
         "python -m relora_study.report reproducibility --output {output.page:q} 2> >(tee {log:q} >&2)"
 
 
-# The outcome as text, which a run ends with.
+# The outcome on one screen: as text, which a run ends with, and as Markdown.
 rule summary:
     input:
         report_inputs,
+        workflow_files("workflow/report/summary.txt", "workflow/report/summary.md"),
     output:
         "results/summary.txt",
+        "results/summary.md",
     log:
         "results/logs/report/summary.log",
     benchmark:
@@ -171,15 +173,17 @@ rule summary:
         mem_mb=1000,
         runtime=10,
     message:
-        "The outcome, {output}"
+        "The outcome, {output[0]}"
     shell:
-        "python -m relora_study.report summary --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report summary --output {output[0]:q} 2> >(tee {log:q} >&2)"
 
 
 # The first page of the web report; workflow/report/workflow.rst includes it.
 rule landing:
     input:
         inputs_of_report,
+        lambda wildcards: [] if wildcards.place else "results/figures/gap_over_training.png",
+        workflow_files("workflow/report/first_page.rst", "workflow/report/first_page_published.rst"),
     output:
         "results/{place}landing.rst",
     log:

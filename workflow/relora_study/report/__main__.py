@@ -81,20 +81,22 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
 
 @app.command()
 def summary(output: Place, results: Place = Path("results")) -> None:
-    """Write the outcome in a screen of plain text to OUTPUT."""
+    """Write the outcome on one screen to OUTPUT.txt and OUTPUT.md."""
     from ..storage.files import write_text
-    from .summary import summary as lines
+    from .summary import outcome, render
 
-    write_text(output, lines(open_runs(results)))
+    told = outcome(open_runs(results))
+    for ending in (".txt", ".md"):
+        write_text(output.with_suffix(ending), render(f"summary{ending}", told))
 
 
 @app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
     from ..storage.files import write_text
-    from .landing import page
+    from .summary import first_page
 
-    write_text(output, page(_source(results, published)))
+    write_text(output, first_page(_source(results, published), results / "figures" / "gap_over_training.png"))
 
 
 @app.command()

@@ -41,7 +41,7 @@ SHARED_FILES = [
     "tables/*",
     "paper.pdf",
     "landing.rst",
-    "summary.txt",
+    "summary.*",
     "reproducibility.*",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
