@@ -50,6 +50,7 @@ rule all:
         "results/paper.pdf",
         "results/summary.txt",
         "results/summary.md",
+        "results/explore.html",
         "results/landing.rst",
         "results/reproducibility.md",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),

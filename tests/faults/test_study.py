@@ -24,6 +24,7 @@ TIMED = (
     "logs/",
     "landing.rst",
     "summary.md",
+    "explore.html",
     "reproducibility.",
     "report.html",
 )

@@ -60,7 +60,11 @@ def test_the_web_report_opens_in_a_browser(study, tmp_path):
     assert seen.complaints == [] and seen.broken == []
     assert seen.images == len(list((study / "results/figures").glob("*.png"))) > 15
     assert all(len(caption) > 30 for caption in seen.captions.values())
-    assert "2 trainings of" in seen.text and "held-out loss than full rank" in seen.text and "Versions: python" in seen.text
+    assert (
+        "2 trainings of" in seen.text
+        and "held-out loss than full rank" in seen.text
+        and "Versions: python" in seen.text
+    )
     assert {"training_curves", "final_results", "paper", "reproducibility"} <= set(" ".join(seen.listed).split())
 
 

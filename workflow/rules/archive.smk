@@ -14,6 +14,7 @@ rule archive:
         "results/paper.pdf",
         "results/summary.txt",
         "results/summary.md",
+        "results/explore.html",
         "results/landing.rst",
         "results/reproducibility.md",
         tokens="results/data/tokens",

@@ -178,6 +178,36 @@ rule summary:
         "python -m relora_study.report summary --output {output[0]:q} 2> >(tee {log:q} >&2)"
 
 
+# Every curve, for a reader to choose from: one page with its own JavaScript.
+rule explore:
+    input:
+        report_inputs,
+        workflow_files("workflow/report/explore.js"),
+    output:
+        report(
+            "results/explore.html",
+            caption="../report/caption.rst",
+            category="Explore",
+            labels={"document": "every curve, to choose from"},
+        ),
+    log:
+        "results/logs/report/explore.log",
+    benchmark:
+        "results/benchmarks/jobs/explore.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=rst(CAPTIONS["explore"]["explore"]),
+    message:
+        "The interactive page, {output}"
+    shell:
+        "python -m relora_study.report explore --output {output:q} 2> >(tee {log:q} >&2)"
+
+
 # The first page of the web report; workflow/report/workflow.rst includes it.
 rule landing:
     input:

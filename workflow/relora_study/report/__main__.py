@@ -91,6 +91,15 @@ def summary(output: Place, results: Place = Path("results")) -> None:
 
 
 @app.command()
+def explore(output: Place, results: Place = Path("results")) -> None:
+    """Write the interactive page of all curves to OUTPUT."""
+    from ..storage.files import write_text
+    from .explore import page
+
+    write_text(output, page(open_runs(results)))
+
+
+@app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
     from ..storage.files import write_text

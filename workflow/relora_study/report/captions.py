@@ -10,14 +10,14 @@ from ..config.evaluated import BLIMP
 from ..storage.files import read_yaml
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
-PAGES = ("paper", "reproducibility")  # parts of which a document has one
+PAGES = ("paper", "explore", "reproducibility")  # parts of which a document has one
 OVERLAY = " Thin dashed lines: the published curves of the paper."
 
 Captions = dict[str, dict[str, str]]
 
 
 def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
-    """The captions of our runs: kind ("figures", "tables", "paper", "reproducibility") -> name -> caption.
+    """The captions of our runs: kind ("figures", "tables", "paper", "explore", "reproducibility") -> name -> caption.
 
     ``overlay`` says whether the figures also draw the published curves. ``suite`` is the name of the minimal pairs.
     """

@@ -42,6 +42,7 @@ SHARED_FILES = [
     "paper.pdf",
     "landing.rst",
     "summary.*",
+    "explore.html",
     "reproducibility.*",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
