@@ -4,7 +4,7 @@ import sys
 from snakemake.exceptions import WorkflowError
 
 from relora_study.cost.operations import estimated_minutes, expected_rung_seconds, expected_seconds
-from relora_study.session.progress import Progress
+from relora_study.session.progress import Progress, Training, last_step
 from relora_study.session.snakemake import (
     TerminalFilter,
     cost_of_run,
@@ -24,7 +24,14 @@ def expected_time(kind, wildcards):
     return expected_seconds(kind, ALL_CELLS.get(getattr(wildcards, "cell", None)))
 
 
-PROGRESS = Progress(workflow, expected_time, trusted=STUDY.runtime.device != "cuda")
+def training(kind, wildcards):
+    """How far a job that trains a cell is, by its log; None for other jobs, and before its first step."""
+    cell = ALL_CELLS[wildcards.cell] if kind == "pretrain" else None
+    last = last_step(RESULTS / "cells" / cell.name / "log.csv") if cell else None
+    return last and Training(last[0], cell.train.steps, last[1])
+
+
+PROGRESS = Progress(workflow, expected_time, training, trusted=STUDY.runtime.device != "cuda")
 
 
 def begin():
