@@ -51,6 +51,7 @@ rule all:
         "results/summary.txt",
         "results/summary.md",
         "results/explore.html",
+        "results/figures.html",
         "results/landing.rst",
         "results/reproducibility.md",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),

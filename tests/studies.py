@@ -23,6 +23,7 @@ LATE = {
     "paper",
     "summary",
     "explore",
+    "pages",
     "landing",
     "reproducibility",
     "all",

@@ -25,6 +25,8 @@ TIMED = (
     "landing.rst",
     "summary.md",
     "explore.html",
+    "figures.html",
+    "tables.html",
     "reproducibility.",
     "report.html",
 )

@@ -13,14 +13,14 @@ rule figure:
             caption="../report/caption.rst",
             category=category_of(0),
             subcategory=chapter_of,
-            labels={"figure": "{name}", "format": "PDF"},
+            labels={"figure": title_of, "format": "PDF, for print"},
         ),
         report(
             "results/{place}figures/{name}.png",
             caption="../report/caption.rst",
             category=category_of(0),
             subcategory=chapter_of,
-            labels={"figure": "{name}", "format": "PNG"},
+            labels={"figure": title_of, "format": "PNG"},
         ),
     log:
         "results/logs/report/{place}figure-{name}.log",
@@ -54,7 +54,7 @@ rule table:
             "results/{place}tables/{name}.csv",
             caption="../report/caption.rst",
             category=category_of(1),
-            labels={"table": "{name}"},
+            labels={"table": title_of, "format": "CSV"},
         ),
         "results/{place}tables/{name}.md",
         "results/{place}tables/{name}.tex",
@@ -93,8 +93,8 @@ rule paper:
         report(
             "results/{place}paper.pdf",
             caption="../report/caption.rst",
-            category="Paper",
-            labels={"document": "{place}paper"},
+            category="1 Paper",
+            labels={"document": "the paper"},
         ),
     log:
         "results/logs/report/{place}paper.log",
@@ -133,8 +133,8 @@ rule reproducibility:
         web=report(
             "results/reproducibility.html",
             caption="../report/caption.rst",
-            category="Reproducibility",
-            labels={"document": "reproducibility"},
+            category="5 Reproducibility",
+            labels={"document": "checklists of reproducibility"},
         ),
     log:
         "results/logs/report/reproducibility.log",
@@ -178,6 +178,46 @@ rule summary:
         "python -m relora_study.report summary --output {output[0]:q} 2> >(tee {log:q} >&2)"
 
 
+# Every figure and every table with its caption, a page each, because Snakemake shows a caption apart from its figure.
+rule pages:
+    input:
+        expand("results/figures/{name}.png", name=[*CAPTIONS["figures"], *EXPERIMENTS_OF_REPORT]),
+        expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_REPORT]),
+        REPORT_CODE,
+        workflow_files("workflow/report/page.html", "workflow/report/captions.yaml"),
+    output:
+        report(
+            "results/figures.html",
+            caption="../report/caption.rst",
+            category=CATEGORIES[""][0],
+            subcategory="0 All figures",
+            labels={"figure": "All figures, with captions", "format": "page"},
+        ),
+        report(
+            "results/tables.html",
+            caption="../report/caption.rst",
+            category=CATEGORIES[""][1],
+            labels={"table": "All tables, which a click sorts", "format": "page"},
+        ),
+    log:
+        "results/logs/report/pages.log",
+    benchmark:
+        "results/benchmarks/jobs/pages.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=rst(CAPTIONS["pages"]["pages"]),
+        experiments=[f"--experiment {name}" for name in REPORTED_EXPERIMENTS],
+    message:
+        "The pages of all figures and tables"
+    shell:
+        "python -m relora_study.report pages --output results {params.experiments} 2> >(tee {log:q} >&2)"
+
+
 # Every curve, for a reader to choose from: one page with its own JavaScript.
 rule explore:
     input:
@@ -187,7 +227,7 @@ rule explore:
         report(
             "results/explore.html",
             caption="../report/caption.rst",
-            category="Explore",
+            category="2 Explore",
             labels={"document": "every curve, to choose from"},
         ),
     log:

@@ -91,6 +91,27 @@ def summary(output: Place, results: Place = Path("results")) -> None:
 
 
 @app.command()
+def pages(
+    output: Place,
+    results: Place = Path("results"),
+    experiment: Annotated[list[str] | None, typer.Option(help='a sweep, or "search"; repeated')] = None,
+) -> None:
+    """Write the pages of all figures and tables in RESULTS to the folder OUTPUT."""
+    from ..analysis.experiments import sweep_settings
+    from ..analysis.naming import shows_published
+    from ..storage.files import write_text
+    from .captions import captions, experiment_caption
+    from .pages import figures_page, tables_page
+
+    runs, names = open_runs(results), experiment or []
+    texts = captions(runs.cells, shows_published(_settings(results), runs.cells), runs.suite)
+    compares = {name: name != "search" and sweep_settings(results, name).against is not None for name in names}
+    for kind, make in (("figure", figures_page), ("table", tables_page)):
+        of_experiments = {f"experiment_{name}": experiment_caption(name, kind, compares[name]) for name in names}
+        write_text(output / f"{kind}s.html", make(results / f"{kind}s", texts, of_experiments))
+
+
+@app.command()
 def explore(output: Place, results: Place = Path("results")) -> None:
     """Write the interactive page of all curves to OUTPUT."""
     from ..storage.files import write_text

@@ -43,6 +43,8 @@ SHARED_FILES = [
     "landing.rst",
     "summary.*",
     "explore.html",
+    "figures.html",
+    "tables.html",
     "reproducibility.*",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
