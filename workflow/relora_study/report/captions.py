@@ -1,6 +1,6 @@
 """Captions for the web report and the paper, with the words filled in that depend on the study."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from ..config import Cell
 from ..config.evaluated import BLIMP
 from ..storage.files import read_yaml
+from .numbers import method_label
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
 PAGES = ("paper", "explore", "pages", "reproducibility")  # parts of which a document has one
@@ -57,6 +58,12 @@ def title(name: str) -> str:
     """The title of the figure or table ``name``; of an experiment, its name in words."""
     known: dict[str, str] = _texts()["titles"]
     return known.get(name) or name.removeprefix("experiment_").replace("_", " ").capitalize()
+
+
+def meanings(methods: Iterable[str]) -> list[tuple[str, str]]:
+    """Those of ``methods`` that the project describes, each with its sentence."""
+    known: dict[str, str] = _texts()["methods"]
+    return [(method_label(name), known[name]) for name in methods if name in known]
 
 
 @cache
