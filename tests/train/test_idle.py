@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from relora_study.config.idle import OF_ADAPTERS, OF_PROJECTIONS, idle_keys
+from relora_study.config.idle import OF_ADAPTERS, idle_keys
 from relora_study.config.training import Method, Recipe
+from relora_study.config.updates import keys_of_updates
 from relora_study.config.variants import settled, vary
 from relora_study.errors import UserError
 from relora_study.model.relora import effective_state
@@ -63,7 +64,7 @@ def test_a_key_is_idle_where_and_only_where_trainings_are_the_same(make_cell, tm
             return False  # the schema refuses it, whatever it would do
 
     before, idle = weights(cell), idle_keys(cell.method)
-    tried = OF_ADAPTERS | OF_PROJECTIONS | idle | {"minimum_learning_rate_ratio"}
+    tried = OF_ADAPTERS | keys_of_updates() | idle | {"minimum_learning_rate_ratio"}
     other = {key: next(value for value in OTHER[key] if value != getattr(cell.method, key)) for key in tried}
     other = {key: other[key] for key in sorted(other) if possible(key)}
     together = vary(cell, {key: value for key, value in other.items() if key in idle})
