@@ -44,6 +44,13 @@ def _projected(shape: tuple[int, ...], method: "Method") -> int:
 
 PROJECTION = frozenset({"projection_rank", "projection_period", "projection_scale"})
 
+
+def _momentum(shape: tuple[int, ...], method: "Method") -> int:
+    return shape[0] * shape[1]
+
+
+MOMENTUM = frozenset({"momentum"})
+
 UPDATES = {
     "plain": Update(_two_moments),
     "galore": Update(_projected, "projected:Projected", weights=True, low_rank=True, keys=PROJECTION),
@@ -51,6 +58,7 @@ UPDATES = {
     "apollo": Update(
         _projected, "projected:Projected", weights=True, low_rank=True, keys=PROJECTION | {"projection_scaling"}
     ),
+    "muon": Update(_momentum, "muon:muon", weights=True, factors=True, keys=MOMENTUM),
 }
 
 
