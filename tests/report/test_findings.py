@@ -42,7 +42,7 @@ UNMARKED = re.compile(r"\d\.\d+(?![\d.]*<!--)")
 def test_a_number_in_prose_is_what_its_table_gives(page):
     text = page.read_text()
     found = list(numbers(text, DOCS / "results"))
-    assert len(found) == len(re.findall(r"\d<!--", text)) >= 5, "a mark that is broken over two lines counts for nothing"
+    assert len(found) == len(re.findall(r"\d<!--", text)) >= 5, "a mark is broken over two lines"
     assert [said for said, _ in found] == [given for _, given in found]
 
 
