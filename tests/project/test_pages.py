@@ -47,6 +47,16 @@ def test_every_page_is_in_the_index():
     assert {page for page in (ROOT / "docs").glob("*.md") if page.name != "index.md"} <= linked
 
 
+def test_every_preset_is_among_the_commands():
+    listed = set(re.findall(r"`(\w+)`", (ROOT / "docs/commands.md").read_text()))
+    assert {preset.stem for preset in (ROOT / "workflow/presets").glob("*.yaml")} <= listed
+
+
+@pytest.mark.parametrize("page", PAGES[3:], ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_first_line_of_a_page_says_for_whom_it_is(page):
+    assert page.read_text().splitlines()[2].startswith("For ")
+
+
 @pytest.mark.parametrize("text", OVERLAY.findall((ROOT / "docs/extending.md").read_text()))
 def test_an_overlay_of_the_page_on_extending_makes_cells(text, tmp_path):
     (tmp_path / "mine.yaml").write_text(text)
