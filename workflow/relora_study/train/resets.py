@@ -67,7 +67,7 @@ def _zero_scale(layer: ReLoRALinear) -> None:
 
 @torch.no_grad()
 def narrow(layer: ReLoRALinear, optimizer: torch.optim.Optimizer, rank: int) -> None:
-    """Narrow the adapter to ``rank``. Without moments, what is zero and gets no gradient stays zero."""
+    """Narrow the adapter to ``rank``, and clear the moments of what is zero then, so that nothing moves it again."""
     layer.narrow(rank)
     for moment in moments(layer.A, optimizer):
         moment[rank:] = 0.0
