@@ -341,7 +341,7 @@ def _not_run(run: Run) -> Answer:
     shapes = [name for name, size in SIZES.items() if size not in [cell.size for cell in cells]]
     left = [name for name in run.study.methods if name not in {cell.method_name for cell in cells}]
     said = [f"No cell has the published shape of {listed(shapes)}."] if shapes else []
-    if not any(cell.method.is_full_rank for cell in cells):
+    if all(cell.method.is_low_rank for cell in cells):
         said.append("No cell trained at full rank.")
     if not any(cell.method.restarts for cell in cells):
         said.append("No cell trained by ReLoRA.")
