@@ -2,15 +2,16 @@
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
-from ..model.kernels.cross_entropy import head_cross_entropy
+from ..model.decoder import next_token_loss
+from ..model.kernels.swiglu import SwiGLU
 from .matrices import MODULES, Matrices, parameters
 
 MICRO_BATCH_TOKENS = 1024
 
 
-def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = None) -> Matrices:
+def gradients(model: PreTrainedModel, batch: Tensor, micro_batch: int | None = None) -> Matrices:
     """Return the gradient of the mean cross-entropy (nats a token) on ``batch`` by component, [layers, out, in] each.
 
     ``batch`` is int64 [sequences, context_length + 1]: each id predicts the next. It runs ``micro_batch`` sequences at
@@ -21,8 +22,9 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
     model.train()
     # its name since transformers 5.23; envs/train.yaml allows older releases
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    for layer in model.model.layers:
-        layer.mlp.computes_again = False
+    for module in model.modules():
+        if isinstance(module, SwiGLU):
+            module.computes_again = False
     model.requires_grad_(False)
     wanted = [weight.requires_grad_() for component in MODULES for weight in parameters(model, component)]
     total = [torch.zeros_like(weight) for weight in wanted]
@@ -34,9 +36,3 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
             summed += gradient
     layers = len(total) // len(MODULES)
     return {component: torch.stack(total[i * layers : (i + 1) * layers]) for i, component in enumerate(MODULES)}
-
-
-def next_token_loss(model: LlamaForCausalLM, part: Tensor) -> Tensor:
-    """Compute the mean cross-entropy (nats a token) of ``part``, int64 [sequences, context_length + 1]."""
-    hidden = model.model(input_ids=part[:, :-1], use_cache=False).last_hidden_state
-    return head_cross_entropy(hidden, model.lm_head.weight, part[:, 1:])

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import Parameter
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
+
+from ..model.decoder import layers
 
 # component -> the module of a decoder layer that holds it; w2 is the second matrix of SwiGLU.
 MODULES = {"w2": "mlp.down_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
@@ -16,12 +17,13 @@ Matrices = dict[str, Tensor]
 Factors = tuple[Tensor, Tensor]
 
 
-def parameters(model: LlamaForCausalLM, component: str) -> list[Parameter]:
+def parameters(model: PreTrainedModel, component: str) -> list[Tensor]:
     """List the weight [out, in] of ``component`` in every layer, first to last."""
-    return [layer.get_submodule(MODULES[component]).weight for layer in model.model.layers]
+    weights = (layer.get_submodule(MODULES[component]).weight for layer in layers(model))
+    return [weight for weight in weights if isinstance(weight, Tensor)]
 
 
-def weight_matrices(model: LlamaForCausalLM) -> Matrices:
+def weight_matrices(model: PreTrainedModel) -> Matrices:
     """Copy the model's weights by component, [layers, out, in] each."""
     return {
         component: torch.stack([weight.detach() for weight in parameters(model, component)]) for component in MODULES

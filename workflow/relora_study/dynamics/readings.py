@@ -15,7 +15,7 @@ from .gradients import gradients
 from .low_rank import low_rank_spectrum
 from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_matrices
 from .merges import merge_effects
-from .representations import hidden_states, mean_cosine
+from .representations import layer_states, mean_cosine
 from .sparsity import gini, hoyer
 from .spectrum import reason, spectral_metrics, spectrum
 from .subspaces import leading_subspaces, overlap
@@ -90,7 +90,7 @@ class Checkpoint:
         """
         metadata, device = read_metadata(path), batch.device
         model, adapters = load_model(path, device), load_adapters(path, device)
-        effective, states = weight_matrices(model), hidden_states(model, few_tokens(batch))
+        effective, states = weight_matrices(model), layer_states(model, few_tokens(batch))
         taken = gradients(model, batch)
         factors = adapter_factors(adapters, model.config.num_hidden_layers)
         return cls(

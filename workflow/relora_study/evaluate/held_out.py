@@ -8,7 +8,7 @@ every token of it is scored once, its own end of text included.
 from pathlib import Path
 
 import pandas as pd
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.tokens import IdArray, open_documents
 from .perplexity import Texts, score_texts, spelled_bytes
@@ -26,7 +26,7 @@ def _bytes(ids: IdArray, tokenizer: PreTrainedTokenizerBase) -> int:
     return spelled_bytes([number for number in ids.tolist() if number != ids[0]], tokenizer)
 
 
-def document_losses(model: LlamaForCausalLM, texts: Texts, batch_tokens: int) -> pd.DataFrame:
+def document_losses(model: PreTrainedModel, texts: Texts, batch_tokens: int) -> pd.DataFrame:
     """Score ``texts``, a row each: document (its number), the scored tokens, their bytes, and their summed nats.
 
     A document longer than the model's context is read in parts that follow each other.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .prefix_tree import log_probabilities
 from .proportions import chance_p, wilson
@@ -24,7 +24,7 @@ def encode_pairs(
 
 
 def judge(
-    model: LlamaForCausalLM, pairs: pd.DataFrame, encoded: Sequence[Sequence[int]], batch_tokens: int
+    model: PreTrainedModel, pairs: pd.DataFrame, encoded: Sequence[Sequence[int]], batch_tokens: int
 ) -> pd.DataFrame:
     """Score ``pairs``, whose ids ``encoded`` come from :func:`encode_pairs`.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from tokenizers.decoders import ByteLevel
-from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..model.scoring import summed_losses
 
@@ -61,7 +61,7 @@ def spelled_bytes(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
     return len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode())
 
 
-def score_texts(model: LlamaForCausalLM, domains: dict[str, Texts], stride: int, batch_tokens: int) -> pd.DataFrame:
+def score_texts(model: PreTrainedModel, domains: dict[str, Texts], stride: int, batch_tokens: int) -> pd.DataFrame:
     """Score the texts of ``domains``; texts longer than the model's context are read in windows (model.scoring).
 
     The table has a row for each text: domain, text (its number in the domain), the scored tokens, the bytes that these
