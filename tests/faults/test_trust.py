@@ -58,7 +58,7 @@ def dangers(code: str) -> list[str]:
                 found.append(f"{node.lineno}: {name} {bad}")
             if name.startswith("Auto") and name.endswith(".from_pretrained") and "trust_remote_code" not in switches:
                 found.append(f"{node.lineno}: {name} without trust_remote_code=False")
-            if name == "LlamaForCausalLM.from_pretrained" and switches.get("use_safetensors") is not True:
+            if name.endswith("ForCausalLM.from_pretrained") and switches.get("use_safetensors") is not True:
                 found.append(f"{node.lineno}: {name} without use_safetensors")
     return found
 
@@ -91,6 +91,7 @@ def test_the_rules_do_not_either():
         "subprocess.run('x', shell=True)",
         "archive.extractall(place)",
         "LlamaForCausalLM.from_pretrained(path)",
+        "AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False)",
         "AutoTokenizer.from_pretrained(path)",
     ],
 )

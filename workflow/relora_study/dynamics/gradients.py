@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..model.decoder import next_token_loss
+from ..model.decoder import by_component, component_names, next_token_loss
 from ..model.kernels.swiglu import SwiGLU
-from .matrices import MODULES, Matrices, parameters
+from .matrices import Matrices
 
 MICRO_BATCH_TOKENS = 1024
 
@@ -26,7 +26,8 @@ def gradients(model: PreTrainedModel, batch: Tensor, micro_batch: int | None = N
         if isinstance(module, SwiGLU):
             module.computes_again = False
     model.requires_grad_(False)
-    wanted = [weight.requires_grad_() for component in MODULES for weight in parameters(model, component)]
+    names = [name for of_component in component_names(model.config).values() for name in of_component]
+    wanted = [model.get_parameter(f"{name}.weight").requires_grad_() for name in names]
     total = [torch.zeros_like(weight) for weight in wanted]
     tokens = batch[:, 1:].numel()
     size = micro_batch or max(1, MICRO_BATCH_TOKENS // batch.shape[1])
@@ -34,5 +35,4 @@ def gradients(model: PreTrainedModel, batch: Tensor, micro_batch: int | None = N
         loss = next_token_loss(model, part) * (part[:, 1:].numel() / tokens)
         for summed, gradient in zip(total, torch.autograd.grad(loss, wanted), strict=True):
             summed += gradient
-    layers = len(total) // len(MODULES)
-    return {component: torch.stack(total[i * layers : (i + 1) * layers]) for i, component in enumerate(MODULES)}
+    return by_component(model.config, dict(zip(names, total, strict=True)).__getitem__)

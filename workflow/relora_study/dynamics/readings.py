@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..config import Method
 from ..model.checkpoints import load_adapters, load_model, read_metadata
+from ..model.decoder import head_dim
 from .circuits import authors_ov, ov_circuit_factors
 from .gradients import gradients
 from .low_rank import low_rank_spectrum
@@ -92,12 +93,12 @@ class Checkpoint:
         model, adapters = load_model(path, device), load_adapters(path, device)
         effective, states = weight_matrices(model), layer_states(model, few_tokens(batch))
         taken = gradients(model, batch)
-        factors = adapter_factors(adapters, model.config.num_hidden_layers)
+        factors = adapter_factors(adapters, model.config)
         return cls(
             states=states,
             merge=merge_effects(model, adapters, method, batch) if adapters else {},
             step=metadata.step,
-            head_dim=effective["o"].shape[-1] // model.config.num_attention_heads,
+            head_dim=head_dim(model.config),
             effective=effective,
             base=frozen_base(effective, factors, metadata.scale),
             gradients=taken,

@@ -1,14 +1,17 @@
 """Where a decoder of transformers keeps what this package uses: its layers, hidden states, head, and matrices by role.
 
 Every module of the package that looks into a model does it through this one, so that an architecture is known here
-alone.
+and in `relora_study.config.architectures` alone.
 """
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from ..config.architectures import ARCHITECTURES
 from .kernels.cross_entropy import head_cross_entropy
 
 
@@ -16,6 +19,40 @@ def layers(model: PreTrainedModel) -> nn.ModuleList:
     """Return the decoder's layers, first to last."""
     found: nn.ModuleList = model.base_model.layers
     return found
+
+
+def component_names(config: PreTrainedConfig) -> dict[str, list[str]]:
+    """Return the linear map that holds w2, v and o in each layer, by its name in a model of ``config``."""
+    known = ARCHITECTURES[config.model_type]
+    return {
+        component: [f"{known.layers}.{layer}.{part.linear}" for layer in range(config.num_hidden_layers)]
+        for component, part in known.components.items()
+    }
+
+
+def by_component(config: PreTrainedConfig, tensor_of: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """Stack ``tensor_of`` each linear map over layers, for w2, v and o: [layers, out, n] each.
+
+    A tensor [out, n] has a row for each output of the map; of a map that computes more than v, the other rows go.
+    """
+    return {
+        component: component_rows(config, component, torch.stack([tensor_of(name) for name in names]))
+        for component, names in component_names(config).items()
+    }
+
+
+def component_rows(config: PreTrainedConfig, component: str, matrix: Tensor) -> Tensor:
+    """Return the rows of ``component`` in ``matrix`` [..., out, n], which is the weight or the B of its linear map."""
+    which, of = ARCHITECTURES[config.model_type].components[component].share
+    if of == 1:
+        return matrix
+    blocks = matrix.reshape(*matrix.shape[:-2], -1, of, head_dim(config), matrix.shape[-1])
+    return blocks[..., which, :, :].flatten(-3, -2)
+
+
+def head_dim(config: PreTrainedConfig) -> int:
+    """Return the width of an attention head."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 def hidden_states(model: PreTrainedModel, ids: Tensor, **positions: Any) -> Tensor:

@@ -7,7 +7,6 @@ from transformers import PreTrainedModel
 
 from ..config import Method
 from ..model.factorized import factorized
-from ..model.kernels.rms_norm import RMSNorm
 from ..model.relora import adapters, targeted
 
 RATE_RATIO = "rate_ratio"  # in an optimizer's group: its rate over the schedule's
@@ -42,7 +41,9 @@ def named_groups(model: PreTrainedModel, method: Method) -> dict[str, list[Tenso
     return {
         "embedding": list(model.get_input_embeddings().parameters()),
         "head": list(model.get_output_embeddings().parameters()),
-        "norms": [module.weight for module in model.modules() if isinstance(module, RMSNorm)],
+        "norms": [parameter for parameter in model.parameters() if parameter.ndim == 1],  # and all biases
         "targets": [layer.weight for layer in targeted(model, method).values()],
-        "adapters": [parameter for layer in low_rank.values() for parameter in layer.parameters()],
+        "adapters": [
+            parameter for layer in low_rank.values() for parameter in layer.parameters() if parameter.ndim != 1
+        ],
     }
