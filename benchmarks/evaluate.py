@@ -21,8 +21,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from relora_study.data.tokenizer import open_tokenizer, train_tokenizer
-from relora_study.evaluate.minimal_pairs import encode_pairs, judge
-from relora_study.evaluate.suite import read_suite
+from relora_study.evaluate.minimal_pairs import encode_pairs, judge, read_suite
 from relora_study.model.build import decoder_config
 from relora_study.model.checkpoints import load_model
 from relora_study.model.memory import keep_freed_memory
