@@ -113,7 +113,7 @@ class Study(Section):
         name = self.study.baseline
         if name is not None and name not in self.study.methods:
             yield f"study.baseline: {name!r} is not one of study.methods: {', '.join(self.study.methods)}"
-        elif name is not None and not (method := self.methods[name]).is_full_rank:
+        elif name is not None and (method := self.methods[name]).is_low_rank:
             yield f"study.baseline: {name!r} has rank {method.target_rank}; name a method of full rank"
 
     def _numbers(self) -> Iterator[str]:

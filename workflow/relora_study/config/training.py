@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from .architectures import ALL, ARCHITECTURES, Architecture, ArchitectureName, Target
 from .fields import (
@@ -24,6 +24,7 @@ from .fields import (
     at_default,
     is_none,
 )
+from .updates import UPDATES, keys_of_updates, known_update
 
 
 class Model(Section):
@@ -152,7 +153,7 @@ class Size(Recipe):
 
     @property
     def smallest_dimension(self) -> int:
-        """Return the smallest dimension of any linear map of a layer, which no rank can exceed."""
+        """Return the smallest dimension of any linear map of a layer, which no rank of a projection can exceed."""
         return min(min(shape) for shape in self.linear_shapes.values())
 
     @property
@@ -200,13 +201,18 @@ class Method(Recipe):
 
     The product begins as the best approximation of the weight that full rank begins with.
     """
-    update: Annotated[Literal["plain", "galore", "fira", "apollo"], at_default("plain")] = "plain"
-    """plain (AdamW) | galore | fira | apollo: how the optimizer steps the targets' whole weights.
+    update: Annotated[
+        str, AfterValidator(known_update), WithJsonSchema({"type": "string", "enum": [*UPDATES]}), at_default("plain")
+    ] = "plain"
+    """How the optimizer steps the targets' matrices: plain is AdamW (docs/methods.md).
 
-    The last three keep Adam's moments of a projection of the gradient, which has `projection_rank` (docs/methods.md).
+    galore, fira and apollo keep Adam's moments of a projection of the gradient, which has `projection_rank`.
+    muon makes the momentum's singular values equal, of whole weights or of each of A and B.
     """
+    momentum: Annotated[BelowOne, at_default(0.95)] = 0.95
+    """Decay rate of the momentum of muon."""
     projection_rank: Annotated[PositiveInt | None, at_default(None)] = None
-    """Rank that galore, fira and apollo project gradients to; null with `update: plain`."""
+    """Rank that galore, fira and apollo project gradients to; null with another update."""
     projection_period: Annotated[PositiveSteps, at_default(200)] = 200
     """Optimizer steps from one projection to the next, of galore, fira and apollo."""
     projection_scale: Annotated[PositiveNumber, at_default(1.0)] = 1.0
@@ -247,7 +253,11 @@ class Method(Recipe):
     After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
-    """Optimizer steps from one reset to the next; null: no resets."""
+    """Optimizer steps from one reset to the next; null: no resets.
+
+    At full rank there is nothing to merge. A reset clears the moments of the targets' weights there, and the schedule
+    may dip, so that a study can tell what this rhythm costs without low rank.
+    """
     cycle_ranks: Annotated[list[PositiveInt] | None, at_default(None)] = None
     """Rank of the adapters in each cycle; the last one stays; null: `rank`.
 
@@ -258,14 +268,14 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero.
+    """Share of the moments in `moment_scope` that a reset sets to zero.
 
     With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
     """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
-    """adapters | all (moments of embeddings, norms and head, too)."""
+    """adapters (at full rank, targets) | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -287,8 +297,29 @@ class Method(Recipe):
 
     @property
     def is_full_rank(self) -> bool:
-        """Whether AdamW trains the whole weights: no adapters, no factors and no projections."""
-        return not self.rank and self.factor_rank is None and self.update == "plain"
+        """Whether AdamW trains the whole weights: no adapters, no factors and no other update."""
+        return not self.is_low_rank and self.update == "plain"
+
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether the targets train by adapters, by factors or by an update of low rank."""
+        return bool(self.rank or self.factor_rank) or UPDATES[self.update].low_rank
+
+    @property
+    def is_published_kind(self) -> bool:
+        """Whether the paper trained so: AdamW on whole weights or on adapters."""
+        return self.update == "plain" and self.factor_rank is None
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the method resets adapters, as ReLoRA does."""
+        return self.rank > 0 and self.reset_period is not None
+
+    @property
+    def clears_targets(self) -> bool:
+        """Whether resets at full rank clear the moments of the targets' weights."""
+        clears = self.moment_reset != "none" and self.moment_scope == "adapters"
+        return not self.rank and self.reset_period is not None and clears
 
     @property
     def trains_whole_targets(self) -> bool:
@@ -340,19 +371,31 @@ class Method(Recipe):
 
     def _problems_of_targets(self) -> Iterator[str]:
         """Yield what is wrong with the ways to train the targets, of which a method has at most one."""
-        if self.factor_rank and self.update != "plain":
-            yield f"factor_rank excludes update {self.update}: its factors are no whole weights to project gradients of"
-        if self.rank and (self.factor_rank or self.update != "plain"):
-            other = f"update {self.update}" if self.update != "plain" else "factor_rank"
-            yield f"rank {self.rank} excludes {other}: adapters freeze the weights; set rank 0"
-        if (self.update == "plain") != (self.projection_rank is None):
-            yield f"update {self.update}: projection_rank must be {'null' if self.projection_rank else 'set'} with it"
-        if self.update == "plain" and (self.projection_period, self.projection_scale) != (200, 1.0):
-            yield "update plain: projection_period and projection_scale need update galore, fira or apollo"
-        if self.projection_scaling == "tensor" and self.update != "apollo":
-            yield "projection_scaling tensor needs update apollo"
-        if (self.target_rank or self.rate_ratios.targets) and not self.targets:
-            yield "targets must name a projection: rank, factor_rank, projection_rank or rate_ratios.targets is set"
+        update, way = UPDATES[self.update], "factor_rank" if self.factor_rank else "rank"
+        if self.rank and self.factor_rank:
+            yield f"rank {self.rank} excludes factor_rank: adapters freeze the weights; set rank 0"
+        if self.update != "plain" and (self.rank or self.factor_rank) and not update.factors:
+            yield f"{way} excludes update {self.update}, which steps whole weights and no factors"
+        if self.update != "plain" and not (self.rank or self.factor_rank or update.weights):
+            yield f"update {self.update} steps factors: set rank or factor_rank"
+        if "projection_rank" in update.keys and self.projection_rank is None:
+            yield f"update {self.update}: projection_rank must be set with it"
+        for key in sorted(keys_of_updates() - update.keys):
+            if getattr(self, key) != Method.model_fields[key].default:
+                users = ", ".join(name for name, other in UPDATES.items() if key in other.keys)
+                yield f"{key} needs update {users}: update {self.update} does not read it"
+        if self._does_something_to_targets and not self.targets:
+            yield (
+                "targets must name a projection: rank, factor_rank, update, rate_ratios.targets,"
+                " or moment_reset with a reset_period, is set"
+            )
+        if self.targets and not self._does_something_to_targets:
+            yield "targets need a rank above 0, factor_rank, update, rate_ratios.targets, or resets that clear moments"
+
+    @property
+    def _does_something_to_targets(self) -> bool:
+        optimized = self.rank or self.factor_rank or self.update != "plain"
+        return bool(optimized or self.rate_ratios.targets or self.clears_targets)
 
     def _problems_of_rate_ratios(self) -> Iterator[str]:
         """Yield each ratio of a group that the method never trains."""
@@ -368,10 +411,10 @@ class Method(Recipe):
 
     def _problems(self) -> Iterator[str]:
         period = self.reset_period
-        if not self.target_rank and not self.rate_ratios.targets and self.targets:
-            yield "targets need a rank above 0, factor_rank, projection_rank or rate_ratios.targets"
-        if not self.rank and (period or self.adapters_only or self.full_rank_steps):
+        if not self.rank and (self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
+        if period and not self.rank and self.is_low_rank:
+            yield "reset_period needs adapters or full rank: factors and projections are not reset"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.frozen_dtype == "bfloat16" and not self.rank:

@@ -172,11 +172,15 @@ def _trained_by(settings: Cell) -> str:
     method = settings.method
     if method.is_full_rank:
         return "trained at full rank"
-    if not method.rank:
-        kind = "factors" if method.factor_rank else f"{method.update} projections"
-        return f"trained by the method `{settings.method_name}`: {kind} of rank {method.target_rank}"
     merged = f"merged every {method.reset_period} steps" if method.reset_period else "never merged"
-    return f"trained by the method `{settings.method_name}`: adapters of rank {method.rank}, {merged}"
+    kinds = {
+        f"adapters of rank {method.rank}, {merged}": method.rank,
+        f"factors of rank {method.factor_rank}": method.factor_rank,
+        f"{method.update} projections of rank {method.projection_rank}": method.projection_rank,
+    }
+    kind = next((kind for kind, rank in kinds.items() if rank), "whole weights")
+    stepped = "" if method.update == "plain" or method.projection_rank else f", stepped by {method.update}"
+    return f"trained by the method `{settings.method_name}`: {kind}{stepped}"
 
 
 if __name__ == "__main__":
