@@ -45,9 +45,13 @@ class Cell(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        try:
+            targets = self.method.targets_in(self.size)
+        except ValueError as error:
+            raise ValueError(f"methods.{base_method(self)}.{error}, for the size {self.size_name}") from error
         for problem in itertools.chain(_misnamed(self), _conflicts(self)):
             raise ValueError(problem)
-        return self
+        return self.model_copy(update={"method": self.method.model_copy(update={"targets": targets})})
 
 
 def base_method(cell: Cell) -> str:
@@ -89,9 +93,11 @@ def _conflicts(cell: Cell) -> Iterator[str]:
             f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
             f" reset_period {period}: it is read after a reset"
         )
-    if method.target_rank > (most := cell.size.smallest_dimension):
-        key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
-        yield f"{label}.{key} {method.target_rank} is above {most}, the smallest dimension of {cell.size_name}"
+    key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
+    # Adapters of rank d_model can move every matrix in full, the narrow ones, too.
+    most, what = (cell.size.d_model, "width") if method.rank else (cell.size.smallest_dimension, "smallest dimension")
+    if method.target_rank > most:
+        yield f"{label}.{key} {method.target_rank} is above {most}, the {what} of {cell.size_name}"
     if train.batch_size % cell.runtime.processes:
         yield f"train.batch_size {train.batch_size} must be a multiple of runtime.processes {cell.runtime.processes}"
 

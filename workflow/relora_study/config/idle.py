@@ -1,27 +1,30 @@
 """Which keys of a method change nothing of its training, because another key leaves them without use."""
 
 from .training import Method
+from .updates import UPDATES, keys_of_updates
 
+OF_RESTARTS = {"merge", "restart", "scale_reset", "cycle_ranks"}
 OF_RESETS = {
-    *("merge", "restart", "scale_reset", "reset_offset", "cycle_ranks", "rewarmup_steps"),
-    *("moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
+    *OF_RESTARTS,
+    *("reset_offset", "rewarmup_steps", "moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
 }
 OF_ADAPTERS = {
     *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
-    *("full_rank_steps", "full_rank_from", "reset_period", *OF_RESETS),
+    *("full_rank_steps", "full_rank_from", *OF_RESTARTS),
 }
-OF_PROJECTIONS = {"projection_rank", "projection_period", "projection_scale", "projection_scaling"}
 
 
 def idle_keys(method: Method) -> set[str]:
     """The keys of ``method`` with which it trains the same, whatever their value.
 
     They are: those of adapters without adapters, those of resets without resets, those of clearing where nothing or
-    all is cleared, those of a schedule or an update that is another, and those of projections without projections.
+    all is cleared, and those of a schedule or an update that is another.
     """
     idle: set[str] = set()
     if not method.rank:
         idle |= OF_ADAPTERS
+    if not method.rank and method.is_low_rank:
+        idle |= {"reset_period"}
     if method.reset_period is None:
         idle |= OF_RESETS
     if method.moment_reset in ("none", "full"):
@@ -30,8 +33,4 @@ def idle_keys(method: Method) -> set[str]:
         )
     if method.schedule == "linear":
         idle |= {"rewarmup_steps", "minimum_learning_rate_ratio"}
-    if method.update == "plain":
-        idle |= OF_PROJECTIONS
-    if method.update != "apollo":
-        idle |= {"projection_scaling"}
-    return idle
+    return idle | (keys_of_updates() - UPDATES[method.update].keys)

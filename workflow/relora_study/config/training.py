@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 
+from .architectures import ALL, ARCHITECTURES, Architecture, ArchitectureName, Target
 from .fields import (
     BelowOne,
     Betas,
@@ -23,6 +24,7 @@ from .fields import (
     at_default,
     is_none,
 )
+from .updates import UPDATES, keys_of_updates, known_update
 
 
 class Model(Section):
@@ -68,7 +70,7 @@ class RateRatios(Section):
     head: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
     """Ratio of the output head."""
     norms: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
-    """Ratio of the norms' weights."""
+    """Ratio of the norms' weights, and of all biases."""
     targets: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
     """Ratio of the targets' whole weights, while they train.
 
@@ -101,28 +103,58 @@ class SizeRecipe(Recipe):
 
 
 class Size(Recipe):
-    """The shape of a Llama-style decoder, in the terms of `transformers.LlamaConfig`."""
+    """The architecture and the shape of a decoder, in the terms of transformers' configurations."""
 
+    architecture: Annotated[ArchitectureName, at_default("llama")] = "llama"
+    """llama | qwen3 | olmo2 | gpt_neox: the decoder (docs/methods.md, "Architectures")."""
     d_model: PositiveInt
     """Width of the residual stream."""
     intermediate_size: PositiveInt
-    """Width of the feed-forward layer (SwiGLU)."""
+    """Width of the feed-forward layer."""
     num_hidden_layers: PositiveInt
     """Decoder layers."""
     num_attention_heads: PositiveInt
     """Attention heads of a layer."""
     num_key_value_heads: PositiveInt
     """Key and value heads that the attention heads share (grouped-query attention)."""
+    head_dim: Annotated[PositiveInt | None, at_default(None)] = None
+    """Width of an attention head; null: d_model / num_attention_heads."""
 
     @property
-    def head_dim(self) -> int:
-        """Return the width of an attention head."""
-        return self.d_model // self.num_attention_heads
+    def decoder(self) -> Architecture:
+        """Return the description of the size's architecture."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Return the widths by the names that an architecture gives them."""
+        head = self.head_dim or self.d_model // self.num_attention_heads
+        queries, keys = (heads * head for heads in (self.num_attention_heads, self.num_key_value_heads))
+        attention = {"head": head, "queries": queries, "keys": keys, "qkv": queries + 2 * keys}
+        return {"model": self.d_model, "ffn": self.intermediate_size, **attention}
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """Return the input and output width of each linear map of a layer, by the name by which methods target it."""
+        widths, places = self.widths, self.decoder.linears
+        return {place.rpartition(".")[2]: (widths[read], widths[made]) for place, (read, made) in places.items()}
+
+    def component_shape(self, component: str) -> tuple[int, int]:
+        """Return the input and output width of w2, v or o."""
+        part = self.decoder.components[component]
+        read, made = self.linear_shapes[part.target]
+        return read, made // part.share[1]
+
+    @property
+    def vector_numbers(self) -> int:
+        """Return how many numbers the norms and biases of a layer have."""
+        norms = sum(self.widths[name] for name in self.decoder.norms)
+        return 2 * norms + sum(made for _, made in self.linear_shapes.values()) if self.decoder.biased else norms
 
     @property
     def smallest_dimension(self) -> int:
-        """Return the smallest dimension of any adapted matrix, which no rank can exceed."""
-        return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
+        """Return the smallest dimension of any linear map of a layer, which no rank of a projection can exceed."""
+        return min(min(shape) for shape in self.linear_shapes.values())
 
     @property
     def shape(self) -> "Size":
@@ -131,15 +163,21 @@ class Size(Recipe):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        heads, groups = self.num_attention_heads, self.num_key_value_heads
-        if self.d_model % heads or self.head_dim % 2:
+        heads, groups, name = self.num_attention_heads, self.num_key_value_heads, self.architecture
+        if self.head_dim is None and self.d_model % heads:
             raise ValueError(f"d_model {self.d_model} must be num_attention_heads {heads} times an even head size")
+        if (self.widths["head"] * self.decoder.rotated) % 2:
+            multiple = round(2 / self.decoder.rotated)
+            raise ValueError(f"a head is {self.widths['head']} wide, and in {name} it must be a multiple of {multiple}")
         if heads % groups:
             raise ValueError(f"num_attention_heads {heads} must be a multiple of num_key_value_heads {groups}")
+        if heads != groups and not self.decoder.shares_keys:
+            raise ValueError(f"num_key_value_heads {groups} must be {heads}: heads of {name} share no keys")
+        if self.head_dim is not None and not self.decoder.sets_head_dim:
+            raise ValueError(
+                f"head_dim {self.head_dim} must be null: {name} has heads of d_model / num_attention_heads"
+            )
         return self
-
-
-Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
 class Method(Recipe):
@@ -154,21 +192,27 @@ class Method(Recipe):
     targets: list[Target] = Field(default=[])
     """Projections that get adapters.
 
-    With `factor_rank` or `update`, those whose weights train so.
-    Any of q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
+    With `factor_rank` or `update`, those whose weights train so. `[all]` names every linear map of a layer.
+    In llama, qwen3 and olmo2: q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
+    In gpt_neox: query_key_value, dense (attention), dense_h_to_4h, dense_4h_to_h.
     """
     factor_rank: Annotated[PositiveInt | None, at_default(None)] = None
     """Rank of the product B A that each target trains in place of its weight; null: no product.
 
     The product begins as the best approximation of the weight that full rank begins with.
     """
-    update: Annotated[Literal["plain", "galore", "fira", "apollo"], at_default("plain")] = "plain"
-    """plain (AdamW) | galore | fira | apollo: how the optimizer steps the targets' whole weights.
+    update: Annotated[
+        str, AfterValidator(known_update), WithJsonSchema({"type": "string", "enum": [*UPDATES]}), at_default("plain")
+    ] = "plain"
+    """How the optimizer steps the targets' matrices: plain is AdamW (docs/methods.md).
 
-    The last three keep Adam's moments of a projection of the gradient, which has `projection_rank` (docs/methods.md).
+    galore, fira and apollo keep Adam's moments of a projection of the gradient, which has `projection_rank`.
+    muon makes the momentum's singular values equal, of whole weights or of each of A and B.
     """
+    momentum: Annotated[BelowOne, at_default(0.95)] = 0.95
+    """Decay rate of the momentum of muon."""
     projection_rank: Annotated[PositiveInt | None, at_default(None)] = None
-    """Rank that galore, fira and apollo project gradients to; null with `update: plain`."""
+    """Rank that galore, fira and apollo project gradients to; null with another update."""
     projection_period: Annotated[PositiveSteps, at_default(200)] = 200
     """Optimizer steps from one projection to the next, of galore, fira and apollo."""
     projection_scale: Annotated[PositiveNumber, at_default(1.0)] = 1.0
@@ -209,7 +253,11 @@ class Method(Recipe):
     After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
-    """Optimizer steps from one reset to the next; null: no resets."""
+    """Optimizer steps from one reset to the next; null: no resets.
+
+    At full rank there is nothing to merge. A reset clears the moments of the targets' weights there, and the schedule
+    may dip, so that a study can tell what this rhythm costs without low rank.
+    """
     cycle_ranks: Annotated[list[PositiveInt] | None, at_default(None)] = None
     """Rank of the adapters in each cycle; the last one stays; null: `rank`.
 
@@ -220,14 +268,14 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero.
+    """Share of the moments in `moment_scope` that a reset sets to zero.
 
     With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
     """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
-    """adapters | all (moments of embeddings, norms and head, too)."""
+    """adapters (at full rank, targets) | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -249,8 +297,29 @@ class Method(Recipe):
 
     @property
     def is_full_rank(self) -> bool:
-        """Whether AdamW trains the whole weights: no adapters, no factors and no projections."""
-        return not self.rank and self.factor_rank is None and self.update == "plain"
+        """Whether AdamW trains the whole weights: no adapters, no factors and no other update."""
+        return not self.is_low_rank and self.update == "plain"
+
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether the targets train by adapters, by factors or by an update of low rank."""
+        return bool(self.rank or self.factor_rank) or UPDATES[self.update].low_rank
+
+    @property
+    def is_published_kind(self) -> bool:
+        """Whether the paper trained so: AdamW on whole weights or on adapters."""
+        return self.update == "plain" and self.factor_rank is None
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the method resets adapters, as ReLoRA does."""
+        return self.rank > 0 and self.reset_period is not None
+
+    @property
+    def clears_targets(self) -> bool:
+        """Whether resets at full rank clear the moments of the targets' weights."""
+        clears = self.moment_reset != "none" and self.moment_scope == "adapters"
+        return not self.rank and self.reset_period is not None and clears
 
     @property
     def trains_whole_targets(self) -> bool:
@@ -267,6 +336,15 @@ class Method(Recipe):
     def scale(self) -> float:
         """Return the factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
         return self.alpha / self.rank
+
+    def targets_in(self, size: Size) -> list[str]:
+        """Return the names of the targets at ``size``. Raises :class:`ValueError` where its architecture lacks one."""
+        known = size.decoder.targets
+        if lacking := [name for name in self.targets if name not in (ALL, *known)]:
+            raise ValueError(
+                f"targets: {size.architecture} has no {lacking[0]}; name some of {', '.join(known)}, or all"
+            )
+        return known if ALL in self.targets else self.targets
 
     def at_size(self, size: str) -> SizeRecipe:
         """Return the keys that the method overrides at ``size``."""
@@ -293,19 +371,31 @@ class Method(Recipe):
 
     def _problems_of_targets(self) -> Iterator[str]:
         """Yield what is wrong with the ways to train the targets, of which a method has at most one."""
-        if self.factor_rank and self.update != "plain":
-            yield f"factor_rank excludes update {self.update}: its factors are no whole weights to project gradients of"
-        if self.rank and (self.factor_rank or self.update != "plain"):
-            other = f"update {self.update}" if self.update != "plain" else "factor_rank"
-            yield f"rank {self.rank} excludes {other}: adapters freeze the weights; set rank 0"
-        if (self.update == "plain") != (self.projection_rank is None):
-            yield f"update {self.update}: projection_rank must be {'null' if self.projection_rank else 'set'} with it"
-        if self.update == "plain" and (self.projection_period, self.projection_scale) != (200, 1.0):
-            yield "update plain: projection_period and projection_scale need update galore, fira or apollo"
-        if self.projection_scaling == "tensor" and self.update != "apollo":
-            yield "projection_scaling tensor needs update apollo"
-        if (self.target_rank or self.rate_ratios.targets) and not self.targets:
-            yield "targets must name a projection: rank, factor_rank, projection_rank or rate_ratios.targets is set"
+        update, way = UPDATES[self.update], "factor_rank" if self.factor_rank else "rank"
+        if self.rank and self.factor_rank:
+            yield f"rank {self.rank} excludes factor_rank: adapters freeze the weights; set rank 0"
+        if self.update != "plain" and (self.rank or self.factor_rank) and not update.factors:
+            yield f"{way} excludes update {self.update}, which steps whole weights and no factors"
+        if self.update != "plain" and not (self.rank or self.factor_rank or update.weights):
+            yield f"update {self.update} steps factors: set rank or factor_rank"
+        if "projection_rank" in update.keys and self.projection_rank is None:
+            yield f"update {self.update}: projection_rank must be set with it"
+        for key in sorted(keys_of_updates() - update.keys):
+            if getattr(self, key) != Method.model_fields[key].default:
+                users = ", ".join(name for name, other in UPDATES.items() if key in other.keys)
+                yield f"{key} needs update {users}: update {self.update} does not read it"
+        if self._does_something_to_targets and not self.targets:
+            yield (
+                "targets must name a projection: rank, factor_rank, update, rate_ratios.targets,"
+                " or moment_reset with a reset_period, is set"
+            )
+        if self.targets and not self._does_something_to_targets:
+            yield "targets need a rank above 0, factor_rank, update, rate_ratios.targets, or resets that clear moments"
+
+    @property
+    def _does_something_to_targets(self) -> bool:
+        optimized = self.rank or self.factor_rank or self.update != "plain"
+        return bool(optimized or self.rate_ratios.targets or self.clears_targets)
 
     def _problems_of_rate_ratios(self) -> Iterator[str]:
         """Yield each ratio of a group that the method never trains."""
@@ -321,10 +411,10 @@ class Method(Recipe):
 
     def _problems(self) -> Iterator[str]:
         period = self.reset_period
-        if not self.target_rank and not self.rate_ratios.targets and self.targets:
-            yield "targets need a rank above 0, factor_rank, projection_rank or rate_ratios.targets"
-        if not self.rank and (period or self.adapters_only or self.full_rank_steps):
+        if not self.rank and (self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
+        if period and not self.rank and self.is_low_rank:
+            yield "reset_period needs adapters or full rank: factors and projections are not reset"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.frozen_dtype == "bfloat16" and not self.rank:

@@ -8,7 +8,6 @@ from typing import Any
 from ..config import Cell
 from ..config.evaluated import BLIMP
 from ..storage.files import read_yaml
-from .numbers import method_label
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
 PAGES = ("paper", "explore", "pages", "reproducibility")  # parts of which a document has one
@@ -60,10 +59,10 @@ def title(name: str) -> str:
     return known.get(name) or name.removeprefix("experiment_").replace("_", " ").capitalize()
 
 
-def meanings(methods: Iterable[str]) -> list[tuple[str, str]]:
+def meanings(methods: Iterable[str]) -> dict[str, str]:
     """Those of ``methods`` that the project describes, each with its sentence."""
     known: dict[str, str] = _texts()["methods"]
-    return [(method_label(name), known[name]) for name in methods if name in known]
+    return {name: known[name] for name in methods if name in known}
 
 
 @cache

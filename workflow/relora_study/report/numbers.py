@@ -21,6 +21,7 @@ METHODS = {
     "fira": "Fira",
     "apollo": "APOLLO",
     "apollo_mini": "APOLLO-Mini",
+    "muon": "Muon",
 }
 NAMES = {name: METHODS[name] for name in ("relora", "lora", "galore", "fira", "apollo")}
 SETTINGS = {key for keys in KEYS.values() for key in keys}  # keys that users write

@@ -64,7 +64,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "found": next((section["sentences"] for section in experiments if section["name"] != _SEARCH), []),
         "shapes": _shapes(runs),
         "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
-        "meanings": meanings(runs.methods),
+        "meanings": [[method_label(name), text] for name, text in meanings(runs.methods).items()],
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
         "final": _rows(results(runs, final)),
         "yardsticks": _rows(_beside_counts(runs)),
