@@ -37,7 +37,8 @@ def by_seed(*differences: float) -> pd.Series:
         ([-0.10, -0.12, -0.11], HIGHER, CONTRADICTED),
         ([-0.10, -0.12, -0.11], LOWER, CONFIRMED),
         ([0.30, -0.10, 0.05], HIGHER, UNDECIDED),
-        ([0.30], HIGHER, UNDECIDED),
+        ([0.30], HIGHER, f"{UNDECIDED}, one seed, as claimed"),
+        ([0.30], LOWER, f"{UNDECIDED}, one seed, not as claimed"),
         ([], HIGHER, UNDECIDED),
     ],
 )
@@ -63,7 +64,11 @@ def test_a_verdict_turns_where_the_end_of_the_interval_passes_the_margin(shift, 
 def test_two_sizes_of_one_seed_confirm_nothing():
     sizes = pd.MultiIndex.from_tuples([("tiny", 42), ("small", 42)], names=["size", "seed"])
     judged = _over_seeds(pd.Series([0.10, 0.11], index=sizes), HIGHER)
-    assert judged.verdict == UNDECIDED and judged.value == pytest.approx(0.105) and np.isnan(judged.low)
+    assert (
+        judged.verdict == f"{UNDECIDED}, one seed, as claimed"
+        and judged.value == pytest.approx(0.105)
+        and np.isnan(judged.low)
+    )
     assert _over_seeds(by_seed(0.10, 0.11), HIGHER).verdict == CONFIRMED
 
 
@@ -73,7 +78,9 @@ def test_every_claim_is_judged_for_every_method_with_resets(unchanged):
     assert (table.groupby("claim").size() == len(restarted)).all() and set(table.method) == restarted
     origins = ["abstract v1 and v2", "abstract v2", "abstract v1", "third party's summary page"]
     assert table.origin.drop_duplicates().tolist() == origins, "what the authors do not claim comes last"
-    assert table.verdict.str.fullmatch(f"({CONFIRMED}|{CONTRADICTED}|{UNDECIDED}|{UNTESTABLE}: .+)").all()
+    assert table.verdict.str.fullmatch(
+        f"({CONFIRMED}|{CONTRADICTED}|{UNDECIDED}, one seed, (not )?as claimed|{UNTESTABLE}: .+)"
+    ).all()
     widening = table[table.claim.str.contains("widens")]
     assert (widening.verdict == f"{UNTESTABLE}: fewer than three sizes").all(), "two sizes always lie on a line"
 

@@ -72,12 +72,12 @@ def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
     pyplot.close(figure)
 
 
-def test_cost_is_drawn_by_the_hours_of_all_cores(unchanged):
+def test_cost_is_drawn_by_the_minutes_of_all_cores(unchanged):
     figure = FIGURES["training_cost"](unchanged)
     for axes in figure.axes:
         (line,) = (line for line in axes.get_lines() if line.get_label() == "full rank")
-        assert line.get_xdata()[-1] == pytest.approx(600 * 0.1 * 2 / 3600)
-    assert figure.axes[-1].get_xlabel() == "CPU core-hours"
+        assert line.get_xdata()[-1] == pytest.approx(600 * 0.1 * 2 / 60)
+    assert figure.axes[-1].get_xlabel() == "CPU core-minutes"
     pyplot.close(figure)
 
 

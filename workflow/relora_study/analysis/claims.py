@@ -150,7 +150,7 @@ def _judged(effect: Effect, claimed: set[str], seeds: int, margin: float = 0.0) 
     """What an effect of different ``seeds`` says of a claim that it is one of ``claimed`` (higher, lower, equal)."""
     if seeds < 2:  # two sizes of one seed repeat nothing
         side = HIGHER if effect.mean > margin else LOWER if effect.mean < -margin else EQUAL
-        seen = f", one seed, {'as' if side in claimed else 'not as'} claimed" if seeds else ""
+        seen = f", one seed, {'as' if side in claimed else 'not as'} claimed" if np.isfinite(effect.mean) else ""
         return Judged(effect.mean, np.nan, np.nan, np.nan, UNDECIDED + seen)
     side, p = min(effect.sides(margin).items(), key=lambda found: found[1])
     verdict = UNDECIDED if not p < LEVEL else CONFIRMED if side in claimed else CONTRADICTED

@@ -24,8 +24,13 @@ def training_curves(source: Source) -> Figure:
 
 
 def training_cost(source: Source) -> Figure:
-    """Training loss, held-out perplexity and minimal-pair accuracy by device-hours."""
-    return _curves(source, source.hours, source.hour_unit)
+    """Training loss, held-out perplexity and minimal-pair accuracy by device-hours, or minutes where all are short."""
+    log = source.table("log.csv")
+    longest = max(source.hours(*key, rows.step).max() for key, rows in by_curve(log).items())
+    if longest >= 1:
+        return _curves(source, source.hours, source.hour_unit)
+    unit = source.hour_unit.replace("hours", "minutes")
+    return _curves(source, lambda size, method, steps: 60 * source.hours(size, method, steps), unit)
 
 
 def _curves(source: Source, place: Callable[[str, str, pd.Series], pd.Series], label: str) -> Figure:
