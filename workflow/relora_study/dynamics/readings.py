@@ -193,10 +193,6 @@ class Declared(NamedTuple):
 
 EVERY, CIRCUITS = "`w2`, `v`, `o`", "`w2`, `ov_authors`, `ov_circuit` (W_O W_V of each head)"
 MATRIX = "of `frobenius_norm`: the matrix's"
-    "`w2`, `v`, `o`",
-    "`w2`, `ov_authors`, `ov_circuit` (W_O W_V of each head)",
-    MATRIX,
-)
 READINGS = [  # in the order of dynamics.csv; results/README.md has the table that `make docs` makes of it
     Declared(
         "effective_weights",
