@@ -38,7 +38,6 @@ localrules:
     search_settings,
     tuned_settings,
     selection,
-    minimal_pairs,
 
 
 rule all:

@@ -146,8 +146,8 @@ def write_results(raw: dict, folder: Path) -> None:
         write_csv(place / "held_out.csv", held_out_of(6.0))
         write_csv(place / "dynamics.csv", dynamics_of(0.5 if cell.method.merge == "unscaled" else 0.0))
         (place / "evaluation").mkdir()
-        judged_of(right).to_parquet(place / "evaluation/step-000600-0-pairs.parquet")
-        texts_of(300).to_parquet(place / "evaluation/step-000600-0-texts.parquet")
+        judged_of(right).to_parquet(place / "evaluation/step-000600-minimal_pairs-0.parquet")
+        texts_of(300).to_parquet(place / "evaluation/step-000600-perplexity-0.parquet")
         write_json(place / "manifest.json", MANIFEST)
 
 

@@ -184,7 +184,7 @@ def test_the_default_pair_keeps_the_papers_proportions(raw):
         assert relora.rank / size.d_model == 16 / width
         assert size.intermediate_size / size.d_model == 4
         assert size.num_attention_heads / size.num_key_value_heads == 3
-        assert size.head_dim == width // 12
+        assert size.widths["head"] == width // 12
 
 
 def test_a_name_says_what_its_block_is(raw):

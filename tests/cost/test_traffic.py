@@ -96,14 +96,14 @@ def test_kinds_of_products():
 @pytest.mark.parametrize("name", CEILINGS)
 def test_operations_of_a_micro_batch_are_those_of_the_plan(name, compiled):
     cell = papers_cell(name)
-    size, length = cell.size, cell.model.context_length
+    size, length, head = cell.size, cell.model.context_length, cell.size.widths["head"]
     counted = Counter()
     for kernel, times in micro_batch_kernels(cell, compiled).items():
         counted[kernel.kind == "attention"] += kernel.flops * times / (micro_batch_rows(cell) * length)
     full_attention = 12 * length * size.d_model * size.num_hidden_layers
     assert counted[False] == pytest.approx(flops_per_token(cell) - full_attention)
     # Seven products instead of six, half the pairs of tokens, and heads filled to 32
-    assert counted[True] == pytest.approx(full_attention * 7 / 6 / 2 * max(32, size.head_dim) / size.head_dim)
+    assert counted[True] == pytest.approx(full_attention * 7 / 6 / 2 * max(32, head) / head)
 
 
 def moved(counted):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
+from relora_study.config.evaluated import is_users
 from relora_study.storage.imports import source_files
 from relora_study.cost.job_resources import (
     launch_command,
@@ -45,6 +46,7 @@ with mistakes_in_one_line():
     if not workflow.deployment_settings.deployment_method:
         check_tensorboard(STUDY.runtime)  # jobs import from where this process does, and else check for themselves
     CELLS = cells(STUDY)
+    TASKS = STUDY.evaluation.every_task
     EXPERIMENTS = experiments_of(STUDY)
     ALL_CELLS = CELLS | EXPERIMENTS.cells
     claim_results()

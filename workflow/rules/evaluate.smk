@@ -1,15 +1,29 @@
-rule minimal_pairs:
+def task_inputs(wildcards):
+    """What the texts of a task are made from: the corpus's documents, the user's files, a vocabulary for lists of ids."""
+    chosen = TASKS[wildcards.task]
+    read = {
+        "results/data/documents": chosen.source in ("held_out", "templated"),
+        "results/data/tokenizer": chosen.kind == "texts",
+        str(staged_listing(f"task-{wildcards.task}")): is_users(chosen),
+    }
+    return [place for place, is_read in read.items() if is_read]
+
+
+rule task:
     input:
         code("evaluate"),
-        users_files("minimal_pairs"),
-        "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
+        task_inputs,
         settings="results/settings/evaluation.yaml",
     output:
-        directory("results/evaluation/minimal_pairs"),
+        "results/evaluation/{task}.parquet",
     log:
-        "results/logs/evaluate/minimal_pairs.log",
+        "results/logs/evaluate/task-{task}.log",
     benchmark:
-        "results/benchmarks/jobs/minimal_pairs.tsv"
+        "results/benchmarks/jobs/task-{task}.tsv"
+    wildcard_constraints:
+        task=one_of(TASKS),
+    # A download needs the network, which the nodes of a cluster may lack.
+    localrule: any(task.source in ("hub", "url") for task in TASKS.values())
     conda:
         "../../envs/train.yaml"
     threads: 1
@@ -17,39 +31,11 @@ rule minimal_pairs:
         mem_mb=2000,
         runtime=30,
     message:
-        "Collecting the minimal pairs"
+        "Collecting the task {wildcards.task}"
     shell:
-        "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents results/data/documents"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-rule texts:
-    input:
-        code("evaluate"),
-        users_files("texts"),
-        "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
-        settings="results/settings/evaluation.yaml",
-        # The rule reads the vocabulary alone, and checks lists of ids against it.
-        tokenizer="results/data/tokenizer",
-    output:
-        "results/evaluation/texts.parquet",
-    log:
-        "results/logs/evaluate/texts.log",
-    benchmark:
-        "results/benchmarks/jobs/texts.tsv"
-    # Texts from the Hub need the network, which the nodes of a cluster may lack.
-    localrule: STUDY.evaluation.perplexity.source == "hub"
-    conda:
-        "../../envs/train.yaml"
-    threads: 1
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    message:
-        "Collecting the texts for perplexity"
-    shell:
-        "python -m relora_study.evaluate texts --settings {input.settings:q} --documents results/data/documents"
-        " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.evaluate collect --settings {input.settings:q} --task {wildcards.task}"
+        " --documents results/data/documents --tokenizer results/data/tokenizer --output {output:q}"
+        " 2> >(tee {log:q} >&2)"
 
 
 rule evaluate:
@@ -59,8 +45,7 @@ rule evaluate:
         "results/data/tokens",
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/measurement.yaml",
-        pairs="results/evaluation/minimal_pairs",
-        texts="results/evaluation/texts.parquet",
+        tasks=expand("results/evaluation/{task}.parquet", task=TASKS),
     output:
         "results/cells/{cell}/evaluation.csv",
     log:
@@ -80,7 +65,7 @@ rule evaluate:
         "Evaluating {wildcards.cell}"
     shell:
         "python -m relora_study.evaluate cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
-        " --pairs {input.pairs:q} --texts {input.texts:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --tasks results/evaluation --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # What counted n-grams score on the same documents: lines that a language model should end below.

@@ -18,8 +18,8 @@ import pandas as pd
 
 from ..config import Cell, read_section
 from ..config.evaluated import BLIMP, PALOMA
+from ..config.measuring import LEVEL
 from ..config.settings import Sweeps
-from ..evaluate.proportions import LEVEL
 from .differences import over_full_rank, trend
 from .effects import EQUAL, HIGHER, LOWER, Effect, holm
 from .experiments import open_sweep

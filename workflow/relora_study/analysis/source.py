@@ -191,9 +191,12 @@ def by_curve(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 def full_rank(cell: Trained, component: str) -> int:
     """min(m, n) of the matrix of a component."""
-    size = cell.size
-    narrow = {"v": size.num_key_value_heads * size.head_dim, "w2": min(size.d_model, size.intermediate_size)}
-    return narrow.get(component, size.d_model)
+    return min(cell.size.component_shape(component))
+
+
+def adapts(cell: Trained, component: str) -> bool:
+    """Whether the method has adapters on the matrix of a component."""
+    return bool(cell.method.rank) and cell.size.decoder.components[component].target in cell.method.targets
 
 
 def rank_ceiling(cell: Trained, component: str) -> float:

@@ -45,9 +45,13 @@ class Cell(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        try:
+            targets = self.method.targets_in(self.size)
+        except ValueError as error:
+            raise ValueError(f"methods.{base_method(self)}.{error}, for the size {self.size_name}") from error
         for problem in itertools.chain(_misnamed(self), _conflicts(self)):
             raise ValueError(problem)
-        return self
+        return self.model_copy(update={"method": self.method.model_copy(update={"targets": targets})})
 
 
 def base_method(cell: Cell) -> str:

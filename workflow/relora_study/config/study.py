@@ -52,7 +52,7 @@ class Study(Section):
     model: Model
     """Settings of the model that all sizes share."""
     sizes: dict[Name, Size]
-    """Shapes by name, in the terms of `transformers.LlamaConfig`."""
+    """Architectures and shapes by name, in the terms of transformers' configurations."""
     methods: dict[Name, Method]
     """Methods by name: sets of switches; add a variant by adding a block."""
     train: Train

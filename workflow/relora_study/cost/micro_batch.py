@@ -16,6 +16,7 @@ from torch.nn import Module
 
 from ..config import Cell
 from ..model.build import first_model
+from ..model.decoder import head_weight, hidden_states, layers
 from ..model.kernels import cross_entropy
 from ..model.kernels.device_kind import assuming
 from ..train.loop import take_step
@@ -120,7 +121,7 @@ def _change(passes: list[Callable[[], Any]]) -> Kernels:
 
 def _layer_passes(run: Run, sequences: int) -> list[Callable[[], Any]]:
     """Return the forward and the backward pass of a decoder layer, as functions to call in this order."""
-    layer = run.model.model.layers[0]
+    layer = layers(run.model)[0]
     (hidden, *others), named = _arguments(run, layer, sequences)
     hidden = hidden.detach().requires_grad_()
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
@@ -143,14 +144,14 @@ def _arguments(run: Run, layer: Module, sequences: int) -> Any:
     hook = layer.register_forward_pre_hook(lambda _, given, named: found.append((given, named)), with_kwargs=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=run.cell.runtime.precision == "bfloat16"):
         ids = torch.zeros(sequences, run.cell.model.context_length, dtype=torch.int64)
-        run.model.model(input_ids=ids, use_cache=False)
+        hidden_states(run.model, ids)
     hook.remove()
     return found[0]
 
 
 def _chunks(run: Run, sequences: int) -> list[int]:
     """Return the numbers of rows of the chunks in which the head takes a micro-batch."""
-    head, tokens = run.model.lm_head.weight, sequences * run.cell.model.context_length
+    head, tokens = head_weight(run.model), sequences * run.cell.model.context_length
     size = cross_entropy._chunk_rows(head, head)
     return [min(size, tokens - start) for start in range(0, tokens, size)]
 

@@ -28,21 +28,8 @@ def flops_per_token(cell: Cell) -> int:
     head = 6 * size.d_model * cell.model.vocab_size
     if method.adapters_only:
         head = 4 * size.d_model * cell.model.vocab_size
-    layer = sum(_linear_flops(cell, *shape) for shape in linear_shapes(cell))
-    return size.num_hidden_layers * (layer + 12 * cell.model.context_length * size.d_model) + head
-
-
-def linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
-    """List name, input width and output width of the linear maps of one decoder layer."""
-    width, hidden = cell.size.d_model, cell.size.intermediate_size
-    narrow = cell.size.num_key_value_heads * cell.size.head_dim
-    attention = [
-        ("q_proj", width, width),
-        ("k_proj", width, narrow),
-        ("v_proj", width, narrow),
-        ("o_proj", width, width),
-    ]
-    return [*attention, ("gate_proj", width, hidden), ("up_proj", width, hidden), ("down_proj", hidden, width)]
+    layer = sum(_linear_flops(cell, name, *shape) for name, shape in size.linear_shapes.items())
+    return size.num_hidden_layers * (layer + 12 * cell.model.context_length * size.widths["queries"]) + head
 
 
 def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:

@@ -84,6 +84,7 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "accuracy": _final(runs, "minimal_pairs", "overall", "accuracy"),
         "accuracy_low": _final(runs, "minimal_pairs", "overall", "accuracy_low"),
         "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
+        **{name: _final(runs, *runs.measures[name]) for name in runs.tasks},
     }
     return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ..config import MinimalPairs, Perplexity, Section, Study
+from ..config import Section, Study
+from ..config.evaluated import is_users
 from ..config.settings import as_yaml
 from ..storage.files import sha256
 
@@ -37,19 +38,13 @@ def staged(file: str) -> Path:
 
 def user_places(study: Study) -> dict[str, Path]:
     """Return the files and folders that the user brings, by the rule that reads them."""
-    data, pairs, texts = study.data, study.evaluation.minimal_pairs, study.evaluation.perplexity
+    data, tasks = study.data, study.evaluation.every_task
     places = {
         "documents": data.files.path if data.source == "files" else None,
         "tokenizer": data.tokenizer.name if data.tokenizer.source == "path" else None,
-        "minimal_pairs": pairs.path if _is_users(pairs) else None,
-        "texts": texts.path if _is_users(texts) else None,
+        **{f"task-{name}": task.path for name, task in tasks.items() if is_users(task)},
     }
     return {reader: Path(place) for reader, place in places.items() if place}
-
-
-def _is_users(data: MinimalPairs | Perplexity) -> bool:
-    """Tell whether ``data`` are files of the user: a path, or the folder of a copy of a dataset on the Hub."""
-    return data.source == "path" or (data.source == "hub" and data.path is not None and Path(data.path).is_dir())
 
 
 def staged_listing(reader: str) -> Path:

@@ -30,7 +30,7 @@ CARD = """---
 ---
 # {name}
 
-A Llama-style language model of {parameters:,} parameters ({trainable:,} trained), {how}.
+A language model ({architecture}) of {parameters:,} parameters ({trainable:,} trained), {how}.
 It saw {tokens:,} tokens in {steps:,} steps. It is one cell of a replication of
 [Weiss et al. 2025](https://arxiv.org/abs/2509.12960), which asks what ReLoRA does to the learning dynamics of small
 language models: a subject of study, not a model to use for anything else.
@@ -117,6 +117,7 @@ def model_card(cell_dir: Path, repository: str, licence: str, all_steps: bool) -
     return CARD.format(
         metadata=_metadata(settings.name, licence, scores),
         name=settings.name,
+        architecture=settings.size.architecture,
         parameters=manifest.parameters,
         trainable=manifest.trainable_parameters,
         how=_how(settings, manifest),

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from ..config import Cell, Method
 from ..config.updates import UPDATES
@@ -34,7 +34,7 @@ class SideBySide(torch.optim.Optimizer):
             optimizer.step()
 
 
-def make_optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.Optimizer:
+def make_optimizer(cell: Cell, model: PreTrainedModel) -> torch.optim.Optimizer:
     """Make AdamW for all parameters that train, with weight decay on each of them, as in the authors' code.
 
     With an ``update`` of the method, the matrices that it steps get it instead.

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from ..config import Cell
 from ..config.schedule import has_adapters, rank_after
 from ..model.build import first_model
+from ..model.decoder import layers
 from ..model.relora import adapters, add_adapters, remove_adapters
 from .optimizer import make_optimizer
 from .parallel import rank
@@ -24,7 +25,7 @@ class Run:
     """
 
     cell: Cell
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     device: torch.device
     masters: MasterCopies | None = None
@@ -40,7 +41,7 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
     return begin(cell, first_model(cell).to(device), device, done, data)
 
 
-def begin(cell: Cell, model: LlamaForCausalLM, device: torch.device, done: int = 0, data: str = "") -> Run:
+def begin(cell: Cell, model: PreTrainedModel, device: torch.device, done: int = 0, data: str = "") -> Run:
     """Make the run of :func:`start` of ``model``, the cell's first one without adapters, which lies on ``device``."""
     model.train()
     run = Run(cell, model, make_optimizer(cell, model), device, data=data)
@@ -89,5 +90,5 @@ def _change_parameters(run: Run, change: Callable[[], None]) -> None:
 def _compile_layers(run: Run) -> None:
     """With ``runtime.compile``, compile the decoder's layers. They are alike, so one compilation serves all."""
     if run.cell.runtime.compile:
-        for layer in run.model.model.layers:
+        for layer in layers(run.model):
             layer.compile()
