@@ -207,19 +207,19 @@ def _shown(name: str, table: pd.DataFrame) -> bool:
 TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
     function.__name__: function
     for function in (
-        models,
-        hyperparameters,
         final_results,
         yardsticks,
-        cost,
-        significance,
         differences,
         gaps,
         trend,
+        significance,
         claims,
         audit,
         adapter_pattern,
         published_vs_replicated,
+        models,
+        cost,
+        hyperparameters,
     )
 }
 PUBLISHED_TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {
