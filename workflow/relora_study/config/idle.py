@@ -3,13 +3,14 @@
 from .training import Method
 from .updates import UPDATES, keys_of_updates
 
+OF_RESTARTS = {"merge", "restart", "scale_reset", "cycle_ranks"}
 OF_RESETS = {
-    *("merge", "restart", "scale_reset", "reset_offset", "cycle_ranks", "rewarmup_steps"),
-    *("moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
+    *OF_RESTARTS,
+    *("reset_offset", "rewarmup_steps", "moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
 }
 OF_ADAPTERS = {
     *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
-    *("full_rank_steps", "full_rank_from", "reset_period", *OF_RESETS),
+    *("full_rank_steps", "full_rank_from", *OF_RESTARTS),
 }
 
 
@@ -22,6 +23,8 @@ def idle_keys(method: Method) -> set[str]:
     idle: set[str] = set()
     if not method.rank:
         idle |= OF_ADAPTERS
+    if not method.rank and method.is_low_rank:
+        idle |= {"reset_period"}
     if method.reset_period is None:
         idle |= OF_RESETS
     if method.moment_reset in ("none", "full"):

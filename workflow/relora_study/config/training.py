@@ -122,7 +122,7 @@ class Size(Recipe):
 
     @property
     def smallest_dimension(self) -> int:
-        """Return the smallest dimension of any adapted matrix, which no rank can exceed."""
+        """Return the smallest dimension of any adapted matrix, which no rank of a projection can exceed."""
         return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
 
     @property
@@ -216,7 +216,11 @@ class Method(Recipe):
     After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
-    """Optimizer steps from one reset to the next; null: no resets."""
+    """Optimizer steps from one reset to the next; null: no resets.
+
+    At full rank there is nothing to merge. A reset clears the moments of the targets' weights there, and the schedule
+    may dip, so that a study can tell what this rhythm costs without low rank.
+    """
     cycle_ranks: Annotated[list[PositiveInt] | None, at_default(None)] = None
     """Rank of the adapters in each cycle; the last one stays; null: `rank`.
 
@@ -227,14 +231,14 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero.
+    """Share of the moments in `moment_scope` that a reset sets to zero.
 
     With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
     """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
-    """adapters | all (moments of embeddings, norms and head, too)."""
+    """adapters (at full rank the targets' weights) | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -268,6 +272,16 @@ class Method(Recipe):
     def is_published_kind(self) -> bool:
         """Whether the paper trained so: AdamW on whole weights or on adapters."""
         return self.update == "plain" and self.factor_rank is None
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the method resets adapters, as ReLoRA does."""
+        return self.rank > 0 and self.reset_period is not None
+
+    @property
+    def clears_targets(self) -> bool:
+        """Whether resets at full rank clear moments."""
+        return not self.rank and self.reset_period is not None and self.moment_reset != "none"
 
     @property
     def trains_whole_targets(self) -> bool:
@@ -325,8 +339,11 @@ class Method(Recipe):
                 yield f"{key} needs update {users}: update {self.update} does not read it"
         if self._does_something_to_targets and not self.targets:
             yield "targets must name a projection: rank, factor_rank, update or rate_ratios.targets is set"
-        if self.targets and not self._does_something_to_targets:
-            yield "targets need a rank above 0, factor_rank, update or rate_ratios.targets"
+        if self.targets and not (self._does_something_to_targets or self.clears_targets):
+            yield (
+                "targets need a rank above 0, factor_rank, update, rate_ratios.targets, or a moment_reset with a"
+                " reset_period"
+            )
 
     @property
     def _does_something_to_targets(self) -> bool:
@@ -346,8 +363,12 @@ class Method(Recipe):
 
     def _problems(self) -> Iterator[str]:
         period = self.reset_period
-        if not self.rank and (period or self.adapters_only or self.full_rank_steps):
+        if not self.rank and (self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
+        if period and not self.rank and self.is_low_rank:
+            yield "reset_period needs adapters or full rank: factors and projections are not reset"
+        if self.clears_targets and self.moment_scope == "adapters" and not self.targets:
+            yield f"moment_reset {self.moment_reset} at full rank needs targets, whose moments it clears"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.frozen_dtype == "bfloat16" and not self.rank:
