@@ -102,8 +102,9 @@ CONFIG ?=
 plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)
 	@PYTHONPATH=workflow python -m relora_study.cost config.yaml $(CONFIG) $(MEASURE)
 
-docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema's descriptions
+docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema, and draw docs/relora_cycle.png
 	@PYTHONPATH=workflow python -m relora_study.config
+	@PYTHONPATH=workflow python docs/relora_cycle.py
 
 findings: .venv/run ## draw the figures of docs/findings.md again, from docs/results
 	@PYTHONPATH=workflow python -m relora_study.report findings

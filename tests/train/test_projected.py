@@ -276,7 +276,7 @@ def test_a_factorized_model_begins_near_full_rank_and_is_saved_as_a_plain_one(ma
         ({"projection_scale": 0.5}, "projection_scale needs update galore, fira, apollo: update plain"),
         ({**METHODS["fira"], "projection_scaling": "tensor"}, "projection_scaling needs update apollo: update fira"),
         ({"targets": TARGETS}, "targets need a rank"),
-        ({**METHODS["galore"], "reset_period": 8}, "rank must be above 0"),
+        ({**METHODS["galore"], "reset_period": 8}, "reset_period needs adapters or full rank"),
     ],
 )
 def test_impossible_settings_are_refused_with_their_key(make_cell, switches, message):

@@ -238,7 +238,7 @@ class Method(Recipe):
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
-    """adapters (at full rank the targets' weights) | all (moments of embeddings, norms and head, too)."""
+    """adapters (at full rank, targets) | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -280,8 +280,9 @@ class Method(Recipe):
 
     @property
     def clears_targets(self) -> bool:
-        """Whether resets at full rank clear moments."""
-        return not self.rank and self.reset_period is not None and self.moment_reset != "none"
+        """Whether resets at full rank clear the moments of the targets' weights."""
+        clears = self.moment_reset != "none" and self.moment_scope == "adapters"
+        return not self.rank and self.reset_period is not None and clears
 
     @property
     def trains_whole_targets(self) -> bool:
@@ -338,16 +339,17 @@ class Method(Recipe):
                 users = ", ".join(name for name, other in UPDATES.items() if key in other.keys)
                 yield f"{key} needs update {users}: update {self.update} does not read it"
         if self._does_something_to_targets and not self.targets:
-            yield "targets must name a projection: rank, factor_rank, update or rate_ratios.targets is set"
-        if self.targets and not (self._does_something_to_targets or self.clears_targets):
             yield (
-                "targets need a rank above 0, factor_rank, update, rate_ratios.targets, or a moment_reset with a"
-                " reset_period"
+                "targets must name a projection: rank, factor_rank, update, rate_ratios.targets,"
+                " or moment_reset with a reset_period, is set"
             )
+        if self.targets and not self._does_something_to_targets:
+            yield "targets need a rank above 0, factor_rank, update, rate_ratios.targets, or resets that clear moments"
 
     @property
     def _does_something_to_targets(self) -> bool:
-        return bool(self.rank or self.factor_rank or self.update != "plain" or self.rate_ratios.targets)
+        optimized = self.rank or self.factor_rank or self.update != "plain"
+        return bool(optimized or self.rate_ratios.targets or self.clears_targets)
 
     def _problems_of_rate_ratios(self) -> Iterator[str]:
         """Yield each ratio of a group that the method never trains."""
@@ -367,8 +369,6 @@ class Method(Recipe):
             yield "rank must be above 0 when a switch of the adapters is set"
         if period and not self.rank and self.is_low_rank:
             yield "reset_period needs adapters or full rank: factors and projections are not reset"
-        if self.clears_targets and self.moment_scope == "adapters" and not self.targets:
-            yield f"moment_reset {self.moment_reset} at full rank needs targets, whose moments it clears"
         if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
             yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.frozen_dtype == "bfloat16" and not self.rank:

@@ -3,7 +3,7 @@
 from ..config import Cell, Study, cells
 from ..config.settings import Experiments, Search
 
-# Operations a second that two CPU cores reach together in these small models (README, "Time and memory").
+# Operations a second that two CPU cores reach together in these small models (docs/commands.md, "Time and memory").
 NOMINAL_FLOPS_PER_SECOND = 1.2e11
 SHARD_BYTES_PER_ID = 1.86  # the authors' parquet shards take 77.8 MB for 20,480 rows of 2,049 ids
 OVERHEAD = 1.6  # time of a whole study over the time of its trainings

@@ -397,7 +397,7 @@ def _artifacts(run: Run) -> Answer:
         else "Available: this badge needs an archive's DOI; none is known.",
         f"Functional: reviewers decide. All {len(run.runs.cells)} cells of the configuration ended, and"
         f" {_counted(len(logs), 'job')} left {'a measure' if len(logs) == 1 else 'measures'} of time and memory.",
-        "Reusable: reviewers decide. README.md and docs/configuration.md say how to change and extend a study.",
+        "Reusable: reviewers decide. docs/extending.md and docs/configuration.md say how to change and extend a study.",
     ]
     files = ["cells/*/manifest.json", "benchmarks/jobs/*.tsv", "(CITATION.cff)"]
     return Answer("Artifacts available, functional and reusable", "ACM 1.1", said, files)

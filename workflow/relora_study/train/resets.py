@@ -39,7 +39,7 @@ def reset(
 
 
 def _cleared_beside(model: nn.Module, method: Method) -> list[Tensor]:
-    """Return what else a reset clears the moments of: all else that trains, or at full rank the targets' weights."""
+    """Return what else a reset clears the moments of: all else, or at full rank the targets' weights."""
     if method.moment_scope == "all":
         factors = {id(factor) for layer in adapters(model).values() for factor in (layer.A, layer.B)}
         return [parameter for parameter in model.parameters() if id(parameter) not in factors]
@@ -67,7 +67,7 @@ def _zero_scale(layer: ReLoRALinear) -> None:
 
 @torch.no_grad()
 def narrow(layer: ReLoRALinear, optimizer: torch.optim.Optimizer, rank: int) -> None:
-    """Narrow the adapter to ``rank``. Without moments, what is zero and gets no gradient stays zero."""
+    """Narrow the adapter to ``rank``, and clear the moments of what is zero then, so that nothing moves it again."""
     layer.narrow(rank)
     for moment in moments(layer.A, optimizer):
         moment[rank:] = 0.0
