@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from relora_study.config import Method, read_study
@@ -19,7 +20,13 @@ def resets(method: Method) -> list[int]:
 
 
 def drawn() -> Figure:
-    """The learning rate of each step above what happens to W, A, B and Adam's moments at the resets."""
+    """The learning rate of each step above what happens to W, A, B and Adam's moments, in matplotlib's own style."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        return _drawn()
+
+
+def _drawn() -> Figure:
     method = read_study([DOCS.parent / "config.yaml"]).methods["relora"]
     figure = Figure(figsize=(7.5, 3.5), layout="constrained")
     rate, parts = figure.subplots(2, 1, sharex=True, height_ratios=(1, 2.1))

@@ -23,6 +23,10 @@ TIMED = (
     "benchmarks/",
     "logs/",
     "landing.rst",
+    "summary.md",
+    "explore.html",
+    "figures.html",
+    "tables.html",
     "reproducibility.",
     "report.html",
 )

@@ -45,6 +45,11 @@ def in_columns(name: str, effect: Effect) -> dict[str, float]:
     return {name: effect.mean, f"{name}_low": low, f"{name}_high": high}
 
 
+def gap_effects(runs: Runs) -> dict[tuple[str, str], Effect]:
+    """The held-out loss of each size and method but full rank less full rank's, paired by seed and document."""
+    return {(size, method): _difference(runs, LOSS, pairs) for size, method, pairs in _against_full_rank(runs)}
+
+
 def _against_full_rank(runs: Runs) -> Iterator[tuple[str, str, list[tuple[Cell, Cell]]]]:
     """Each size and method but full rank, with its cells and full rank's of equal seed."""
     for (size, method), cells in runs.by_size_and_method.items():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
-from ..config import Cell, Evaluation, Report, Selection, read_section
+from ..config import Cell, Evaluation, Method, Report, Selection, read_section
 from ..config.evaluated import BLIMP, PALOMA
 from ..config.measuring import HEADLINES, MARGIN
 from ..errors import UserError
@@ -51,6 +51,11 @@ class Runs:
     def methods(self) -> list[str]:
         """The methods in the study's order."""
         return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+
+    @property
+    def methods_by_name(self) -> dict[str, Method]:
+        """The settings of each method, as a cell of it has them."""
+        return {cell.method_name: cell.method for cell in self.cells.values()}
 
     @property
     def by_size_and_method(self) -> dict[tuple[str, str], list[Cell]]:

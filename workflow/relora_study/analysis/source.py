@@ -190,8 +190,9 @@ def by_curve(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def full_rank(cell: Trained, component: str) -> int:
-    """min(m, n) of the matrix of a component."""
-    return min(cell.size.component_shape(component))
+    """min(m, n) of the matrix of a component; a circuit, which no layer has as a matrix, is as wide as the model."""
+    known = component in cell.size.decoder.components
+    return min(cell.size.component_shape(component)) if known else cell.size.d_model
 
 
 def adapts(cell: Trained, component: str) -> bool:

@@ -228,9 +228,9 @@ def _of_tuning(study: Study) -> Iterator[str]:
     tuning = study.tuning
     if tuning is None:
         return
-    unknown = (tuning.spaces or {}).keys() - set(study.study.methods)
+    unknown = (tuning.spaces or {}).keys() - study.methods.keys()  # a study may leave out methods that have a space
     if unknown:
-        yield f"tuning.spaces: {min(unknown)!r} is not one of study.methods: {', '.join(study.study.methods)}"
+        yield f"tuning.spaces: {min(unknown)!r} is not one of {', '.join(study.methods)}"
     for seed in set(tuning.seeds) & set(study.study.seeds):
         yield f"tuning.seeds: {seed} is one of study.seeds, whose results are reported: choose settings on others"
     if not study.data.validation_fraction:

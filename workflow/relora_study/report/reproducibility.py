@@ -22,9 +22,8 @@ from ..config.settings import Experiments, experiments_of
 from ..storage.files import read_yaml
 from ..storage.token_manifest import Manifest, Split, read_manifest
 from .experiments import searched
-from .landing import places, versions
 from .numbers import cell_label, listed, method_label, plain
-from .sentences import diverged, limits
+from .sentences import diverged, limits, places, versions
 
 PROJECT = Path(__file__).parents[3]
 PINS, LICENCES = (PROJECT / "resources" / name for name in ("datasets.yaml", "licences.yaml"))
