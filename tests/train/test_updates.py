@@ -135,8 +135,8 @@ def test_muon_steps_as_its_definition_says_and_all_else_is_adamws(make_cell, way
     assert rates[-1] > 0 and all(map(torch.equal, others, theirs))
 
 
-@pytest.mark.parametrize("update", ["muon"])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("update", ["muon", "spectron", "lora_muon", "smuon"])
+@pytest.mark.parametrize("way", ["factorized", "relora"])
 def test_a_stopped_training_resumes_exactly_and_what_is_held_is_counted(make_cell, tmp_path, update, way):
     cell = make_cell(way, train=SHORT, update=update, targets=TARGETS, **WAYS[way])
     run, _ = resumed(cell, tmp_path, 13)

@@ -207,10 +207,11 @@ class Method(Recipe):
     """How the optimizer steps the targets' matrices: plain is AdamW (docs/methods.md).
 
     galore, fira and apollo keep Adam's moments of a projection of the gradient, which has `projection_rank`.
-    muon makes the momentum's singular values equal, of whole weights or of each of A and B.
+    muon makes the momentum's singular values equal, of whole weights or of each of A and B; spectron, lora_muon and
+    smuon do so for the product of A and B.
     """
     momentum: Annotated[BelowOne, at_default(0.95)] = 0.95
-    """Decay rate of the momentum of muon."""
+    """Decay rate of the momentum of muon, spectron, lora_muon and smuon."""
     projection_rank: Annotated[PositiveInt | None, at_default(None)] = None
     """Rank that galore, fira and apollo project gradients to; null with another update."""
     projection_period: Annotated[PositiveSteps, at_default(200)] = 200

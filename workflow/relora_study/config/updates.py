@@ -49,6 +49,11 @@ def _momentum(shape: tuple[int, ...], method: "Method") -> int:
     return shape[0] * shape[1]
 
 
+def _momentum_and_vector(shape: tuple[int, ...], method: "Method") -> int:
+    """A momentum, and the vector of a power iteration."""
+    return shape[0] * shape[1] + max(shape)
+
+
 MOMENTUM = frozenset({"momentum"})
 
 UPDATES = {
@@ -59,6 +64,9 @@ UPDATES = {
         _projected, "projected:Projected", weights=True, low_rank=True, keys=PROJECTION | {"projection_scaling"}
     ),
     "muon": Update(_momentum, "muon:muon", weights=True, factors=True, keys=MOMENTUM),
+    "spectron": Update(_momentum_and_vector, "factors:Spectron", factors=True, keys=MOMENTUM),
+    "lora_muon": Update(_momentum, "factors:LoRAMuon", factors=True, keys=MOMENTUM),
+    "smuon": Update(_momentum, "factors:SMuon", factors=True, keys=MOMENTUM),
 }
 
 

@@ -15,13 +15,11 @@ from ..storage.files import sha256, write_json, write_text
 from ..storage.token_manifest import Files, Manifest, Split, read_manifest, write_manifest
 from .convert import ShardLayout, convert
 from .documents import Stored, split
-from .enough import check_enough
-from .fetch import fetch_news
-from .folder import list_documents
+from .reader import list_documents
 from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
-from .sources import FILES, read_files, read_news
+from .sources import FILES, fetch_news, read_files, read_news
 from .tokenizer import id_count, load_tokenizer, open_tokenizer, train_tokenizer
-from .tokens import encode, write_split
+from .tokens import check_enough, encode, write_split
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]

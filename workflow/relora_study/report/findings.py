@@ -37,6 +37,7 @@ WORDS = (
     "verdict two",
     "chance",
     "yardstick",
+    "edge",
 )  # columns that are set to the left
 
 
@@ -113,6 +114,13 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
     return table[methods].rename(columns=method_label).reset_index()
 
 
+def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each search chose: its rate, the ratio of the matrices' or adapters' rate to it, and the edges it lies at."""
+    best = rows[rows.outcome == "chosen"]
+    ratio = best.filter(like="rate_ratios.").bfill(axis=1).iloc[:, 0]
+    return best.assign(ratio=ratio)[["size", "method", "learning_rate", "ratio", "loss", "edge"]].fillna({"edge": ""})
+
+
 def _groups(swept: Swept) -> pd.DataFrame:
     """The mean loss of each method, and its difference to full rank with one rate and to full rank with two."""
     one, two = sweep_table(swept, [], "full"), changes(swept, "full_two_rates").set_index("method")
@@ -178,6 +186,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
+    "chosen": _chosen,
     "differences": lambda rows: rows[rows.measure == "held_out_loss"].drop(columns=["measure", "seeds", "diverged"]),
     "whole": lambda rows: rows,
     "claims": lambda rows: rows.filter(["claim", "method", "value", "value_low", "value_high", "p_holm", "verdict"]),

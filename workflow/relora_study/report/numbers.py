@@ -22,6 +22,9 @@ METHODS = {
     "apollo": "APOLLO",
     "apollo_mini": "APOLLO-Mini",
     "muon": "Muon",
+    "spectron": "Spectron",
+    "lora_muon": "LoRA-Muon",
+    "smuon": "sMuon",
 }
 NAMES = {name: METHODS[name] for name in ("relora", "lora", "galore", "fira", "apollo")}
 SETTINGS = {key for keys in KEYS.values() for key in keys}  # keys that users write

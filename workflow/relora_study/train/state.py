@@ -196,7 +196,9 @@ def _put_back(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[
         start = f"optimizer/{name}/"
         moments = {key.removeprefix(start): value for key, value in tensors.items() if key.startswith(start)}
         if moments:
-            optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+            # A copy, because products may differ in their last bits between a file's alignment and the allocator's.
+            moments = {key: value.to(parameter.device, copy=True) for key, value in moments.items()}
+            optimizer.state[parameter] = moments
     generator = f"random/{parallel.rank()}"
     if f"{generator}/cpu" in tensors:  # missing if the run goes on with more processes than it had
         torch.set_rng_state(tensors[f"{generator}/cpu"])

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,3 +32,9 @@ class MatrixOptimizer(torch.optim.Optimizer):
     def step_matrix(self, matrix: Matrix, place: int, group: dict[str, Any]) -> None:
         """Step ``matrix``, the one at ``place``, with the rate and the recipe of ``group``."""
         raise NotImplementedError
+
+
+def generator(*seeds: int) -> torch.Generator:
+    """Return a generator of the CPU seeded by ``seeds``, so that all processes and devices draw alike."""
+    seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
+    return torch.Generator().manual_seed(seed)

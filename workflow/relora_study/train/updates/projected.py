@@ -27,13 +27,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
 from ...config import Method
-from . import Matrix, MatrixOptimizer, Recipe, State
+from . import Matrix, MatrixOptimizer, Recipe, State, generator
 
 LARGEST_GROWTH = 1.01  # of the limited norm in a step (Fira)
 TINY = 1e-8  # added to norms that divide, as in the packages
@@ -106,10 +105,9 @@ def leading_directions(gradient: Tensor, rank: int) -> Tensor:
 def random_directions(gradient: Tensor, rank: int, seeds: tuple[int, ...]) -> Tensor:
     """Draw ``rank`` directions [min(m, n), rank] of the shorter side of ``gradient`` [m, n] from N(0, 1 / rank).
 
-    They are drawn on the CPU from ``seeds``, so that all processes and devices draw alike.
+    They depend on ``seeds`` alone.
     """
-    seed = int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
-    drawn = torch.randn(min(gradient.shape), rank, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(min(gradient.shape), rank, generator=generator(*seeds))
     return drawn.to(gradient.device, gradient.dtype).div_(math.sqrt(rank))
 
 
