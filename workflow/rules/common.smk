@@ -7,8 +7,6 @@ from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
 from relora_study.storage.imports import source_files
 from relora_study.cost.job_resources import (
-    launch_command,
-    node_resources,
     pretrain_megabytes,
     pretrain_minutes,
     reading_megabytes,
@@ -18,6 +16,7 @@ from relora_study.cost.job_resources import (
 from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.storage.results_version import check_results, mark_results
 from relora_study.config.settings import experiments_of, settings_files
+from relora_study.session.jobs import launch_command, node_resources
 from relora_study.session.snakemake import hold_folder, mistakes_in_one_line
 from relora_study.session.staging import stage, stage_code, staged, staged_listing, user_places
 from relora_study.train.events import check_tensorboard
