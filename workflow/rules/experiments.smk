@@ -6,23 +6,6 @@ wildcard_constraints:
     rung=r"\d+",
 
 
-rule search_settings:
-    input:
-        staged("tuning/{file}.yaml"),
-    output:
-        "results/tuning/{file}.yaml",
-    log:
-        "results/logs/settings/tuning/{file}.log",
-    wildcard_constraints:
-        file=r"base/[^/]+|[^/]+/settings|[^/]+/[^/]+/config",
-    conda:
-        "../../envs/data.yaml"
-    message:
-        "Settings: {wildcards.file}"
-    shell:
-        "tail -n +2 {input:q} > {output:q} 2> {log:q}"
-
-
 rule rung:
     input:
         config="results/tuning/{search}/{candidate}/config.yaml",
