@@ -15,14 +15,13 @@ from relora_study.config import Data
 from relora_study.config import Tokenizer as TokenizerSettings
 from relora_study.data.__main__ import app
 from relora_study.data.documents import Document, split
-from relora_study.data.fetch import PINS, fetch_news
 from relora_study.data.folder import list_documents
-from relora_study.data.sources import read_files, read_news
+from relora_study.data.sources import PINS, fetch_news, read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
 from relora_study.data.tokens import open_tokens, row, row_count
 from relora_study.errors import UserError
+from relora_study.storage.contracts import read_manifest
 from relora_study.storage.files import sha256
-from relora_study.storage.token_manifest import read_manifest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from relora_study.model import device, gpus
+from relora_study.model import device
 
 ROOT = Path(__file__).parents[2]
 JOB = """
 import sys
-from relora_study.model.gpus import claim_gpus
+from relora_study.model.device import claim_gpus
 print(claim_gpus(int(sys.argv[1]), 3), flush=True)
 sys.stdin.read()
 """
@@ -23,13 +23,13 @@ sys.stdin.read()
 @pytest.fixture(autouse=True)
 def machine(monkeypatch, tmp_path) -> Iterator[None]:
     """A machine without a scheduler, with a place of its own for locks."""
-    for name in gpus.CHOSEN_ELSEWHERE:
+    for name in device.CHOSEN_ELSEWHERE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(gpus, "_held", {})
+    monkeypatch.setattr(device, "_held", {})
     yield
-    for lock in gpus._held.values():
+    for lock in device._held.values():
         lock.release()
 
 
@@ -65,15 +65,15 @@ def test_each_job_gets_gpus_of_its_own_and_one_more_waits_for_a_killed_one(job):
     assert fourth.stdout.readline().strip("[]\n") not in pair
 
 
-@pytest.mark.parametrize("name", gpus.CHOSEN_ELSEWHERE)
+@pytest.mark.parametrize("name", device.CHOSEN_ELSEWHERE)
 def test_who_was_given_gpus_claims_none(monkeypatch, tmp_path, name):
     monkeypatch.setenv(name, "5")
-    assert gpus.claim_gpus(2, 4) == [0, 1]
+    assert device.claim_gpus(2, 4) == [0, 1]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_jobs_share_the_only_gpu(tmp_path):
-    assert gpus.claim_gpus(1, 1) == [0]
+    assert device.claim_gpus(1, 1) == [0]
     assert list(tmp_path.iterdir()) == []
 
 

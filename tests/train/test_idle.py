@@ -4,7 +4,7 @@ import pytest
 import torch
 from relora_study.config.idle import OF_ADAPTERS, OF_PROJECTIONS, idle_keys
 from relora_study.config.training import Method, Recipe
-from relora_study.config.variants import settled, vary
+from relora_study.config.variants import vary, with_search_result
 from relora_study.errors import UserError
 from relora_study.model.relora import effective_state
 from relora_study.train.loop import train
@@ -50,7 +50,7 @@ def test_a_key_is_idle_where_and_only_where_trainings_are_the_same(make_cell, tm
     short = {"steps": 8, "checkpoint_every": 8, "checkpoint_offset": 3, "state_every": 8, "batch_size": 1}
     small = {"d_model": 12, "intermediate_size": 12, "num_hidden_layers": 1}
     made = make_cell(name, train={**short, "micro_batch_size": 1}, **BASES[name])
-    cell = settled(made.model_copy(update={"method_name": "any"}), small)
+    cell = with_search_result(made.model_copy(update={"method_name": "any"}), small)
 
     def weights(one) -> list[torch.Tensor]:
         run = train(one, torch.device("cpu"), batch_of, tmp_path / one.name)

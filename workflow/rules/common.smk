@@ -13,11 +13,18 @@ from relora_study.cost.job_resources import (
     training_cores,
 )
 from relora_study.report.captions import captions, chapters, published_captions
-from relora_study.storage.results_version import check_results, mark_results
 from relora_study.config.settings import experiments_of
 from relora_study.session.jobs import launch_command, node_resources
 from relora_study.session.snakemake import mistakes_in_one_line
-from relora_study.session.start import TEMPLATE, holds, renew_template, texts_at_start, user_places
+from relora_study.session.start import (
+    TEMPLATE,
+    check_results,
+    holds,
+    mark_results,
+    renew_template,
+    texts_at_start,
+    user_places,
+)
 from relora_study.train.events import check_tensorboard
 
 RESULTS = Path("results")

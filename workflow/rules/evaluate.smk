@@ -12,7 +12,6 @@ rule minimal_pairs:
         "results/benchmarks/jobs/minimal_pairs.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
@@ -41,7 +40,6 @@ rule texts:
     localrule: STUDY.evaluation.perplexity.source == "hub"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
@@ -69,7 +67,6 @@ rule evaluate:
         "results/benchmarks/jobs/evaluate-{cell}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
         runtime=by_cell(reading_minutes),
@@ -97,7 +94,6 @@ rule yardsticks:
         "results/benchmarks/jobs/yardsticks.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=4000,
         runtime=60,
@@ -124,7 +120,6 @@ rule held_out:
         "results/benchmarks/jobs/held_out-{cell}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
         runtime=by_cell(reading_minutes),

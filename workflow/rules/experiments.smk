@@ -56,10 +56,6 @@ rule selection:
     priority: 20
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     message:
         "Who goes on from rung {wildcards.rung}, {wildcards.search}"
     shell:
@@ -82,10 +78,6 @@ rule tuned_settings:
     priority: 20
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     message:
         "Settings: {wildcards.cell}, as its search chose them"
     shell:
@@ -115,10 +107,6 @@ rule experiment_figure:
         experiment=one_of(REPORTED_EXPERIMENTS),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=experiment_caption_of("figure"),
         folder=parent_of_output,
@@ -148,10 +136,6 @@ rule experiment_table:
         experiment=one_of(REPORTED_EXPERIMENTS),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=experiment_caption_of("table"),
         folder=parent_of_output,

@@ -30,10 +30,6 @@ rule figure:
         name=names_of("figures"),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption_of("figures"),
         folder=parent_of_output,
@@ -66,10 +62,6 @@ rule table:
         name=names_of("tables"),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption_of("tables"),
         folder=parent_of_output,
@@ -102,10 +94,6 @@ rule paper:
         "results/benchmarks/jobs/{place}paper.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption_of("paper"),
         source=source_of,
@@ -142,10 +130,6 @@ rule reproducibility:
         "results/benchmarks/jobs/reproducibility.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=rst(CAPTIONS["reproducibility"]["reproducibility"]),
     message:
@@ -166,10 +150,6 @@ rule summary:
         "results/benchmarks/jobs/summary.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     message:
         "The outcome, {output}"
     shell:
@@ -188,10 +168,6 @@ rule landing:
         "results/benchmarks/jobs/{place}landing.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         source=source_of,
     message:

@@ -8,9 +8,8 @@ from .cells import Cell, cell_name, cells
 from .data import Data, Files, HubPretokenized, Tokenizer
 from .experiments import Point, Range, Space, Sweep, Tuning
 from .fields import Section, SectionT
-from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
+from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report, Sharing
 from .reading import check, read_section, read_study
-from .sharing import Sharing
 from .study import PAPERS_SIZES, Selection, Study
 from .training import Method, Model, RateRatios, Recipe, Runtime, Size, SizeRecipe, Train
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
 from ..storage.files import read_yaml
-from .evaluated import BLIMP, is_blimp
+from .benchmark_names import BLIMP, is_blimp
 from .fields import SectionT
 from .study import Study
 

@@ -10,8 +10,7 @@ from .cells import Cell, cell_name
 from .data import Data
 from .experiments import PREVIOUS, Sweep, Tuning
 from .fields import Name, Section, Seeds, at_default, is_none
-from .measuring import Dynamics, Evaluation, Report
-from .sharing import Sharing
+from .measuring import Dynamics, Evaluation, Report, Sharing
 from .training import Method, Model, Recipe, Runtime, Size, Train
 from .variants import candidates, every_cell
 

@@ -79,7 +79,7 @@ def vary(cell: Cell, point: Point) -> Cell:
     return _changed(cell, point, variant_name(cell.method_name, point))
 
 
-def settled(cell: Cell, point: Point) -> Cell:
+def with_search_result(cell: Cell, point: Point) -> Cell:
     """``cell`` with the keys of ``point`` changed, under its own name: the settings that a search chose for it."""
     return _changed(cell, point, cell.method_name)
 
@@ -185,7 +185,7 @@ def every_cell(study: "Study") -> Iterator[Cell]:
         searched = {(cell.size_name, cell.method_name): cell for cell in own.values() if study.tuning}
         for cell in searched.values():
             for variant in candidates(study, cell.size_name, cell.method_name).values():
-                yield from (variant.cell, settled(cell, variant.point))
+                yield from (variant.cell, with_search_result(cell, variant.point))
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 

@@ -27,8 +27,7 @@ from ..train.disk import bytes_needed
 from ..train.loop import take_step
 from ..train.projected import count_optimizer_numbers
 from ..train.run import start
-from .operations import data_bytes, training_flops
-from .speeds import MODES, expected_tokens_per_second
+from .operations import MODES, data_bytes, expected_tokens_per_second, training_flops
 
 MEASURED_STEPS = 3
 RATES = {"learning_rate", "betas", "eps", "weight_decay"}

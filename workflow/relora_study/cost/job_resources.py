@@ -3,8 +3,14 @@
 import math
 
 from ..config import Cell, Runtime
-from .operations import NOMINAL_FLOPS_PER_SECOND, flops_per_token, linear_shapes, micro_batch_rows, training_flops
-from .speeds import LEAST_FLOPS_PER_SECOND
+from .operations import (
+    LEAST_FLOPS_PER_SECOND,
+    NOMINAL_FLOPS_PER_SECOND,
+    flops_per_token,
+    linear_shapes,
+    micro_batch_rows,
+    training_flops,
+)
 
 CORES_OF_NOMINAL = 2  # cores that reach the nominal speed together
 SAFETY = 3  # times the estimate: a job that the scheduler cuts off costs more than a job that waits longer

@@ -14,9 +14,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
+from ..storage.contracts import Split, read_manifest
 from ..storage.files import sha256, write_whole
 from ..storage.known_hashes import has_sha256
-from ..storage.token_manifest import Split, read_manifest
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time

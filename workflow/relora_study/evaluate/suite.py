@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..config.evaluated import BLIMP_SHA256, BLIMP_URL, blimp_phenomena
+from ..config.benchmark_names import BLIMP_SHA256, BLIMP_URL, blimp_phenomena
 from ..data.folder import is_hidden, list_documents
 from ..data.reader import parse_objects, read_objects, require_unicode
 from ..errors import UserError

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..config.settings import Diet
 from ..data.tokens import IdArray, open_tokens, row_count, row_order
-from ..storage.token_manifest import read_manifest
+from ..storage.contracts import read_manifest
 from .ngrams import count, token_losses
 
 NAMES = ("unigram", "bigram", "trigram")

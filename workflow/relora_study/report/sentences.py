@@ -9,7 +9,7 @@ from ..analysis.audit import ALIKE, outcomes
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
 from ..analysis.source import Source, select
-from ..config.evaluated import BLIMP
+from ..config.benchmark_names import BLIMP
 from ..evaluate.proportions import LEVEL
 from .numbers import cell_label, listed, method_label, p_value, plain, size_and_method, spread, with_interval
 

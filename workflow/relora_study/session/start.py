@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..config import Cell, MinimalPairs, Perplexity, Study
 from ..config.settings import Experiments, as_yaml, settings_files
-from ..storage.files import sha256
+from ..errors import UserError
+from ..storage.files import sha256, write_text
 from ..storage.imports import PACKAGE, source_files
 
 STAGES = (
@@ -24,6 +25,8 @@ STAGES = (
     "report",
 )  # whose changed code runs again; training's never does
 TEMPLATE = Path(".snakemake") / "relora_study" / "text.jinja2"  # a dry run writes nothing else
+
+MARK = "schema_version"  # the file in the results' folder that names the version that made it
 
 Texts = Mapping[str, Callable[[], str]]  # by the file's path in `results/`
 
@@ -101,3 +104,22 @@ def files_with_status(place: Path) -> Iterator[tuple[Path, os.stat_result]]:
         for path in (Path(folder) / name for name in names):
             if path.is_file():
                 yield path, path.stat()
+
+
+def check_results(results: Path, version: int) -> None:
+    """Raise :class:`UserError` if ``results`` has the mark of another version, or trained cells and no mark.
+
+    Another version can give a file another meaning, so that its numbers would be misread without an error.
+    """
+    mark = results / MARK
+    marked = mark.read_text(encoding="utf-8", errors="replace").strip() if mark.exists() else "none"
+    if marked != str(version) and (mark.exists() or any((results / "cells").glob("*/manifest.json"))):
+        raise UserError(
+            f"{results}/ was made with schema version {marked}, and this workflow reads and writes {version}; keep it"
+            f" for the release that made it (mv {results} {results}-{marked}; mkdir {results}), and run again"
+        )
+
+
+def mark_results(results: Path, version: int) -> None:
+    """Write ``version`` into the marking file of ``results``."""
+    write_text(results / MARK, f"{version}\n")

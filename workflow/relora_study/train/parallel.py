@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from ..model.device import CPU, chosen_device, device_type, use_gpu
-from ..model.gpus import claim_gpus
+from ..model.device import CPU, chosen_device, claim_gpus, device_type, use_gpu
 
 BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
 LONGEST_SUM = timedelta(minutes=30)  # PyTorch's own for gloo
