@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from relora_study.config.idle import OF_ADAPTERS, OF_PROJECTIONS, idle_keys
-from relora_study.config.training import Method, Recipe
+from relora_study.config.method import OF_ADAPTERS, OF_PROJECTIONS, Method, idle_keys
+from relora_study.config.training import Recipe
 from relora_study.config.variants import vary, with_search_result
 from relora_study.errors import UserError
 from relora_study.model.relora import effective_state

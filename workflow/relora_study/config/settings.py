@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Self
 import yaml
 
 from . import Cell, Data, Dynamics, Evaluation, Point, Section, Study
-from .cells import cell_name
 from .fields import PositiveInt
+from .study import cell_name
 from .variants import candidates, every_cell, sweep_variants
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper plans a study of 1,000 cells in seconds

@@ -3,19 +3,17 @@
 import hashlib
 from collections.abc import Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import UserError
-from .cells import MARK, Cell, cell_name, cells, make_cell, valid_cell
+from .cells import MARK, Cell, cells, make_cell, valid_cell
 from .experiments import Point, Sweep
 from .fields import Section
-from .idle import idle_keys
-from .training import Method, Model, RateRatios, Recipe, Size, Train
-
-if TYPE_CHECKING:
-    from .study import Study  # which checks its variants, and so imports this module
+from .method import Method, RateRatios, idle_keys
+from .study import Study, cell_name
+from .training import Model, Recipe, Size, Train
 
 SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": Method, "size": Size}
 OF_TOKENS = ("vocab_size", "context_length")  # the settings of the token ids, which all cells share
@@ -115,7 +113,7 @@ def variants(cell: Cell, points: list[Point]) -> list[Variant]:
     return [Variant(vary(cell, point), point) for point in used]
 
 
-def sweep_variants(study: "Study", sweep: Sweep) -> list[Variant]:
+def sweep_variants(study: Study, sweep: Sweep) -> list[Variant]:
     """The cells of ``sweep``, sizes outermost, seeds innermost.
 
     They have the settings of the configuration and the sweep's own, never those that a search chose. So what a sweep
@@ -138,7 +136,7 @@ def _untuned(variant: Variant) -> Variant:
     return variant._replace(cell=cell.model_copy(update=named))
 
 
-def candidates(study: "Study", size: str, method: str) -> dict[str, Variant]:
+def candidates(study: Study, size: str, method: str) -> dict[str, Variant]:
     """What the study's search trains for a size and a method up to its last rung, by the cell's name.
 
     Every candidate is a cell for each of the search's seeds. Raises :class:`UserError` where the first rung is too
@@ -167,7 +165,7 @@ def _require_cycles(candidate: Cell) -> None:
         )
 
 
-def every_cell(study: "Study") -> Iterator[Cell]:
+def every_cell(study: Study) -> Iterator[Cell]:
     """Every cell that a study may train: its own, those of sweeps, candidates, and its own with a candidate's settings.
 
     Raises :class:`UserError`, which names the place in the configuration, where one cannot train.

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import Cell, RateRatios, Section
-from ..config.idle import OF_ADAPTERS
-from ..config.training import Method, Recipe
+from ..config.method import OF_ADAPTERS, Method
+from ..config.training import Recipe
 from .numbers import MISSING, method_label, setting
 
 Rows = list[list[str]]
