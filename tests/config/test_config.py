@@ -26,6 +26,10 @@ def changed(raw, key, value):
     return raw
 
 
+PROJECTED = {"rank": 0, "update": "galore", "projection_rank": 17, "targets": ["k_proj"], "schedule": "linear"}
+PROJECTED |= {"warmup_steps": 1, "horizon_steps": 9}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "said"),
     [
@@ -38,7 +42,8 @@ def changed(raw, key, value):
         ("train.learning_rate", "fast", "train.learning_rate = 'fast'"),
         ("sizes.tiny.d_model", 50, "sizes.tiny: d_model 50 must be num_attention_heads 6 times an even head size"),
         ("sizes.tiny.num_key_value_heads", 4, "must be a multiple of num_key_value_heads 4"),
-        ("methods.relora.rank", 17, "methods.relora.rank 17 is above 16, the smallest dimension of tiny"),
+        ("methods.relora.rank", 49, "methods.relora.rank 49 is above 48, the width of tiny"),
+        ("methods.relora", PROJECTED, "methods.relora.projection_rank 17 is above 16, the smallest dimension of tiny"),
         ("methods.relora.reset_period", 3, "reset_period 3 must be longer than rewarmup_steps"),
         ("data.held_out_tokens_per_domain", 128, "must hold one sequence"),
         ("study.methods", ["lora"], "study.methods: 'lora' is not one of full, relora, relora_released"),

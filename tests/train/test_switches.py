@@ -81,6 +81,47 @@ def test_the_scope_says_whose_moments_are_pruned(make_cell, scope):
     assert others > 2, "embeddings, norms and head have moments to lose"
 
 
+@pytest.mark.parametrize("scope", ["adapters", "all"])
+def test_at_full_rank_a_reset_clears_the_moments_of_the_targets(make_cell, scope):
+    targets = {"targets": ["q_proj", "down_proj"], "moment_scope": scope}
+    run = trained(make_cell("full", reset_period=4, moment_reset="full", **targets))
+    weights = [parameter.clone() for parameter in run.model.parameters()]
+    reset(run.model, run.optimizer, run.cell.method, seed=3)
+    for name, parameter in run.model.named_parameters():
+        cleared = scope == "all" or "q_proj" in name or "down_proj" in name
+        assert all(cleared == (not moment.any()) for moment in moments(run, parameter)), name
+    assert all(map(torch.equal, weights, run.model.parameters()))
+
+
+def test_at_full_rank_without_clearing_a_period_shapes_the_schedule_alone(make_cell):
+    jagged = {"schedule": "jagged_cosine", "rewarmup_steps": 2}
+    once, never = (
+        make_cell("full", reset_period=period, **jagged, train={"checkpoint_offset": 3}) for period in (4, 10**6)
+    )
+    ratios = [[learning_rate_ratio(cell.method, step) for step in range(12)] for cell in (once, never)]
+    assert [a != b for a, b in zip(*ratios, strict=True)] == [step in (4, 5, 8, 9) for step in range(12)]
+
+
+@pytest.mark.parametrize("impossible", [{"factor_rank": 2}, {"update": "galore", "projection_rank": 2}])
+def test_factors_and_projections_are_not_reset(make_cell, impossible):
+    with pytest.raises(UserError, match="reset_period needs adapters or full rank"):
+        make_cell("full", reset_period=4, targets=["q_proj"], **impossible)
+
+
+def test_clearing_at_full_rank_needs_targets(make_cell):
+    with pytest.raises(UserError, match="moment_reset full at full rank needs targets"):
+        make_cell("full", reset_period=4, moment_reset="full")
+
+
+def test_adapters_as_wide_as_the_model_compute_and_merge_like_any_other(make_cell):
+    """Some projections are narrower, so that B A has more inner dimensions than it needs."""
+    run = trained(make_cell("relora", rank=24, alpha=48, dropout=0.0))
+    assert any(layer.B.shape == (8, 24) for layer in adapters(run.model).values())
+    before = mean_loss(run, batch_of(9)).item()
+    reset(run.model, run.optimizer, run.cell.method, seed=3)
+    assert mean_loss(run, batch_of(9)).item() == pytest.approx(before, rel=1e-6)
+
+
 def test_a_scale_set_to_zero_after_a_dead_first_cycle_leaves_the_adapters_dead_ever_after(make_cell, tmp_path):
     switches = {"trainable_scale": True, "moment_reset_fraction": 0.5, "dropout": 0.0, "adapter_initialization": "zero"}
     train(make_cell("relora", scale_reset="zero", **switches), CPU, batch_of, tmp_path / "dead")

@@ -29,7 +29,7 @@ def adapter_shares(source: Source) -> pd.DataFrame:
     by_cell = dict(list(rows[rows.step > 0].groupby("cell")))
     for name, cell in source.cells.items():
         period = cell.method.reset_period
-        if not cell.method.rank or not period or name not in by_cell:
+        if not cell.method.restarts or name not in by_cell:
             continue
         per = while_adapted(by_cell[name], cell.method)
         per = per[per.step % period == 0]

@@ -74,7 +74,7 @@ def claims(runs: Runs) -> pd.DataFrame:
 
 def _rows(runs: Runs) -> Iterator[tuple[object, ...]]:
     methods = {cell.method_name: cell.method for cell in runs.cells.values()}
-    restarted = {name for name, method in methods.items() if method.rank and method.reset_period}
+    restarted = {name for name, method in methods.items() if method.restarts}
     low_rank = {name for name, method in methods.items() if not method.is_full_rank}
     for claim in (*_of_abstract(runs), *_of_summary(runs)):
         for method in runs.methods:

@@ -56,7 +56,7 @@ def evidence_of_runs(runs: Runs) -> Iterator[Evidence]:
     log, labelled, regular = (dict(list(rows.groupby("cell"))) for rows in tables)
     patterns = adapter_pattern(runs).set_index("cell").reindex(list(runs.cells))
     for name, cell in runs.cells.items():
-        if cell.method.reset_period:
+        if cell.method.restarts:
             ours, at_checkpoints = (while_adapted(rows[name], cell.method) for rows in (labelled, regular))
             yield Evidence(name, cell, log[name], ours, at_checkpoints, patterns.loc[name])
 
@@ -67,7 +67,7 @@ def evidence_of_published() -> dict[str, Evidence]:
     published = Published()
     evidence = {}
     for cell in published.cells.values():
-        if cell.method.reset_period:
+        if cell.method.restarts:
             log, labelled, regular = (
                 rows[rows.cell == cell.name]
                 for rows in (published.table("log.csv"), published.labelled(), published.regular())

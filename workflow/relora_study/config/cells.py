@@ -57,9 +57,12 @@ def _conflicts(cell: Cell) -> Iterator[str]:
             f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
             f" reset_period {period}: it is read after a reset"
         )
-    if method.target_rank > (most := cell.size.smallest_dimension):
-        key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
-        yield f"{label}.{key} {method.target_rank} is above {most}, the smallest dimension of {cell.size_name}"
+    # Adapters of rank d_model can move every matrix in full; only projections need a dimension for each direction.
+    key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
+    most = cell.size.smallest_dimension if key == "projection_rank" else cell.size.d_model
+    if method.target_rank > most:
+        what = "smallest dimension" if key == "projection_rank" else "width"
+        yield f"{label}.{key} {method.target_rank} is above {most}, the {what} of {cell.size_name}"
     if train.batch_size % cell.runtime.processes:
         yield f"train.batch_size {train.batch_size} must be a multiple of runtime.processes {cell.runtime.processes}"
 

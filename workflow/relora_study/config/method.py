@@ -132,7 +132,11 @@ class Method(Recipe):
     After a first cycle with A = B = 0 there are no such moments, and no adapter ever learns.
     """
     reset_period: PositiveSteps | None = None
-    """Optimizer steps from one reset to the next; null: no resets."""
+    """Optimizer steps from one reset to the next; null: no resets.
+
+    At full rank there is nothing to merge. A reset clears the moments of the targets' weights there, and the schedule
+    may dip, so that a study can tell what this rhythm costs without low rank.
+    """
     cycle_ranks: Annotated[list[PositiveInt] | None, at_default(None)] = None
     """Rank of the adapters in each cycle; the last one stays; null: `rank`.
 
@@ -143,14 +147,14 @@ class Method(Recipe):
     moment_reset: Literal["random", "magnitude", "full", "none"] = "none"
     """random | magnitude (the smallest) | full | none: what a reset clears of Adam's moments."""
     moment_reset_fraction: Share = 0.0
-    """Share of the adapters' moments that a reset sets to zero.
+    """Share of the moments in `moment_scope` that a reset sets to zero.
 
     With `magnitude`, those up to this quantile of their sizes, as `torch.quantile` interpolates it.
     """
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
-    """adapters | all (moments of embeddings, norms and head, too)."""
+    """adapters (at full rank the targets' weights) | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -174,6 +178,16 @@ class Method(Recipe):
     def is_full_rank(self) -> bool:
         """Whether AdamW trains the whole weights: no adapters, no factors and no projections."""
         return not self.rank and self.factor_rank is None and self.update == "plain"
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the method resets adapters, as ReLoRA does."""
+        return self.rank > 0 and self.reset_period is not None
+
+    @property
+    def clears_targets(self) -> bool:
+        """Whether resets at full rank clear moments."""
+        return not self.rank and self.reset_period is not None and self.moment_reset != "none"
 
     @property
     def trains_whole_targets(self) -> bool:
@@ -209,8 +223,13 @@ class Method(Recipe):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        of_groups = self._problems_of_targets(), self._problems_of_rate_ratios()
-        for problem in itertools.chain(*of_groups, self._problems(), self._problems_of_ranks()):
+        for problem in itertools.chain(
+            self._problems_of_targets(),
+            self._problems_of_rate_ratios(),
+            self._problems_of_adapters(),
+            self._problems_of_resets(),
+            self._problems_of_ranks(),
+        ):
             raise ValueError(problem)
         return self
 
@@ -242,20 +261,31 @@ class Method(Recipe):
             if always_frozen and (ratio := getattr(ratios, group)):
                 yield f"rate_ratios.{group} {ratio:g}: adapters_only freezes this group; remove it"
 
-    def _problems(self) -> Iterator[str]:
-        period = self.reset_period
-        if not self.target_rank and not self.rate_ratios.targets and self.targets:
-            yield "targets need a rank above 0, factor_rank, projection_rank or rate_ratios.targets"
-        if not self.rank and (period or self.adapters_only or self.full_rank_steps):
+    def _problems_of_adapters(self) -> Iterator[str]:
+        """Yield what asks for adapters or targets that the method does not have."""
+        if not (self.target_rank or self.rate_ratios.targets or self.clears_targets) and self.targets:
+            yield (
+                "targets need a rank above 0, factor_rank, projection_rank, rate_ratios.targets, or a moment_reset with"
+                " a reset_period"
+            )
+        if not self.rank and (self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
-        if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
-            yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.frozen_dtype == "bfloat16" and not self.rank:
             yield "frozen_dtype bfloat16 needs a rank above 0: without adapters no weight is frozen"
         if self.scale_reset == "zero" and not self.trainable_scale:
             yield "scale_reset zero needs trainable_scale: a fixed scale stays"
         if self.full_rank_from is not None and not (self.rank and self.full_rank_from > self.full_rank_steps):
             yield f"full_rank_from {self.full_rank_from} must be above full_rank_steps, and rank above 0"
+
+    def _problems_of_resets(self) -> Iterator[str]:
+        """Yield what does not go together in resets and the schedule around them."""
+        period = self.reset_period
+        if period and not self.rank and not self.is_full_rank:
+            yield "reset_period needs adapters or full rank: factors and projections are not reset"
+        if self.clears_targets and self.moment_scope == "adapters" and not self.targets:
+            yield f"moment_reset {self.moment_reset} at full rank needs targets, whose moments it clears"
+        if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
+            yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.schedule == "jagged_cosine" and period is None:
             yield "schedule jagged_cosine needs a reset_period"
         if self.warmup_steps >= self.horizon_steps:
@@ -270,13 +300,14 @@ class Method(Recipe):
             yield "cycle_ranks needs a reset_period and a restart that draws A anew: redraw or orthogonal"
 
 
+OF_RESTARTS = {"merge", "restart", "scale_reset", "cycle_ranks"}
 OF_RESETS = {
-    *("merge", "restart", "scale_reset", "reset_offset", "cycle_ranks", "rewarmup_steps"),
-    *("moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
+    *OF_RESTARTS,
+    *("reset_offset", "rewarmup_steps", "moment_reset", "moment_reset_fraction", "moment_mask", "moment_scope"),
 }
 OF_ADAPTERS = {
     *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
-    *("full_rank_steps", "full_rank_from", "reset_period", *OF_RESETS),
+    *("full_rank_steps", "full_rank_from", *OF_RESTARTS),
 }
 OF_PROJECTIONS = {"projection_rank", "projection_period", "projection_scale", "projection_scaling"}
 
@@ -290,6 +321,8 @@ def idle_keys(method: Method) -> set[str]:
     idle: set[str] = set()
     if not method.rank:
         idle |= OF_ADAPTERS
+    if not method.rank and not method.is_full_rank:
+        idle |= {"reset_period"}
     if method.reset_period is None:
         idle |= OF_RESETS
     if method.moment_reset in ("none", "full"):

@@ -75,7 +75,7 @@ class Size(Recipe):
 
     @property
     def smallest_dimension(self) -> int:
-        """Return the smallest dimension of any adapted matrix, which no rank can exceed."""
+        """Return the smallest dimension of any adapted matrix, which no rank of a projection can exceed."""
         return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
 
     @property

@@ -343,7 +343,7 @@ def _not_run(run: Run) -> Answer:
     said = [f"No cell has the published shape of {listed(shapes)}."] if shapes else []
     if not any(cell.method.is_full_rank for cell in cells):
         said.append("No cell trained at full rank.")
-    if not any(cell.method.reset_period for cell in cells):
+    if not any(cell.method.restarts for cell in cells):
         said.append("No cell trained by ReLoRA.")
     if left:
         said.append(f"Of the configuration's methods, these did not run: {listed(map(method_label, left))}.")

@@ -64,7 +64,7 @@ def _headline(runs: Runs, final: pd.DataFrame) -> str:
     better, apart = int((gaps > 0).sum()), spread(gaps.abs(), ".3f")
     methods = [runs.cells[str(name)].method for name in gaps.index]
     adapted = "adapters" if all(method.rank for method in methods) else "the other method"
-    adapted = "ReLoRA" if all(method.reset_period for method in methods) else adapted
+    adapted = "ReLoRA" if all(method.restarts for method in methods) else adapted
     if better in (0, len(gaps)):
         lower, higher = ("full rank", adapted) if better else (adapted, "full rank")
         every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import Method
-from ..model.relora import ReLoRALinear, adapters
+from ..model.relora import ReLoRALinear, adapters, targeted
 from .parallel import drawing_alike
 
 
@@ -20,7 +20,7 @@ def reset(
 ) -> None:
     """Merge every adapter into its weight, restart it at ``rank`` (the method's), and clear its moments, in place.
 
-    Random draws depend on ``seed`` alone, so that all processes of a data-parallel run draw alike.
+    At full rank, clear the moments of the targets' weights. Random draws depend on ``seed`` alone, so that all processes of a data-parallel run draw alike.
     """
     with drawing_alike(seed):
         for layer in adapters(model).values():
@@ -33,11 +33,17 @@ def reset(
                 _forget(optimizer.state[factor], method)
             if rank is not None and rank < method.rank:
                 narrow(layer, optimizer, rank)
-        if method.moment_scope == "all":
-            factors = {id(factor) for layer in adapters(model).values() for factor in (layer.A, layer.B)}
-            for parameter in model.parameters():
-                if id(parameter) not in factors and optimizer.state.get(parameter):
-                    _forget(optimizer.state[parameter], method)
+        for parameter in _cleared_beside(model, method):
+            if optimizer.state.get(parameter):
+                _forget(optimizer.state[parameter], method)
+
+
+def _cleared_beside(model: nn.Module, method: Method) -> list[Tensor]:
+    """Return what else a reset clears the moments of: all else that trains, or at full rank the targets' weights."""
+    if method.moment_scope == "all":
+        factors = {id(factor) for layer in adapters(model).values() for factor in (layer.A, layer.B)}
+        return [parameter for parameter in model.parameters() if id(parameter) not in factors]
+    return [] if method.rank else [layer.weight for layer in targeted(model, method).values()]
 
 
 @torch.no_grad()

@@ -99,7 +99,7 @@ def update_rank(source: Source) -> Figure:
         for cell in source.cells.values():
             if not isinstance(cell, Cell) or cell.size_name != size:
                 continue
-            if cell.method.reset_period and _moves_by_adapters_alone(cell.method):
+            if cell.method.restarts and _moves_by_adapters_alone(cell.method):
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
                 ceiling = np.minimum((so_far + 1) * cell.method.rank, full_rank(cell, "w2"))
