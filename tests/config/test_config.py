@@ -60,7 +60,6 @@ PROJECTED |= {"warmup_steps": 1, "horizon_steps": 9}
         ("methods.relora.sizes", {"tiny": {"rank": 4}}, "methods.relora.sizes.tiny.rank = 4: unknown key"),
         ("sizes.tiny.betas", [0.9], "sizes.tiny.betas = [0.9]"),
         ("methods.relora.full_rank_steps", 600, "full_rank_steps 600 must be below train.steps 600"),
-        ("methods.relora_released.merge", "scaled", "methods.relora_released.merge scaled: figures say of"),
         ("train.weight_decay", float("inf"), "train.weight_decay = inf"),
         ("schema_version", 2, "schema_version = 2"),
     ],
@@ -181,14 +180,6 @@ def test_the_default_pair_keeps_the_papers_proportions(raw):
         assert size.intermediate_size / size.d_model == 4
         assert size.num_attention_heads / size.num_key_value_heads == 3
         assert size.head_dim == width // 12
-
-
-def test_a_name_says_what_its_block_is(raw):
-    adapters = {**raw["methods"]["relora"], "rank": 4}
-    with pytest.raises(UserError, match=r"methods.full.rank 4: figures call `full` full rank; .* another name"):
-        check(changed(raw, "methods.full", adapters), [CONFIG])
-    with pytest.raises(UserError, match=r"methods.relora.rank 0: figures call `relora` ReLoRA"):
-        check(changed(raw, "methods.relora", raw["methods"]["full"]), [CONFIG])
 
 
 def test_published_curves_need_the_papers_sizes(raw):

@@ -13,8 +13,9 @@ from relora_study.cost.job_resources import (
     training_cores,
 )
 from relora_study.report.captions import captions, chapters, published_captions
-from relora_study.config.settings import experiments_of
+from relora_study.config.settings import Labels, experiments_of
 from relora_study.session.jobs import launch_command, node_resources
+from relora_study.report.numbers import use_labels
 from relora_study.session.snakemake import mistakes_in_one_line
 from relora_study.session.start import (
     TEMPLATE,
@@ -46,6 +47,7 @@ with mistakes_in_one_line():
     ALL_CELLS = CELLS | EXPERIMENTS.cells
     claim_results()
 
+use_labels(Labels.of(STUDY).labels)
 CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
 PUBLISHED = published_captions()
 CHAPTERS = chapters()
@@ -112,7 +114,7 @@ def last_readings(wildcards):
 
 def report_inputs(wildcards):
     """The inputs of a part of the report: readings, settings, the published values and the code that reports."""
-    settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
+    settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation", "labels"])
     return [*last_readings(wildcards), YARDSTICKS, *settings, *published_inputs(wildcards)]
 
 

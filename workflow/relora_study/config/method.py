@@ -68,6 +68,11 @@ Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
 class Method(Recipe):
     """A way to train, as named switches, so that a new method is a block of YAML and no code."""
 
+    label: Annotated[str | None, Field(min_length=1, exclude_if=is_none)] = None
+    """What figures, tables and the paper call the method; null: its name, with spaces.
+
+    It changes no training. Blocks that share keys by `<<` share the label, too, unless they set their own.
+    """
     rank: NonNegativeInt
     """Rank of the adapters; 0 trains the whole weights, without adapters."""
     alpha: PositiveNumber = 1.0
@@ -214,7 +219,7 @@ class Method(Recipe):
 
         Raises :class:`ValueError` if the schedule's numbers at this size do not go together.
         """
-        switches, chosen = self.without("sizes", *Recipe.model_fields).model_dump(), self.at_size(size)
+        switches, chosen = self.without("sizes", "label", *Recipe.model_fields).model_dump(), self.at_size(size)
         ratios = self.rate_ratios.model_dump() | chosen.rate_ratios.model_dump()
         try:
             return Method.model_validate(switches | chosen.schedule_overrides | {"rate_ratios": ratios})

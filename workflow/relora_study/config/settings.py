@@ -65,6 +65,17 @@ class DynamicsSettings(Dynamics):
     cycle_steps: PositiveInt
 
 
+class Labels(Section):
+    """What the report calls each method that has a label, by the method's name."""
+
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """The labels of the methods of ``study``."""
+        return cls(labels={name: method.label for name, method in study.methods.items() if method.label})
+
+
 class SearchSettings(Section):
     """One search: rungs, how many candidates reach each, seeds, and what every candidate changes, by its name."""
 
@@ -193,6 +204,7 @@ def stage_settings(study: Study) -> dict[str, Section]:
             held_out_tokens_per_domain=data.held_out_tokens_per_domain,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
+        "labels": Labels.of(study),
         "whole": study,
     }
 

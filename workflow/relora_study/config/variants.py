@@ -19,7 +19,7 @@ SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": 
 OF_TOKENS = ("vocab_size", "context_length")  # the settings of the token ids, which all cells share
 # The keys of each section of a cell, which holds what methods and sizes set apart in `train`. A dot parts a key of a
 # section inside it.
-APART = {"sizes", *Recipe.model_fields}
+APART = {"sizes", "label", *Recipe.model_fields}
 KEYS = {section: [key for key in kind.model_fields if key not in OF_TOKENS] for section, kind in SECTIONS.items()}
 KEYS |= {section: [key for key in KEYS[section] if key not in APART] for section in ("method", "size")}
 KEYS["method"] += [f"rate_ratios.{group}" for group in RateRatios.model_fields]
