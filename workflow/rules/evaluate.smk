@@ -1,3 +1,6 @@
+import shlex
+
+
 rule minimal_pairs:
     input:
         code("evaluate"),
@@ -50,11 +53,41 @@ rule texts:
         " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
-rule evaluate:
+# The held-out loss of every cell, of the study or of a sweep: its last checkpoint on each held-out document.
+rule held_out:
     input:
         code("evaluate"),
         "results/data/tokenizer",
         "results/data/tokens",
+        manifest="results/cells/{cell}/manifest.json",
+        settings="results/settings/measurement.yaml",
+    output:
+        "results/cells/{cell}/held_out.csv",
+    log:
+        "results/logs/evaluate/{cell}-held_out.log",
+    benchmark:
+        "results/benchmarks/jobs/held_out-{cell}.tsv"
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
+        runtime=by_cell(reading_minutes),
+        gpu=int(STUDY.runtime.device == "cuda"),
+    params:
+        command="held-out",
+        suites="",
+        cell=subpath(input.manifest, parent=True),
+    message:
+        "Held-out loss of {wildcards.cell}"
+    shell:
+        "python -m relora_study.evaluate {params.command} --settings {input.settings:q} --cell {params.cell:q}"
+        " --data results/data {params.suites} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+# Every checkpoint of a cell of the study.
+use rule held_out as evaluate with:
+    input:
+        rules.held_out.input,
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/measurement.yaml",
         pairs="results/evaluation/minimal_pairs",
@@ -65,19 +98,12 @@ rule evaluate:
         "results/logs/evaluate/{cell}.log",
     benchmark:
         "results/benchmarks/jobs/evaluate-{cell}.tsv"
-    conda:
-        "../../envs/train.yaml"
-    resources:
-        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
-        runtime=by_cell(reading_minutes),
-        gpu=int(STUDY.runtime.device == "cuda"),
     params:
+        command="cell",
+        suites=lambda wildcards, input: shlex.join(["--pairs", input.pairs, "--texts", input.texts]),
         cell=subpath(input.manifest, parent=True),
     message:
         "Evaluating {wildcards.cell}"
-    shell:
-        "python -m relora_study.evaluate cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
-        " --pairs {input.pairs:q} --texts {input.texts:q} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # What counted n-grams score on the same documents: lines that a language model should end below.
@@ -102,32 +128,3 @@ rule yardsticks:
     shell:
         "python -m relora_study.evaluate yardsticks --settings {input.settings:q} --tokens {input.tokens:q}"
         " --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-# The held-out loss of every cell, of the study or of a sweep: its last checkpoint on each held-out document.
-rule held_out:
-    input:
-        code("evaluate"),
-        "results/data/tokenizer",
-        "results/data/tokens",
-        manifest="results/cells/{cell}/manifest.json",
-        settings="results/settings/measurement.yaml",
-    output:
-        "results/cells/{cell}/held_out.csv",
-    log:
-        "results/logs/evaluate/{cell}-held_out.log",
-    benchmark:
-        "results/benchmarks/jobs/held_out-{cell}.tsv"
-    conda:
-        "../../envs/train.yaml"
-    resources:
-        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
-        runtime=by_cell(reading_minutes),
-        gpu=int(STUDY.runtime.device == "cuda"),
-    params:
-        cell=subpath(input.manifest, parent=True),
-    message:
-        "Held-out loss of {wildcards.cell}"
-    shell:
-        "python -m relora_study.evaluate held-out --settings {input.settings:q} --cell {params.cell:q}"
-        " --data results/data --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
