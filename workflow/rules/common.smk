@@ -1,6 +1,7 @@
 # The study that the configuration declares, and the inputs and resources that rules of several stages share.
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 from relora_study.analysis.naming import shows_published, suite_name
@@ -46,6 +47,8 @@ with mistakes_in_one_line():
     EXPERIMENTS = experiments_of(STUDY)
     ALL_CELLS = CELLS | EXPERIMENTS.cells
     claim_results()
+    if starts_the_run():
+        renew_template()
 
 use_labels(Labels.of(STUDY).labels)
 CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
@@ -68,6 +71,20 @@ wildcard_constraints:
 def workflow_files(*names):
     """Files of this workflow, as inputs: paths from the working folder, which another Snakefile may choose."""
     return [os.path.relpath(ROOT / name) for name in names]
+
+
+TEXTS = texts_at_start(STUDY, CELLS, EXPERIMENTS)
+
+
+@cache
+def text_of(file):
+    """The text that the file of this path in results/ should have."""
+    return TEXTS[file]()
+
+
+def template_of(wildcards):
+    """The template of a file that the start of a run decides: newer than the file, where its text changed."""
+    return ancient(str(TEMPLATE)) if holds(RESULTS / wildcards.file, text_of(wildcards.file)) else str(TEMPLATE)
 
 
 def code(stage):

@@ -5,7 +5,12 @@ from snakemake.exceptions import WorkflowError
 
 from relora_study.cost.operations import estimated_minutes, expected_rung_seconds, expected_seconds
 from relora_study.session.progress import Progress
-from relora_study.session.snakemake import cost_of_run, make_web_report, web_report_is_due
+from relora_study.session.snakemake import (
+    cost_of_run,
+    make_web_report,
+    show_news_alone,
+    web_report_is_due,
+)
 
 
 def expected_time(kind, wildcards):
@@ -21,6 +26,7 @@ PROGRESS = Progress(workflow, expected_time, trusted=STUDY.runtime.device != "cu
 def begin():
     """Before the first job: mark the results with their version, tell the cost, start the lines of progress."""
     mark_results(RESULTS, STUDY.schema_version)
+    show_news_alone(logger.handlers)
     minutes = None if STUDY.runtime.device == "cuda" else estimated_minutes(STUDY, EXPERIMENTS)
     candidates = sum(len(settings.candidates) for settings, _ in EXPERIMENTS.searches.values())
     print(cost_of_run(len(ALL_CELLS), candidates, minutes), file=sys.stderr)

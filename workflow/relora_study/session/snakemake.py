@@ -1,5 +1,6 @@
 """Around a Snakemake run: a mistake in one line, its cost at the start, the web report at the end."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -22,6 +23,18 @@ def mistakes_in_one_line() -> Iterator[None]:
         sys.exit(f"error: {refusal(error)}")
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a message tells more than that jobs are chosen and begin: `quiet` silences that only with the errors."""
+    return not str(record.msg).startswith(("Select jobs to execute", "Execute "))
+
+
+def show_news_alone(handlers: Iterable[logging.Handler]) -> None:
+    """Let each of ``handlers`` that writes to a terminal or pipe show news alone; files and plugins keep everything."""
+    for handler in handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.addFilter(is_news)
 
 
 def cost_of_run(cells: int, candidates: int, minutes: float | None) -> str:
