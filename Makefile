@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings notebook check lock clean
+.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings picture notebook check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -99,8 +99,13 @@ CONFIG ?=
 plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit.yaml, MEASURE=--measure)
 	@PYTHONPATH=workflow python -m relora_study.cost config.yaml $(CONFIG) $(MEASURE)
 
-docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema's descriptions
+docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema, and draw docs/relora_cycle.png
 	@PYTHONPATH=workflow python -m relora_study.config
+	@PYTHONPATH=workflow python docs/relora_cycle.py
+
+picture: .venv/run ## draw README's picture again, from the default study in results/
+	@snakemake --cores all results/figures/gap_over_training.png
+	@cp results/figures/gap_over_training.png docs/
 
 findings: .venv/run ## draw the figures of docs/findings.md again, from docs/results
 	@PYTHONPATH=workflow python -m relora_study.report findings

@@ -36,7 +36,6 @@ localrules:
     settings,
     tuned_settings,
     selection,
-    minimal_pairs,
 
 
 rule all:
@@ -47,6 +46,9 @@ rule all:
         readings,  # a target, so that a cell that somebody deleted is trained again
         "results/paper.pdf",
         "results/summary.txt",
+        "results/summary.md",
+        "results/explore.html",
+        "results/figures.html",
         "results/landing.rst",
         "results/reproducibility.md",
         expand("results/figures/{name}.pdf", name=CAPTIONS["figures"]),

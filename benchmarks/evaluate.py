@@ -21,9 +21,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from relora_study.data.tokenizer import open_tokenizer, train_tokenizer
-from relora_study.evaluate.minimal_pairs import encode_pairs, judge
-from relora_study.evaluate.suite import read_suite
-from relora_study.model.build import llama_config
+from relora_study.evaluate.minimal_pairs import encode_pairs, judge, read_suite
+from relora_study.model.build import decoder_config
 from relora_study.model.checkpoints import load_model
 from relora_study.model.device import keep_freed_memory
 from relora_study.storage.files import read_yaml
@@ -54,7 +53,7 @@ def fresh_models(suite: pd.DataFrame, folder: Path) -> dict[str, Case]:
     }
     torch.manual_seed(0)
     for name, cell in cells.items():
-        LlamaForCausalLM(llama_config(cell.size, cell.model)).save_pretrained(folder / name)
+        LlamaForCausalLM(decoder_config(cell.size, cell.model)).save_pretrained(folder / name)
     return {name: Case(folder / name, folder / "tokenizer") for name in cells}
 
 

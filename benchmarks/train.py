@@ -15,7 +15,7 @@ from common import resident_kibibytes, seconds_in_turns, write_results
 from relora_study.analysis.published_recipe import CONTEXT_LENGTH, RANK, SHAPE, VOCAB_SIZE, WIDTHS
 from relora_study.config import Cell, cells, check
 from relora_study.cost.operations import training_flops
-from relora_study.model.build import llama_config
+from relora_study.model.build import decoder_config
 from relora_study.model.device import release_freed_memory
 from relora_study.model.kernels.attention import SMALLEST_HEAD
 from relora_study.model.kernels.matmul import matmul, matmul_transposed
@@ -49,7 +49,7 @@ def our_step(cell: Cell) -> Callable[[], object]:
 
 def plain_step(cell: Cell) -> Callable[[], object]:
     """The step that one writes with transformers and PyTorch alone."""
-    model, ids = LlamaForCausalLM(llama_config(cell.size, cell.model)), _batch(cell)
+    model, ids = LlamaForCausalLM(decoder_config(cell.size, cell.model)), _batch(cell)
     model.set_attn_implementation("sdpa")
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
@@ -69,15 +69,13 @@ def _batch(cell: Cell) -> torch.Tensor:
 def products_step(cell: Cell) -> Callable[[], object]:
     """Only the matrix products and attention of a full-rank step, one call each: what no trainer can go below."""
     size, length, tokens = cell.size, cell.model.context_length, cell.train.batch_size * cell.model.context_length
-    narrow = size.num_key_value_heads * size.head_dim
-    shapes = [(size.d_model, size.d_model)] * 2 + [(size.d_model, narrow)] * 2
-    shapes += [(size.d_model, size.intermediate_size)] * 3
+    shapes = size.linear_shapes.values()
     operands = [(torch.randn(tokens, i), torch.randn(o, i), torch.randn(tokens, o)) for i, o in shapes]
     rows = min(tokens, 384)
     head = torch.randn(rows, size.d_model), torch.randn(cell.model.vocab_size, size.d_model)
     logits = torch.randn(rows, cell.model.vocab_size)
     heads = [size.num_attention_heads, size.num_key_value_heads, size.num_key_value_heads]
-    head_dim = max(size.head_dim, SMALLEST_HEAD)
+    head_dim = max(size.widths["head"], SMALLEST_HEAD)
     attended = [torch.randn(len(_batch(cell)), n, length, head_dim, requires_grad=True) for n in heads]
 
     def products(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:

@@ -24,13 +24,13 @@ OWN = [
     "timing.csv",
     "manifest.json",
     "evaluation.csv",
-    "evaluation/step-000020-pairs.parquet",
-    "evaluation/step-000020-texts.parquet",
+    "evaluation/step-000020-minimal_pairs-0.parquet",
+    "evaluation/step-000020-perplexity-0.parquet",
 ]
 LEFT = [
     "checkpoints/step-000020/model.safetensors",
     "state/step-000020/state.json",
-    "evaluation/step-000008-pairs.parquet",
+    "evaluation/step-000008-minimal_pairs-0.parquet",
 ]
 
 

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 # Without these a browser looks for updates, translations and accounts, which a closed network refuses one by one.
@@ -57,8 +60,7 @@ def chromium() -> tuple[str, str]:
 
 def look_at(page: Path, profile: Path, screenshot: Path) -> Seen:
     """Open ``page``, list every category, show a figure; ``screenshot`` keeps the first view, and the figure beside."""
-    driver = _start(profile)
-    try:
+    with browser(profile) as driver:
         driver.get(page.as_uri())
         WebDriverWait(driver, SECONDS).until(lambda one: one.find_elements(By.CSS_SELECTOR, "#app nav, #app .prose"))
         text = driver.find_element(By.ID, "app").text
@@ -74,14 +76,14 @@ def look_at(page: Path, profile: Path, screenshot: Path) -> Seen:
         driver.save_screenshot(str(screenshot.with_stem(f"{screenshot.stem}-figure")))
         complaints = [one["message"] for one in driver.get_log("browser") if one["level"] in ("SEVERE", "ERROR")]
         return Seen(text, top, captions, images, broken, listed, complaints)
-    finally:
-        driver.quit()
 
 
-def _start(profile: Path) -> webdriver.Chrome:
-    browser, driver = chromium()
+@contextmanager
+def browser(profile: Path) -> Iterator[webdriver.Chrome]:
+    """A headless browser of its own, which ends with the block."""
+    chrome, driver = chromium()
     options = webdriver.ChromeOptions()
-    options.binary_location = browser
+    options.binary_location = chrome
     flags = [
         "headless",
         "no-sandbox",
@@ -96,7 +98,31 @@ def _start(profile: Path) -> webdriver.Chrome:
     started = webdriver.Chrome(options=options, service=Service(driver))
     started.set_script_timeout(SECONDS)
     started.set_page_load_timeout(SECONDS)
-    return started
+    try:
+        yield started
+    finally:
+        started.quit()
+
+
+# Everything that a selector finds, in the shadow trees of Bokeh's widgets, too.
+DEEP = """
+const found = [], look = root => {
+  found.push(...root.querySelectorAll(arguments[0]));
+  root.querySelectorAll("*").forEach(one => one.shadowRoot && look(one.shadowRoot));
+};
+look(document);
+return found;
+"""
+
+
+def deep(driver: webdriver.Chrome, selector: str, words: str = "") -> WebElement:
+    """The first element that ``selector`` finds anywhere in the page; of those with the text ``words`` where given."""
+
+    def found(one: webdriver.Chrome) -> WebElement | None:
+        every = one.execute_script(DEEP, selector)
+        return next((element for element in every if not words or element.text.strip() == words), None)
+
+    return WebDriverWait(driver, SECONDS).until(found)
 
 
 def _open(driver: webdriver.Chrome, category: str) -> list[str]:

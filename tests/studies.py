@@ -17,7 +17,18 @@ PARTS = (
     *("Snakefile", "config.yaml", "CITATION.cff", "LICENSE", "tests/tiny.yaml"),
     *("workflow", "envs", "resources", "paper"),
 )
-LATE = {"figure", "table", "paper", "summary", "landing", "reproducibility", "all", "total"}  # what makes the report
+LATE = {
+    "figure",
+    "table",
+    "paper",
+    "summary",
+    "explore",
+    "pages",
+    "landing",
+    "reproducibility",
+    "all",
+    "total",
+}  # what makes the report
 WORDS = ["the", "a", "minister", "doctor", "report", "said", "that", "people", "new", "old", "city", "law", "was"]
 # Names of files that Snakemake, a shell or a reader of lists could take for its own syntax.
 ODD = ["{doc_1}.txt", "<title>.txt", "{{x}}.txt", "}{.txt", "a 'b' \"c\".txt", "$(x) *?[y].txt", "Ünïcode ✓.txt"]

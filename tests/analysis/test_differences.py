@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.analysis.differences import OTHERS, differences, gaps, trend
+from relora_study.analysis.differences import differences, gaps, trend
 from relora_study.analysis.losses import Losses
 from relora_study.analysis.results import Runs
 from scipy.stats import ttest_1samp
@@ -68,7 +68,7 @@ def differing(monkeypatch, losses: dict[int, list[float]], documents: int = 1) -
             "value": float(suite == "perplexity"),
         }
         for name in runs.cells
-        for suite, item, metric in OTHERS.values()
+        for suite, item, metric in runs.measures.values()
     ]
     monkeypatch.setattr(Runs, "table", lambda self, file: pd.DataFrame(rows))
     monkeypatch.setattr(Runs, "diverged", {})

@@ -43,7 +43,11 @@ PROJECTED |= {"warmup_steps": 1, "horizon_steps": 9}
         ("sizes.tiny.d_model", 50, "sizes.tiny: d_model 50 must be num_attention_heads 6 times an even head size"),
         ("sizes.tiny.num_key_value_heads", 4, "must be a multiple of num_key_value_heads 4"),
         ("methods.relora.rank", 49, "methods.relora.rank 49 is above 48, the width of tiny"),
-        ("methods.relora", PROJECTED, "methods.relora.projection_rank 17 is above 16, the smallest dimension of tiny"),
+        (
+            "methods.relora_repaired",
+            PROJECTED,
+            "methods.relora_repaired.projection_rank 17 is above 16, the smallest dimension of tiny",
+        ),
         ("methods.relora.reset_period", 3, "reset_period 3 must be longer than rewarmup_steps"),
         ("data.held_out_tokens_per_domain", 128, "must hold one sequence"),
         ("study.methods", ["lora"], "study.methods: 'lora' is not one of full, relora, relora_released"),
@@ -179,7 +183,7 @@ def test_the_default_pair_keeps_the_papers_proportions(raw):
         assert relora.rank / size.d_model == 16 / width
         assert size.intermediate_size / size.d_model == 4
         assert size.num_attention_heads / size.num_key_value_heads == 3
-        assert size.head_dim == width // 12
+        assert size.widths["head"] == width // 12
 
 
 def test_published_curves_need_the_papers_sizes(raw):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from relora_study.dynamics.merges import mean_loss, merge_effects
-from relora_study.dynamics.representations import hidden_states, linear_cka, mean_cosine
+from relora_study.dynamics.representations import layer_states, linear_cka, mean_cosine
 from relora_study.dynamics.sparsity import gini, hoyer
 from relora_study.dynamics.subspaces import leading_subspaces, overlap
 from relora_study.model.build import build_model
@@ -111,7 +111,7 @@ def test_a_merge_jumps_as_the_trainers_own_merge_does(adapted, method):
 
 def test_hidden_states_are_each_layers_and_the_loss_is_the_mean(adapted):
     plain = adapted("relora")[2]
-    states = hidden_states(plain, BATCH)
+    states = layer_states(plain, BATCH)
     assert states.shape == (2, 80, 24)
     with torch.no_grad():
         loss = functional.cross_entropy(plain.lm_head(plain.model.norm(states[-1].clone())), BATCH[:, 1:].flatten())
@@ -122,7 +122,7 @@ def test_the_last_layers_states_are_taken_before_the_final_norm(adapted):
     """With one layer more, transformers gives the states of the layers before it as they are."""
     plain = adapted("relora")[2]
     torch.nn.init.normal_(plain.model.norm.weight)
-    states = hidden_states(plain, BATCH)
+    states = layer_states(plain, BATCH)
     deeper = copy.deepcopy(plain)
     deeper.model.layers.append(copy.deepcopy(deeper.model.layers[0]))
     deeper.config.num_hidden_layers = deeper.model.config.num_hidden_layers = 3

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
+from relora_study.config import check
 from relora_study.data.tokenizer import train_tokenizer
-from relora_study.errors import command_line
+from relora_study.errors import UserError, command_line
 from relora_study.evaluate import __main__ as stage
-from relora_study.evaluate import checkpoint, suite
+from relora_study.evaluate import minimal_pairs, tasks
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.storage.files import read_csv, sha256
 from relora_study.train.run import start
@@ -41,11 +43,10 @@ def place(make_cell, raw, tmp_path):
     (tokens / "manifest.json").write_text(json.dumps(manifest | {"domains": {}, "tokenizer_sha256": "", "source": "t"}))
     read = {"held_out_tokens_per_domain": 2000, "held_out_tokens": 80, "checkpoint_tokens": 40}
     write_yaml(root / "measurement.yaml", raw["evaluation"] | read)
-    (root / "pairs").mkdir()
-    pairs = [json.dumps(PAIR | {"UID": "was_were", "pairID": number}) for number in range(4)]
-    (root / "pairs/was_were.jsonl").write_text("\n".join(pairs))
+    pairs = [PAIR | {"UID": "was_were", "pairID": str(number)} for number in range(4)]
+    pd.DataFrame(pairs).to_parquet(root / "minimal_pairs.parquet")
     texts = [*TEXTS, "", None]
-    pd.DataFrame({"domain": ["a", "b"] * 16, "text": texts}).to_parquet(root / "texts.parquet")
+    pd.DataFrame({"domain": ["a", "b"] * 16, "text": texts}).to_parquet(root / "perplexity.parquet")
     return root
 
 
@@ -60,7 +61,7 @@ def invoke(monkeypatch, command, options):
 
 def evaluate(monkeypatch, place):
     options = {"settings": place / "measurement.yaml", "cell": place / "cell", "data": place / "data"}
-    options |= {"pairs": place / "pairs", "texts": place / "texts.parquet", "threads": 1}
+    options |= {"tasks": place, "threads": 1}
     return invoke(monkeypatch, "cell", options | {"output": place / "cell/evaluation.csv"})
 
 
@@ -75,8 +76,8 @@ def fails(monkeypatch, place, message):
 def test_a_cells_table_has_every_suite_at_every_checkpoint_and_a_new_one_costs_only_itself(
     place, make_cell, monkeypatch
 ):
-    measured, real = [], checkpoint.evaluate_checkpoint
-    monkeypatch.setattr(checkpoint, "evaluate_checkpoint", lambda b, path: measured.append(path.name) or real(b, path))
+    measured, real = [], tasks.load_model
+    monkeypatch.setattr(tasks, "load_model", lambda path, device: measured.append(path.name) or real(path, device))
     assert evaluate(monkeypatch, place) == 0
     cell = make_cell("relora", {"steps": 8}).model_copy(update={"seed": 2})
     save_checkpoint(start(cell, torch.device("cpu")).model, cell, 8, place / "cell/checkpoints")
@@ -91,7 +92,7 @@ def test_a_cells_table_has_every_suite_at_every_checkpoint_and_a_new_one_costs_o
     assert value["minimal_pairs", "overall", "pairs"] == value["minimal_pairs", "paradigm/was_were", "pairs"] == 4
     assert value["perplexity", "overall", "skipped"] == 2, "the empty text and the missing one"
     assert value["held_out", "part", "loss"] > 0
-    kept = pd.read_parquet(next((place / "cell/evaluation").glob("step-000008-*-texts.parquet")))
+    kept = pd.read_parquet(next((place / "cell/evaluation").glob("step-000008-perplexity-*.parquet")))
     assert kept[kept.nats.isna()].text.tolist() == [15, 15], "and listed by domain and place"
 
 
@@ -127,35 +128,36 @@ def test_a_tokenizer_with_more_entries_than_the_model(place, monkeypatch):
         (json.dumps(PAIR | {"UID": "was_were", "pairID": 3}), "paradigm was_were has pairID 3 twice"),
     ],
 )
-def test_a_bad_line_of_a_suite(place, monkeypatch, line, message):
-    with (place / "pairs/was_were.jsonl").open("a") as stream:
-        stream.write(f"\n{line}")
-    fails(monkeypatch, place, message)
+def test_a_bad_line_of_a_suite(place, monkeypatch, raw, line, message):
+    (place / "pairs").mkdir()
+    rows = [json.dumps(PAIR | {"UID": "was_were", "pairID": number}) for number in range(4)]
+    (place / "pairs/was_were.jsonl").write_text("\n".join([*rows, line]))
+    found = collect(monkeypatch, place, raw, "minimal_pairs", source="path", path=str(place / "pairs"))
+    assert message in found and len(found.splitlines()) == 1 and not (place / "collected").exists()
 
 
-def collect(monkeypatch, place, raw, command, section, **chosen):
-    """The command ``texts`` or ``minimal-pairs`` with other settings in its section: what it ends with."""
-    write_yaml(place / "chosen.yaml", raw["evaluation"] | {section: raw["evaluation"][section] | chosen})
-    options = {"settings": place / "chosen.yaml", "documents": place, "output": place / "collected"}
-    options |= {"tokenizer": place / "data/tokenizer"} if command == "texts" else {}
-    return invoke(monkeypatch, command, options)
+def collect(monkeypatch, place, raw, task, **chosen):
+    """The command ``collect`` of a task with other settings: what it ends with."""
+    write_yaml(place / "chosen.yaml", raw["evaluation"] | {task: raw["evaluation"][task] | chosen})
+    options = {"settings": place / "chosen.yaml", "task": task, "documents": place, "output": place / "collected"}
+    return invoke(monkeypatch, "collect", options | {"tokenizer": place / "data/tokenizer"})
 
 
 def test_a_suite_is_collected_from_a_zip_and_says_what_blimp_lacks(place, monkeypatch, raw, capsys):
     with zipfile.ZipFile(place / "suite.zip", "w") as archive:
         archive.writestr("data/causative.jsonl", json.dumps(PAIR | {"UID": "causative", "pairID": 0}))
     chosen = {"source": "path", "path": str(place / "suite.zip")}
-    assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
-    assert [path.name for path in (place / "collected").iterdir()] == ["causative.jsonl"]
+    assert collect(monkeypatch, place, raw, "minimal_pairs", **chosen) == 0
+    assert pd.read_parquet(place / "collected").UID.tolist() == ["causative"]
     assert "warning: BLiMP is incomplete: no adjunct_island, " in capsys.readouterr().err
 
 
 def test_a_download_with_another_hash(place, monkeypatch, raw):
     (place / "other.zip").write_bytes(b"not BLiMP")
-    monkeypatch.setattr(suite, "BLIMP_URL", (place / "other.zip").as_uri())
-    line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", source="url")
+    monkeypatch.setattr(minimal_pairs, "BLIMP_URL", (place / "other.zip").as_uri())
+    line = collect(monkeypatch, place, raw, "minimal_pairs", source="url")
     assert "other.zip has sha256" in line and len(line.splitlines()) == 1
-    assert not any((place / "collected").iterdir())
+    assert not (place / "collected").exists()
 
 
 def copy_of_blimp(root, pairs):
@@ -173,11 +175,11 @@ def test_a_suite_from_a_local_copy_of_the_hubs(place, monkeypatch, raw):
     pairs = [PAIR | {"UID": uid, "pairID": number} for uid in ("one", "other") for number in range(2)]
     copy_of_blimp(place / "hub", pairs)
     chosen = {"source": "hub", "path": str(place / "hub")}
-    assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
-    found = suite.read_suite(place / "collected")
+    assert collect(monkeypatch, place, raw, "minimal_pairs", **chosen) == 0
+    found = pd.read_parquet(place / "collected")
     assert found.to_dict("records") == [pair | {"pairID": str(pair["pairID"])} for pair in pairs]
     copy_of_blimp(place / "twice", [pairs[0], pairs[0]])
-    line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", source="hub", path=str(place / "twice"))
+    line = collect(monkeypatch, place, raw, "minimal_pairs", source="hub", path=str(place / "twice"))
     assert "twice: paradigm one has pairID 0 twice" in line
 
 
@@ -187,26 +189,25 @@ def test_a_copy_that_changed_and_a_copy_of_the_same_name_give_their_own_rows(tmp
     for number, folder in enumerate(["here", "here", "there"]):
         pair = PAIR | {"UID": "one", "pairID": 0, "sentence_good": f"{number} is good."}
         copy_of_blimp(tmp_path / folder / "blimp", [pair])
-        found.append(suite.read_hub(str(tmp_path / folder / "blimp")).sentence_good.tolist())
+        found.append(minimal_pairs.read_hub(str(tmp_path / folder / "blimp")).sentence_good.tolist())
     assert found == [["0 is good."], ["1 is good."], ["2 is good."]]
 
 
-@pytest.mark.parametrize("command", ["texts", "minimal-pairs"])
-def test_a_copy_of_a_dataset_that_cannot_be_read(place, monkeypatch, raw, command):
+@pytest.mark.parametrize("section", ["perplexity", "minimal_pairs"])
+def test_a_copy_of_a_dataset_that_cannot_be_read(place, monkeypatch, raw, section):
     (place / "hub/data").mkdir(parents=True)
-    section = {"texts": "perplexity", "minimal-pairs": "minimal_pairs"}[command]
-    line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "hub"))
+    line = collect(monkeypatch, place, raw, section, source="hub", path=str(place / "hub"))
     assert line.startswith(f"error: evaluation.{section}.path: cannot load split ") and len(line.splitlines()) == 1
     assert not (place / "collected").exists()
     for split in ("train", "val"):
         pd.DataFrame({"other": [1]}).to_parquet(place / f"hub/data/{split}-00000-of-00001.parquet")
-    line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "hub"))
+    line = collect(monkeypatch, place, raw, section, source="hub", path=str(place / "hub"))
     assert "has no column" in line and not (place / "collected").exists()
 
 
 def texts_from(monkeypatch, place, raw, **chosen):
     """The command ``texts`` on the folder ``place``/mine: what it ends with; no table is left by a refusal."""
-    ended = collect(monkeypatch, place, raw, "texts", "perplexity", source="path", path=str(place / "mine"), **chosen)
+    ended = collect(monkeypatch, place, raw, "perplexity", source="path", path=str(place / "mine"), **chosen)
     if ended:
         assert ended.startswith("error: evaluation.perplexity") and len(ended.splitlines()) == 1 and len(ended) < 500
         assert not (place / "collected").exists()
@@ -245,7 +246,7 @@ def test_a_column_of_neither_texts_nor_ids_is_named_before_anything_trains(
     (place / "hub/data").mkdir(parents=True)
     table = pd.DataFrame({"text": [value], "source": "c4"})
     table.to_parquet(place / "hub/data/val-00000-of-00001.parquet")
-    found = collect(monkeypatch, place, raw, "texts", "perplexity", source="hub", path=str(place / "hub"))
+    found = collect(monkeypatch, place, raw, "perplexity", source="hub", path=str(place / "hub"))
     assert ", row 0" in found and message in found and not (place / "collected").exists()
 
 
@@ -305,7 +306,7 @@ def test_a_domain_called_as_an_average_is_refused(place, mine, monkeypatch, raw,
     assert f"has the domain {name!r}, which is the name of an average; rename" in texts_from(monkeypatch, place, raw)
     held_out = pd.DataFrame({"id": "a", "domain": [name], "text": "x"})
     held_out.to_parquet(place / "held_out.parquet")
-    assert f"has the domain {name!r}" in collect(monkeypatch, place, raw, "texts", "perplexity", source="held_out")
+    assert f"has the domain {name!r}" in collect(monkeypatch, place, raw, "perplexity", source="held_out")
 
 
 @pytest.mark.parametrize("names", [["NA", "null", "None", "nan"], ["$bad_{$", "a,b", "1", "été"]])
@@ -314,7 +315,7 @@ def test_a_domain_keeps_its_name_whatever_it_is_from_the_folder_to_the_table(pla
         (place / "mine" / name).mkdir()
         (place / "mine" / name / "a.txt").write_text("The minister said that the law was new.")
     assert texts_from(monkeypatch, place, raw) == 0
-    (place / "collected").rename(place / "texts.parquet")
+    (place / "collected").rename(place / "perplexity.parquet")
     for _ in range(2):  # the second time from what was kept of the first
         assert evaluate(monkeypatch, place) == 0
         table = read_csv(place / "cell/evaluation.csv")
@@ -327,15 +328,15 @@ def test_a_row_of_the_hub_without_a_domain_is_named(place, monkeypatch, raw):
     (place / "mine/data").mkdir(parents=True)
     table = pd.DataFrame({"text": ["a text", "another"], "source": ["c4", None]})
     table.to_parquet(place / "mine/data/val-00000-of-00001.parquet")
-    found = collect(monkeypatch, place, raw, "texts", "perplexity", source="hub", path=str(place / "mine"))
+    found = collect(monkeypatch, place, raw, "perplexity", source="hub", path=str(place / "mine"))
     assert "row 1 names no domain; fill" in found
 
 
 def test_a_dataset_with_python_of_its_own_never_runs_it(place, monkeypatch, raw):
     (place / "mine").mkdir()
     (place / "mine/mine.py").write_text(f"open({str(place / 'ran')!r}, 'w')")
-    for command, section in (("texts", "perplexity"), ("minimal-pairs", "minimal_pairs")):
-        line = collect(monkeypatch, place, raw, command, section, source="hub", path=str(place / "mine"))
+    for section in ("perplexity", "minimal_pairs"):
+        line = collect(monkeypatch, place, raw, section, source="hub", path=str(place / "mine"))
         assert line.startswith("error: ") and len(line.splitlines()) == 1
     assert not (place / "ran").exists()
 
@@ -354,8 +355,8 @@ def test_a_pair_whose_sentences_are_no_texts_is_named(place, monkeypatch, raw, c
     rows = [PAIR | {"UID": "u", "pairID": 0}, PAIR | {"UID": "u", "pairID": 1} | change]
     (place / "mine/u.jsonl").write_text("\n".join(map(json.dumps, rows)))
     chosen = {"source": "path", "path": str(place / "mine")}
-    line = collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen)
-    assert f"u.jsonl, line 2: not a minimal pair ({message})" in line and not any((place / "collected").iterdir())
+    line = collect(monkeypatch, place, raw, "minimal_pairs", **chosen)
+    assert f"u.jsonl, line 2: not a minimal pair ({message})" in line and not (place / "collected").exists()
 
 
 def test_a_suites_folder_is_read_as_a_corpus_is(place, monkeypatch, raw, capsys):
@@ -366,9 +367,48 @@ def test_a_suites_folder_is_read_as_a_corpus_is(place, monkeypatch, raw, capsys)
     for junk in ("._u.jsonl", ".git/u.jsonl"):
         (place / "mine" / junk).write_bytes(b"\x00\xff")
     chosen = {"source": "path", "path": str(place / "mine")}
-    assert collect(monkeypatch, place, raw, "minimal-pairs", "minimal_pairs", **chosen) == 0
-    assert suite.read_suite(place / "collected").pairID.tolist() == ["0", "1"]
+    assert collect(monkeypatch, place, raw, "minimal_pairs", **chosen) == 0
+    assert pd.read_parquet(place / "collected").pairID.tolist() == ["0", "1"]
     assert f"{place / 'mine'}: 1 files read, 2 passed over: " in capsys.readouterr().err
-    (place / "collected/.snakemake_timestamp").touch()
-    suite.read_suite(place / "collected")
-    assert capsys.readouterr().err == ""  # what the study collected itself holds no surprise for its user
+
+
+def test_a_task_of_ones_own_is_a_block_of_the_configuration(place, monkeypatch, raw):
+    """Named, read, scored and kept as the study's two are; the other tasks keep their scores."""
+    assert evaluate(monkeypatch, place) == 0
+    kept = {path: path.stat().st_mtime_ns for path in (place / "cell/evaluation").iterdir()}
+    (place / "mine").mkdir()
+    pair = PAIR | {"UID": "agrees", "pairID": 0}
+    (place / "mine/agrees.jsonl").write_text("\n".join(json.dumps(pair | {"pairID": n}) for n in range(3)))
+    (place / "poems").mkdir()
+    (place / "poems/one.txt").write_text("The minister of the new law said that the law was new.")
+    tasks = {
+        "zorro": {"kind": "minimal_pairs", "path": str(place / "mine"), "licence": "MIT"},
+        "poems": {"kind": "texts", "path": str(place / "poems")},
+    }
+    settings = yaml.safe_load((place / "measurement.yaml").read_text()) | {"tasks": tasks}
+    write_yaml(place / "measurement.yaml", settings)
+    write_yaml(place / "chosen.yaml", raw["evaluation"] | {"tasks": tasks})
+    for task in tasks:
+        options = {"settings": place / "chosen.yaml", "task": task, "documents": place}
+        options |= {"tokenizer": place / "data/tokenizer", "output": place / f"{task}.parquet"}
+        assert invoke(monkeypatch, "collect", options) == 0
+    assert evaluate(monkeypatch, place) == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    table = read_csv(place / "cell/evaluation.csv")
+    value = table[table.step == 8].set_index(["suite", "item", "metric"]).value
+    assert value["zorro", "paradigm/agrees", "pairs"] == value["zorro", "overall", "pairs"] == 3
+    assert value["zorro", "overall", "accuracy"] == (value["minimal_pairs", "overall", "accuracy"] > 0.5)
+    assert value["poems", "overall", "tokens"] > 0 and value["poems", "macro_average", "token_perplexity"] > 1
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"held_out": {"kind": "texts", "path": "x"}}, "tasks: held_out is a task that every study has"),
+        ({"mine": {"kind": "quiz", "path": "x"}}, "tasks.mine.kind"),
+        ({"mine": {"kind": "minimal_pairs", "path": "x", "text_column": "t"}}, "are for kind texts, not minimal_pairs"),
+    ],
+)
+def test_a_task_that_cannot_be_is_a_mistake(raw, task, message):
+    with pytest.raises(UserError, match=message):
+        check(raw | {"evaluation": raw["evaluation"] | {"tasks": task}}, [])

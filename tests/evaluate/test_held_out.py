@@ -8,8 +8,7 @@ from relora_study.analysis.losses import Losses
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.data.tokens import open_documents, row_order
 from relora_study.errors import UserError
-from relora_study.evaluate.held_out import document_losses, held_out_texts, mean_loss
-from relora_study.evaluate.perplexity import Texts
+from relora_study.evaluate.texts import Texts, document_losses, held_out_texts, mean_loss
 from relora_study.storage.contracts import Manifest, Split, read_manifest, write_manifest
 from relora_study.storage.files import sha256, write_csv
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -6,27 +6,28 @@ import math
 import os
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from relora_study.config.settings import MeasurementSettings
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import UserError
-from relora_study.evaluate import suite
-from relora_study.evaluate.checkpoint import EvaluationData, evaluate_once
-from relora_study.evaluate.domains import collect_texts
-from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge
-from relora_study.evaluate.perplexity import (
+from relora_study.evaluate import minimal_pairs
+from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge, missing_of_blimp, read_suite
+from relora_study.evaluate.prefix_tree import log_probabilities, pack_trees
+from relora_study.evaluate.tasks import evaluate_once, prepare, prepare_held_out
+from relora_study.evaluate.templated import PARADIGMS, templated_suite
+from relora_study.evaluate.texts import (
     Texts,
+    collect,
     perplexities,
     score_texts,
     spelled_bytes,
     take_texts,
 )
-from relora_study.evaluate.prefix_tree import log_probabilities, pack_trees
-from relora_study.evaluate.suite import missing_of_blimp, read_suite
-from relora_study.evaluate.templated import PARADIGMS, templated_suite
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.model.scoring import negative_log_likelihoods, windows
 from relora_study.storage.files import read_yaml, sha256, write_json
@@ -139,9 +140,15 @@ def test_texts_come_from_a_folder_by_domain_or_as_ids(raw, tmp_path):
     (tmp_path / "wiki").mkdir()
     pd.DataFrame({"ids": [[1, 2, 3], [4, 5]]}).to_parquet(tmp_path / "wiki/shard.parquet")
     chosen = raw["evaluation"]["perplexity"] | {"source": "path", "path": str(tmp_path), "text_column": "ids"}
-    found = collect_texts(Perplexity(**chosen), tmp_path, range(300))
+    found = collected(Perplexity(**chosen))
     assert found.domain.tolist() == ["wiki", "wiki"]
     assert take_texts(found.text, TOKENIZER, 2, 100).ids == [[1, 2], [4, 5]]
+
+
+def collected(settings):
+    with TemporaryDirectory() as folder:
+        TOKENIZER.save_pretrained(folder)
+        return collect(settings, "evaluation.perplexity", Path(), Path(folder))
 
 
 def perplexity_settings(raw, **chosen):
@@ -155,15 +162,13 @@ def test_the_papers_paloma_comes_from_a_local_copy_by_source_as_text_or_ids(raw,
     (tmp_path / "data").mkdir()
     table.to_parquet(tmp_path / "data/val-00000-of-00001.parquet")
     chosen = perplexity_settings(raw, source="hub", path=str(tmp_path))
-    found = collect_texts(chosen, tmp_path, range(300))
+    found = collected(chosen)
     assert found.to_dict("list") == {"domain": ["c4", "mc4"], "text": ["One text.", "Another."]}
-    found = collect_texts(
-        chosen.model_copy(update={"text_column": "input_ids", "domain_column": "text"}), tmp_path, range(300)
-    )
+    found = collected(chosen.model_copy(update={"text_column": "input_ids", "domain_column": "text"}))
     assert found.domain.tolist() == ["One text.", "Another."]
     assert take_texts(found.text, TOKENIZER, 9, 100).ids == [[4, 5, 6], [7, 8]]
     with pytest.raises(UserError, match="has no column nothing; it has input_ids, text, source"):
-        collect_texts(chosen.model_copy(update={"text_column": "nothing"}), tmp_path, range(300))
+        collected(chosen.model_copy(update={"text_column": "nothing"}))
 
 
 def test_paloma_itself_comes_from_a_local_copy_a_configuration_a_domain(raw, tmp_path):
@@ -176,7 +181,7 @@ def test_paloma_itself_comes_from_a_local_copy_a_configuration_a_domain(raw, tmp
         configurations += [f"- config_name: {name}", "  data_files:"]
         configurations += [f"  - {{split: {split}, path: {name}/{split}/*}}" for split in ("val", "test")]
     (tmp_path / "README.md").write_text("\n".join(["---", "configs:", *configurations, "---"]))
-    found = collect_texts(perplexity_settings(raw, source="hub", path=str(tmp_path)), tmp_path, range(300))
+    found = collected(perplexity_settings(raw, source="hub", path=str(tmp_path)))
     assert found.to_dict("list") == {"domain": ["c4_en", "ptb"], "text": ["val of c4_en.", "val of ptb."]}
 
 
@@ -267,41 +272,52 @@ def test_ties_are_wrong_and_intervals_are_wilsons(plain):
     assert value["paradigm/p0", "pairs"] + value["paradigm/p1", "pairs"] == value["overall", "pairs"] == 10
 
 
-def make_data(batch_tokens=100):
+def make_data(raw, cell, batch_tokens=100, texts=3):
+    read = {"held_out_tokens_per_domain": 100, "held_out_tokens": 80, "batch_tokens": batch_tokens}
+    evaluation = MeasurementSettings.model_validate(raw["evaluation"] | read)
     suite = pairs_of(("The law was.", "The law were."), ("A city.", "An city."))
-    domains = {"a": take_texts(TEXTS[:3], TOKENIZER, 12, 100)}
-    return EvaluationData(
-        domains, 16, suite, encode_pairs(suite, TOKENIZER, False), Texts(random_ids(2), [9, 9]), batch_tokens
-    )
+    tables = {"perplexity": pd.DataFrame({"domain": "a", "text": TEXTS[:texts]}), "minimal_pairs": suite}
+    prepared = [
+        prepare(name, settings, tables[name], TOKENIZER, evaluation, cell)
+        for name, settings in evaluation.every_task.items()
+    ]
+    return [*prepared, prepare_held_out(Texts(random_ids(2), [9, 9]), batch_tokens)]
 
 
-def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_changes(checkpoint, tmp_path, monkeypatch):
-    from relora_study.evaluate import checkpoint as module
+def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_changes(
+    checkpoint, tmp_path, monkeypatch, raw, make_cell
+):
+    from relora_study.evaluate import tasks as module
 
-    measured, real = [], module.evaluate_checkpoint
-    monkeypatch.setattr(module, "evaluate_checkpoint", lambda *both: measured.append(1) or real(*both))
-    first = evaluate_once(make_data(), checkpoint, tmp_path / "evaluation")
-    pd.testing.assert_frame_equal(first, evaluate_once(make_data(50), checkpoint, tmp_path / "evaluation"))
-    assert len(measured) == 1
-    other = make_data()
-    other.domains["b"] = take_texts(TEXTS[3:5], TOKENIZER, 12, 100)
+    measured, cell = [], make_cell("relora")
+    for kind in ("texts", "minimal_pairs"):
+        real = module.KINDS[kind].score
+        monkeypatch.setattr(
+            module.KINDS[kind], "score", lambda *a, kind=kind, real=real, **b: measured.append(kind) or real(*a, **b)
+        )
+    first = evaluate_once(make_data(raw, cell), checkpoint, tmp_path / "evaluation")
+    again = evaluate_once(make_data(raw, cell, 50), checkpoint, tmp_path / "evaluation")
+    pd.testing.assert_frame_equal(first, again)
+    assert measured == ["texts", "minimal_pairs"]
+    other = make_data(raw, cell, texts=5)
     evaluate_once(other, checkpoint, tmp_path / "evaluation")
-    assert len(measured) == 2
-    assert sorted(path.suffix for path in (tmp_path / "evaluation").iterdir()) == [".csv", ".parquet", ".parquet"]
+    assert measured == ["texts", "minimal_pairs", "texts"], "a task whose texts are as they were keeps its scores"
+    found = sorted(path.suffix for path in (tmp_path / "evaluation").iterdir())
+    assert found == [".csv"] * 3 + [".parquet"] * 3
     weights = checkpoint / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"\0\0\0\0")
     said = read_yaml(checkpoint / "checkpoint.json")
     write_json(checkpoint / "checkpoint.json", said | {"sha256": {"model.safetensors": sha256(weights)}})
     evaluate_once(other, checkpoint, tmp_path / "evaluation")
-    assert len(measured) == 3
+    assert measured[3:] == ["texts", "minimal_pairs"]
 
 
-def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, checkpoint, tmp_path):
+def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, checkpoint, tmp_path, raw, make_cell):
     with pytest.raises(UserError, match="token id 999 is outside the model's vocabulary of 300"):
         negative_log_likelihoods(plain, [[1, 999]], 100)
     (checkpoint / "model.safetensors").write_bytes(b"half")
     with pytest.raises(UserError, match="step-000008 is not a whole checkpoint"):
-        evaluate_once(make_data(), checkpoint, tmp_path / "evaluation")
+        evaluate_once(make_data(raw, make_cell("relora")), checkpoint, tmp_path / "evaluation")
     assert not list((tmp_path / "evaluation").glob("*"))
 
 
@@ -346,9 +362,9 @@ def test_blimp_is_67_paradigms_of_1000_pairs():
 
 def test_a_download_with_another_hash_is_refused_and_not_kept(tmp_path, monkeypatch):
     (tmp_path / "other.zip").write_bytes(b"not BLiMP")
-    monkeypatch.setattr(suite, "BLIMP_URL", (tmp_path / "other.zip").as_uri())
+    monkeypatch.setattr(minimal_pairs, "BLIMP_URL", (tmp_path / "other.zip").as_uri())
     with pytest.raises(UserError, match="sha256"):
-        suite.download_blimp(tmp_path / "suite")
+        minimal_pairs.download_blimp(tmp_path / "suite")
     assert not any((tmp_path / "suite").iterdir())
 
 

@@ -141,7 +141,7 @@ UNFAIR = [
             ("spaces", {"relora": {"points": [{"rank": rank, key: 100} for rank in (1, 2, 3, 4)]}}),
         )
     ),
-    ({"spaces": {"mine": {"grid": {"rank": [1, 2, 3, 4]}}}}, "tuning.spaces: 'mine' is not one of study.methods"),
+    ({"spaces": {"mine": {"grid": {"rank": [1, 2, 3, 4]}}}}, "tuning.spaces: 'mine' is not one of full, relora"),
 ]
 
 

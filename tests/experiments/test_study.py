@@ -1,6 +1,7 @@
 """A study of sweeps and a search in the real DAG, at the tiny study's scale: halving, resume, one more value."""
 
 import itertools
+import json
 import shutil
 
 import pandas as pd
@@ -46,6 +47,10 @@ def test_the_response_is_drawn_and_tabled(searched):
     assert table.verdict.str.len().gt(0).groupby(table.method).sum().tolist() == [1, 1]
     assert table.minutes.between(0.001, 5).all() and table.peak_MiB.between(100, 5000).all()
     every = pd.read_csv(searched / "results/tables/experiment_rates.runs.csv")
+    for row in every.itertuples():
+        manifest = json.loads((searched / f"results/cells/{row.cell}/manifest.json").read_text())
+        assert row.tokens_per_parameter == pytest.approx(manifest["tokens"] / manifest["parameters"], rel=1e-9)
+    assert sorted(set(table.tokens_per_parameter)) == sorted(set(every.tokens_per_parameter))
     assert len(every) == 12 and every.groupby(["method", "learning_rate"]).loss.mean().tolist() == pytest.approx(
         table.sort_values(["method", "learning_rate"]).loss.tolist()
     )

@@ -120,7 +120,7 @@ def test_a_missing_input_is_said_in_one_line(tmp_path, run):
     train_tokenizer(["the law was new"], 290).save_pretrained(tmp_path / "tokenizer")
     places = {"settings": "none.yaml", "documents": "", "tokenizer": "tokenizer", "output": "out"}
     arguments = [part for name, place in places.items() for part in (f"--{name}", tmp_path / place)]
-    done = run(["relora_study.evaluate", "texts", *arguments])
+    done = run(["relora_study.evaluate", "collect", "--task", "perplexity", *arguments])
     assert done.returncode == 1 and "none.yaml" in done.stderr and "Traceback" not in done.stderr
 
 

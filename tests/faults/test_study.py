@@ -23,6 +23,10 @@ TIMED = (
     "benchmarks/",
     "logs/",
     "landing.rst",
+    "summary.md",
+    "explore.html",
+    "figures.html",
+    "tables.html",
     "reproducibility.",
     "report.html",
 )
@@ -127,10 +131,7 @@ def test_the_number_of_threads_is_recorded(study):
 
 
 STAGES = {
-    "evaluation.csv": (
-        "evaluate cell --settings results/settings/measurement.yaml"
-        " --pairs results/evaluation/minimal_pairs --texts results/evaluation/texts.parquet"
-    ),
+    "evaluation.csv": ("evaluate cell --settings results/settings/measurement.yaml --tasks results/evaluation"),
     "dynamics.csv": "dynamics cell --settings results/settings/dynamics.yaml",
 }
 

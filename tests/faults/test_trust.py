@@ -14,9 +14,9 @@ from huggingface_hub import HfApi
 from relora_study.config import Perplexity, Tokenizer, check
 from relora_study.data.tokenizer import load_tokenizer
 from relora_study.errors import UserError
+from relora_study.evaluate import texts
 from relora_study.evaluate.__main__ import app
-from relora_study.evaluate.domains import collect_texts
-from relora_study.evaluate.suite import read_hub, read_suite
+from relora_study.evaluate.minimal_pairs import read_hub, read_suite
 from relora_study.storage.files import StrictLoader, read_yaml
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
@@ -58,7 +58,7 @@ def dangers(code: str) -> list[str]:
                 found.append(f"{node.lineno}: {name} {bad}")
             if name.startswith("Auto") and name.endswith(".from_pretrained") and "trust_remote_code" not in switches:
                 found.append(f"{node.lineno}: {name} without trust_remote_code=False")
-            if name == "LlamaForCausalLM.from_pretrained" and switches.get("use_safetensors") is not True:
+            if name.endswith("ForCausalLM.from_pretrained") and switches.get("use_safetensors") is not True:
                 found.append(f"{node.lineno}: {name} without use_safetensors")
     return found
 
@@ -91,6 +91,7 @@ def test_the_rules_do_not_either():
         "subprocess.run('x', shell=True)",
         "archive.extractall(place)",
         "LlamaForCausalLM.from_pretrained(path)",
+        "AutoModelForCausalLM.from_pretrained(path, trust_remote_code=False)",
         "AutoTokenizer.from_pretrained(path)",
     ],
 )
@@ -107,7 +108,7 @@ def test_yaml_that_would_build_an_object_is_refused(tmp_path):
 def test_every_file_fetched_by_its_address_is_pinned_by_its_hash():
     """All that fetches: pip with --require-hashes, and one file whose hash is compared."""
     fetchers = [path for path in MODULES if re.search(r"urlretrieve|urlopen|requests\.|\"download\"", path.read_text())]
-    assert [path.name for path in fetchers] == ["fetch.py", "suite.py"]
+    assert [path.name for path in fetchers] == ["fetch.py", "minimal_pairs.py"]
     assert "--require-hashes" in fetchers[0].read_text() and "BLIMP_SHA256" in fetchers[1].read_text()
     pins = yaml.safe_load((ROOT / "resources/datasets.yaml").read_text())
     assert all(re.fullmatch("[0-9a-f]{64}", pin["sha256"]) for pin in pins.values())
@@ -133,14 +134,15 @@ def stop_here():
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "perplexity", "minimal_pairs"])
-def test_nothing_comes_from_the_hub_but_from_a_commit_that_is_named(raw, hub, kind):
+def test_nothing_comes_from_the_hub_but_from_a_commit_that_is_named(raw, hub, kind, monkeypatch):
+    monkeypatch.setattr(texts, "open_tokenizer", lambda folder: SimpleNamespace(get_vocab=dict))
+
     def load(revision):
         if kind == "tokenizer":
             load_tokenizer(Tokenizer(source="hub", name="owner/name", revision=revision), 300)
         elif kind == "perplexity":
-            collect_texts(
-                Perplexity(**raw["evaluation"]["perplexity"] | {"source": "hub", "revision": revision}), Path(), ()
-            )
+            chosen = Perplexity(**raw["evaluation"]["perplexity"] | {"source": "hub", "revision": revision})
+            texts.collect(chosen, "evaluation.perplexity", Path(), Path())
         else:
             read_hub("owner/name", revision)
 
@@ -178,10 +180,12 @@ def test_a_paradigm_whose_name_climbs_out_of_the_folder_is_refused(tmp_path, raw
     (tmp_path / "suite/pairs.jsonl").write_text(suite_of(["fine", name]))
     asked = raw["evaluation"]["minimal_pairs"] | {"source": "path", "path": str(tmp_path / "suite")}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(raw["evaluation"] | {"minimal_pairs": asked}))
-    places = {"--settings": "settings.yaml", "--documents": "none", "--output": "one/two/pairs"}
+    places = {"--settings": "settings.yaml", "--documents": "none", "--tokenizer": "none", "--output": "one/two/pairs"}
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    done = CliRunner().invoke(app, ["minimal-pairs", *(str(x) for k, v in places.items() for x in (k, tmp_path / v))])
-    assert isinstance(done.exception, UserError) and "names a file" in str(done.exception)
+    done = CliRunner().invoke(
+        app, ["collect", "--task", "minimal_pairs", *(str(x) for k, v in places.items() for x in (k, tmp_path / v))]
+    )
+    assert isinstance(done.exception, UserError) and "in its name" in str(done.exception)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before, "nothing was written"
 
 

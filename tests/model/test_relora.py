@@ -1,11 +1,10 @@
 import peft
 import pytest
 import torch
-from relora_study.config import Model, Size
-from relora_study.errors import UserError
+from relora_study.config import Method, Model, Size
 from relora_study.model.build import build_model, use_kernels
 from relora_study.model.kernels import matmul
-from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state, factorize
+from relora_study.model.relora import ReLoRALinear, adapters, add_adapters, effective_state, factorize, remove_adapters
 from relora_study.train.loop import mean_loss
 from relora_study.train.run import start
 
@@ -127,24 +126,31 @@ def test_bfloat16_gradients_are_those_of_float32_but_for_rounding(make_cell, met
     assert any((exact[name] != rounded[name]).any() for name in exact)
 
 
-def with_a_bias(make_cell, name: str) -> torch.nn.Module:
-    """A cell's first model, with one layer that has a bias, as a Llama with `attention_bias` has."""
-    cell = make_cell("full")
-    model = build_model(cell.size, cell.model, cell.seed)
-    plain = model.get_submodule(name)
-    model.set_submodule(name, torch.nn.Linear(plain.in_features, plain.out_features))
-    return model
+def test_a_bias_stays_in_every_layer_that_replaces_one(make_cell):
+    """The layers once copied the weight alone, so that logits of a Llama with biases moved by 0.61."""
+    method = make_cell("relora").method
+    for change in (use_kernels, lambda model: add_adapters(model, method), merged, factored):
+        model = build_model(make_cell("full").size, make_cell("full").model, seed=1).eval()
+        for name in ("q_proj", "o_proj"):
+            plain = model.get_submodule(f"model.layers.1.self_attn.{name}")
+            biased = torch.nn.Linear(plain.in_features, plain.out_features)
+            model.set_submodule(f"model.layers.1.self_attn.{name}", biased)
+        ids = torch.randint(300, (2, 16), generator=torch.Generator().manual_seed(0))
+        before = model(ids).logits
+        change(model)
+        torch.testing.assert_close(model(ids).logits, before, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda model, method: use_kernels(model),
-        add_adapters,
-        lambda model, method: factorize(model, method.model_copy(update={"factor_rank": 4})),
-    ],
-)
-def test_a_bias_is_refused_and_not_dropped(make_cell, change):
-    name = "model.layers.1.self_attn.q_proj"
-    with pytest.raises(UserError, match=f"layer {name} has a bias"):
-        change(with_a_bias(make_cell, name), make_cell("relora").method)
+def merged(model):
+    """Adapters come and go."""
+    cycled = Method(rank=4, targets=["all"], schedule="linear", warmup_steps=1, horizon_steps=9)
+    add_adapters(model, cycled.model_copy(update={"targets": ["q_proj", "o_proj"]}))
+    remove_adapters(model)
+
+
+def factored(model):
+    """Factors of full rank compute what the weight does."""
+    whole = Method(
+        rank=0, factor_rank=24, targets=["q_proj", "o_proj"], schedule="linear", warmup_steps=1, horizon_steps=9
+    )
+    factorize(model, whole)

@@ -11,10 +11,10 @@ from matplotlib import pyplot
 from relora_study.analysis.results import LAST_STEPS, last_losses, open_runs
 from relora_study.config import Report
 from relora_study.report.figures import FIGURES
-from relora_study.report.landing import page
 from relora_study.report.paper import values
 from relora_study.report.sentences import diverged_cells
 from relora_study.report.style import finish
+from relora_study.report.summary import outcome, render
 from relora_study.report.tables import TABLES, mark, write_table
 from relora_study.storage.files import read_yaml, write_json, write_text
 from relora_study.train.divergence import Diverged
@@ -92,7 +92,7 @@ def test_every_table_is_made_and_marks_the_cell(diverged, tmp_path, name):
         assert "diverged" in (tmp_path / f"{name}.{ending}").read_text()
 
 
-FIRST = ("training_curves", "blimp_over_training", "per_weights", "resets")  # the others, in minutes
+FIRST = ("gap_over_training", "training_curves", "blimp_over_training", "per_weights", "resets")  # others take minutes
 NAMES = [pytest.param(name, marks=[] if name in FIRST else pytest.mark.long) for name in FIGURES]
 
 
@@ -100,9 +100,10 @@ NAMES = [pytest.param(name, marks=[] if name in FIRST else pytest.mark.long) for
 def test_every_figure_is_made_and_marks_the_method(diverged, tmp_path, name):
     figure = FIGURES[name](diverged)
     finish(figure, tmp_path / name, diverged_cells(diverged))
-    (legend,) = figure.legends
-    labels = [text.get_text() for text in legend.get_texts()]
-    assert "ReLoRA †" in labels and "ReLoRA as released" in labels
+    labels = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    labels += [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert any(label.startswith("ReLoRA") and label.endswith("†") for label in labels)
+    assert not any(label.startswith("ReLoRA as released") and label.endswith("†") for label in labels)
     assert "small, ReLoRA, seed 42, at step 243" in figure.get_supxlabel().replace("\n", " ")
     pyplot.close(figure)
 
@@ -111,10 +112,10 @@ def test_the_paper_and_the_first_page_count_it_and_compare_it_with_nothing(diver
     found = values(diverged, Report(title="", published="off"))
     json.dumps(found, allow_nan=False)
     said = " ".join(found["abstract"])
-    assert "1 of 6 cells diverged: small, ReLoRA, seed 42, at step 243." in said and "3 comparisons" in said
+    assert "1 of 6 cells diverged: small, ReLoRA, seed 42, at step 243." in said and "(one seed)" in said
     assert not any(text.startswith("small, ReLoRA:") for text in found["results"])
     assert "diverged at step" in found["final"][0] and any("ReLoRA †" in table["rows"][0] for table in found["audit"])
-    assert "1 of 6 cells diverged" in page(diverged)
+    assert "1 of 6 cells diverged" in render("summary.md", outcome(diverged))
 
 
 def test_a_study_without_such_a_cell_keeps_its_tables(unchanged):

@@ -3,16 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.transforms import Bbox
+from readings import held_out_of, write_results
+from relora_study.analysis.results import open_runs
 from relora_study.config import Report
 from relora_study.report.figures import FIGURES
 from relora_study.report.figures.parts import yardstick_lines
 from relora_study.report.paper import values
 from relora_study.report.style import EMPTY, finish, panels
 from relora_study.report.tables import TABLES, write_table
+from relora_study.storage.files import write_csv
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +28,33 @@ def test_every_figure_is_drawn_with_every_method(drawn, name):
     adapted = {"ReLoRA", "ReLoRA as released"}
     assert labels >= (adapted if name in ("adapter_pattern",) else adapted | {"full rank"})  # full rank has no adapters
     assert all(len(line.get_xdata()) for axes in figure.axes for line in axes.get_lines())
+
+
+def test_the_gap_over_training_is_of_one_batch_and_ends_in_the_gap_in_held_out_loss(results):
+    """A batch's difficulty cancels, a method ahead of full rank has a minus, and ticks mark resets."""
+    hard = np.random.default_rng(0).normal(size=600)
+    for name, cell in results.cells.items():
+        path, over = results.folder / name, -0.2 * (cell.method_name == "relora")
+        log = pd.read_csv(path / "log.csv")
+        log.assign(loss=5 + hard + over).to_csv(path / "log.csv", index=False)
+        write_csv(path / "held_out.csv", held_out_of(6.0 + 2 * over))
+    figure = FIGURES["gap_over_training"](results)
+    for axes in figure.axes:
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        assert lines["ReLoRA"].get_ydata() == pytest.approx(np.full(600, -0.2))
+        assert lines["_resets"].get_xdata().tolist() == list(range(61, 600, 60))
+        named = {text.get_text(): text.get_position()[1] for text in axes.texts}
+        assert named["ReLoRA −0.40"] == pytest.approx(-0.4, abs=0.05) and "full rank" in named
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim(), "sizes compare"
+    finish(figure, results.folder / "gap", {"relora": ["tiny, ReLoRA, at step 9"]})
+    assert not figure.legends and figure.axes[0].texts[0].get_text() == "ReLoRA −0.40 †"
+
+
+def test_the_gap_over_training_of_several_seeds_has_a_band(raw, tmp_path):
+    write_results({**raw, "study": {"sizes": ["tiny"], "methods": ["full", "relora"], "seeds": [1, 2]}}, tmp_path)
+    (axes,) = FIGURES["gap_over_training"](open_runs(tmp_path)).axes
+    assert len(axes.collections) == 1
+    pyplot.close("all")
 
 
 def test_a_spike_after_resets_is_drawn_and_the_first_reset_is_not(results):
@@ -67,7 +98,7 @@ def drawn_texts(figure):
     """Every text that is drawn, with its box in pixels."""
     texts = [text for legend in figure.legends for text in legend.get_texts()]
     for axes in (axes for axes in figure.axes if axes.axison):
-        texts.append(axes.title)
+        texts += [axes.title, *(text for text in axes.texts if text.get_gid())]
         for axis in (axes.xaxis, axes.yaxis):
             texts += [axis.label, *(tick.label1 for tick in axis._update_ticks() if tick.label1.get_visible())]
     return [(text, text.get_window_extent()) for text in texts if text.get_text().strip()]

@@ -7,6 +7,7 @@ from readings import write_results
 from relora_study.analysis.results import open_runs
 from relora_study.config import Report, read_section
 from relora_study.model.device import peak_memory_bytes
+from relora_study.report.explore import page
 from relora_study.report.figures import FIGURES
 from relora_study.report.paper import values
 from relora_study.report.style import finish
@@ -24,6 +25,7 @@ def test_the_report_of_200_cells_takes_three_minutes_and_two_gigabytes(raw, tmp_
     for name, make in TABLES.items():
         write_table(make(open_runs(tmp_path)), tmp_path / name)
     values(open_runs(tmp_path), read_section(Report, tmp_path / "settings/report.yaml"))
+    assert len(page(open_runs(tmp_path))) < 5_000_000
     print(f"{time.process_time() - began:.0f} processor seconds")
     assert time.process_time() - began < 180
     assert peak_memory_bytes() < 2 * 2**30

@@ -6,8 +6,8 @@ from docutils.core import publish_parts
 from matplotlib import pyplot
 from relora_study.report.escape import figure_text, markdown, rst
 from relora_study.report.figures import FIGURES
-from relora_study.report.landing import page
 from relora_study.report.style import finish
+from relora_study.report.summary import outcome, render
 
 WORDS = [
     "NA",
@@ -51,10 +51,10 @@ def test_a_domain_is_drawn_by_its_name(results, tmp_path, word):
 @pytest.mark.parametrize("word", [word for word in WORDS if word])
 def test_a_suite_is_named_on_the_first_page_as_it_is(unchanged, word):
     named = type(unchanged)(unchanged.folder, unchanged.cells, suite=word)
-    html = publish_parts(page(named), writer="html")["html_body"]
+    html = publish_parts(render("first_page.rst", outcome(named) | {"image": ""}), writer="html")["html_body"]
     assert "system-message" not in html and "problematic" not in html
     text = word.replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    assert f"Minimal pairs: {text}." in html
+    assert f"The minimal pairs are {text}." in html
 
 
 def test_a_bar_does_not_end_a_cell_and_an_underscore_inside_a_word_is_left():

@@ -44,7 +44,11 @@ def tiny() -> tuple:
 
 def test_a_copy_of_a_dataset_is_an_input_and_a_dataset_on_the_hub_is_none(tmp_path):
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for path, listed in ((tmp_path, {"minimal_pairs": tmp_path, "texts": tmp_path}), ("someone/pairs", {}), (None, {})):
+    for path, listed in (
+        (tmp_path, {"task-minimal_pairs": tmp_path, "task-perplexity": tmp_path}),
+        ("someone/pairs", {}),
+        (None, {}),
+    ):
         for section in ("minimal_pairs", "perplexity"):
             raw["evaluation"][section] |= {"source": "hub", "path": path and str(path)}
         assert user_places(check(raw, [])) == listed

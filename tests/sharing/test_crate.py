@@ -143,7 +143,7 @@ INPUTS = {  # what the configuration says -> the input's id, its hash and its li
 @pytest.mark.parametrize("name", INPUTS)
 def test_a_public_input_has_its_address_its_hash_and_its_licence(results, name):
     sections, place, digest, licence = INPUTS[name]
-    write_text(results / "evaluation/texts.parquet", "texts")
+    write_text(results / "evaluation/perplexity.parquet", "texts")
     configure(results, **sections)
     _, entities = crate_of(results)
     assert place in ids(entities["#run"]["object"])
@@ -152,9 +152,8 @@ def test_a_public_input_has_its_address_its_hash_and_its_licence(results, name):
 
 
 def test_a_users_own_texts_and_pairs_are_named_by_a_hash_and_not_by_their_place(results):
-    for number in (1, 2):
-        write_text(results / f"evaluation/minimal_pairs/{number}.jsonl", "{}")
-    write_text(results / "evaluation/texts.parquet", "texts")
+    write_text(results / "evaluation/minimal_pairs.parquet", "pairs")
+    write_text(results / "evaluation/perplexity.parquet", "texts")
     private = {
         "perplexity": {"source": "path", "path": "my/texts"},
         "minimal_pairs": {"source": "path", "path": "my/it"},
@@ -164,7 +163,7 @@ def test_a_users_own_texts_and_pairs_are_named_by_a_hash_and_not_by_their_place(
     assert entities["#texts"]["value"] == "sha256:" + hashlib.sha256(b"texts").hexdigest()
     assert entities["#minimal-pairs"]["value"].startswith("sha256:") and "my/" not in (clone / METADATA).read_text()
     before = entities["#minimal-pairs"]["value"]
-    write_text(results / "evaluation/minimal_pairs/2.jsonl", "{ }")
+    write_text(results / "evaluation/minimal_pairs.parquet", "others")
     assert before not in packed_metadata(results)
 
 

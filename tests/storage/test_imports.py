@@ -11,7 +11,7 @@ from relora_study.storage import imports
 
 PACKAGE = Path(__file__).parents[2] / "workflow/relora_study"
 ROOTS = ["data.__main__", "evaluate.__main__", "dynamics.__main__", "report.__main__", "train.__main__"]
-ROOTS += ["evaluate.checkpoint", "dynamics.cell"]
+ROOTS += ["evaluate.tasks", "dynamics.cell"]
 # Imports each module in a process of its own, then what the loaded modules import inside their functions, and says
 # which files that ran. The processes share the libraries, which take most of the time.
 LOADED = r"""
@@ -103,7 +103,7 @@ def test_a_module_in_a_folder_of_its_own_counts(edited):
     (copy / "model/inner/deep.py").write_text("VALUE = 2\n")
     two = keys()
     reads_models = {root for root in ROOTS if "model/checkpoints.py" in map(str, files_of(root, copy))}
-    assert reads_models >= {"evaluate.checkpoint", "dynamics.cell"}
+    assert reads_models >= {"evaluate.tasks", "dynamics.cell"}
     assert {root for root in ROOTS if before[root] != one[root] != two[root]} == reads_models
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from relora_study.config.method import OF_ADAPTERS, OF_PROJECTIONS, Method, idle_keys
+from relora_study.config.method import OF_ADAPTERS, Method, idle_keys
 from relora_study.config.training import Recipe
+from relora_study.config.updates import keys_of_updates
 from relora_study.config.variants import vary, with_search_result
 from relora_study.errors import UserError
 from relora_study.model.relora import effective_state
@@ -13,6 +14,7 @@ OTHER = {  # of every key of a method, two values
     **{"rank": [2, 3], "alpha": [4.0, 2.0], "dropout": [0.3, 0.0], "targets": [["v_proj"], ["q_proj"]]},
     **{"factor_rank": [2, 3], "update": ["galore", "fira"], "projection_rank": [2, 3], "projection_period": [3, 5]},
     **{"projection_scale": [0.5, 0.7], "projection_scaling": ["tensor", "channel"], "rate_ratios": [{"targets": 0.5}]},
+    **{"momentum": [0.5, 0.8]},
     **{"adapter_initialization": ["zero", "kaiming"], "trainable_scale": [True, False], "adapters_only": [True, False]},
     **{"frozen_dtype": ["bfloat16", "float32"], "full_rank_steps": [3, 4], "full_rank_from": [6, 7]},
     **{"merge": ["unscaled", "scaled", "none"], "restart": ["orthogonal", "undone", "none"]},
@@ -35,6 +37,7 @@ BASES = {
     "full_pruned": {"reset_period": 4, "moment_reset": "random", "moment_reset_fraction": 0.5, **TARGETS},
     "galore": {"update": "galore", "projection_rank": 4, **TARGETS},
     "apollo": {"update": "apollo", "projection_rank": 4, **TARGETS},
+    "muon": {"update": "muon", **TARGETS},
     "lora": {"rank": 4, "alpha": 8.0, **TARGETS},
     "lora_then_full": {"rank": 4, "alpha": 8.0, "full_rank_from": 6, **TARGETS},
     "relora": {"moment_reset": "random", "moment_reset_fraction": 0.5, "reset_period": 4, "reset_offset": 0},
@@ -65,7 +68,7 @@ def test_a_key_is_idle_where_and_only_where_trainings_are_the_same(make_cell, tm
             return False  # the schema refuses it, whatever it would do
 
     before, idle = weights(cell), idle_keys(cell.method)
-    tried = OF_ADAPTERS | OF_PROJECTIONS | idle | {"minimum_learning_rate_ratio"}
+    tried = OF_ADAPTERS | keys_of_updates() | idle | {"minimum_learning_rate_ratio"}
     other = {key: next(value for value in OTHER[key] if value != getattr(cell.method, key)) for key in tried}
     other = {key: other[key] for key in sorted(other) if possible(key)}
     together = vary(cell, {key: value for key, value in other.items() if key in idle})

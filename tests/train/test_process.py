@@ -172,7 +172,7 @@ def test_the_bytes_said_are_the_bytes_written(make_cell, tmp_path):
     run = train(cell, torch.device("cpu"), lambda _: torch.randint(300, (4, 17)), tmp_path)
     counts = [(parameter.numel(), parameter.requires_grad) for parameter in run.model.parameters()]
     every, trains = sum(count for count, _ in counts), sum(count for count, learns in counts if learns)
-    said = bytes_needed(cell, every, trains) - 4 * (every + 2 * trains)  # the state that is there only while written
+    said = bytes_needed(cell, every) - 4 * (every + 2 * trains)  # the state that is there only while written
     tensors = [load_file(file).items() for file in tmp_path.rglob("*.safetensors")]
     uncounted = ("random/", "/step")
     written = sum(

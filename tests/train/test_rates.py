@@ -23,6 +23,7 @@ METHODS = {
     "fira": {"update": "fira", **PROJECTED},
     "apollo": {"update": "apollo", **PROJECTED},
     "factorized": {"factor_rank": 4, "targets": TARGETS},
+    "muon": {"update": "muon", "targets": TARGETS},
     "slow": {"targets": TARGETS},
 }
 

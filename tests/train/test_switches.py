@@ -83,8 +83,8 @@ def test_the_scope_says_whose_moments_are_pruned(make_cell, scope):
 
 @pytest.mark.parametrize("scope", ["adapters", "all"])
 def test_at_full_rank_a_reset_clears_the_moments_of_the_targets(make_cell, scope):
-    targets = {"targets": ["q_proj", "down_proj"], "moment_scope": scope}
-    run = trained(make_cell("full", reset_period=4, moment_reset="full", **targets))
+    cleared = {"moment_scope": "all"} if scope == "all" else {"targets": ["q_proj", "down_proj"]}
+    run = trained(make_cell("full", reset_period=4, moment_reset="full", **cleared))
     weights = [parameter.clone() for parameter in run.model.parameters()]
     reset(run.model, run.optimizer, run.cell.method, seed=3)
     for name, parameter in run.model.named_parameters():
@@ -109,7 +109,7 @@ def test_factors_and_projections_are_not_reset(make_cell, impossible):
 
 
 def test_clearing_at_full_rank_needs_targets(make_cell):
-    with pytest.raises(UserError, match="moment_reset full at full rank needs targets"):
+    with pytest.raises(UserError, match="targets must name a projection"):
         make_cell("full", reset_period=4, moment_reset="full")
 
 

@@ -49,8 +49,8 @@ def read_on(terminal: int, until: str = "") -> str:
 def test_ctrl_c_saves_states_shows_no_traceback_and_leaves_the_folder_free(folder):
     long = ("--config", "train={steps: 900000, checkpoint_every: 100000, state_every: 100000}")
     pid, terminal = in_terminal(folder, *long)
-    before = read_on(terminal, r"of \d+ jobs done\. Running: [^\n]*Pretraining tiny-")
-    assert "Pretraining tiny-" in before, before
+    before = read_on(terminal, r"\d+ % \| [^\n]*tiny-\S+ [\d,]+/900,000 loss \d")
+    assert "/900,000 loss" in before, before
     while not [*folder.glob("results/cells/*/log.csv")]:
         time.sleep(0.1)
     os.write(terminal, b"\x03")

@@ -61,7 +61,7 @@ def test_a_new_cell_trains_where_a_check_before_training_is_made_again(copy):
 
 
 # Texts are read again with a new tokenizer: where they are ids, they are held to its vocabulary.
-OF_TOKENS = {"tokenizer", "tokens", "enough", "texts", "settings"}
+OF_TOKENS = {"tokenizer", "tokens", "enough", "task", "settings"}
 
 
 @pytest.mark.end_to_end
@@ -69,7 +69,7 @@ OF_TOKENS = {"tokenizer", "tokens", "enough", "texts", "settings"}
     ("change", "rules"),
     [
         ("model={vocab_size: 399}", {*OF_TOKENS, "pretrain"}),
-        ("data={held_out_fraction: 0.3}", {*OF_TOKENS, "documents", "minimal_pairs", "pretrain"}),
+        ("data={held_out_fraction: 0.3}", {*OF_TOKENS, "documents", "pretrain"}),
     ],
 )
 def test_a_changed_setting_reruns_what_reads_it_by_times_alone(copy, change, rules):

@@ -1,8 +1,7 @@
 # `all` does not ask for the archive; `snakemake archive` does.
 import importlib.metadata
 
-EXPERIMENTS_OF_ARCHIVE = [f"experiment_{name}" for name in REPORTED_EXPERIMENTS]
-FIGURES_OF_ARCHIVE = [*CAPTIONS["figures"], *EXPERIMENTS_OF_ARCHIVE]
+FIGURES_OF_ARCHIVE = [*CAPTIONS["figures"], *EXPERIMENTS_OF_REPORT]
 
 
 rule archive:
@@ -10,9 +9,12 @@ rule archive:
         readings,
         all_experiment_inputs,
         expand("results/figures/{name}.{format}", name=FIGURES_OF_ARCHIVE, format=["pdf", "png"]),
-        expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_ARCHIVE]),
+        expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_REPORT]),
         "results/paper.pdf",
         "results/summary.txt",
+        "results/summary.md",
+        "results/explore.html",
+        "results/figures.html",
         "results/landing.rst",
         "results/reproducibility.md",
         tokens="results/data/tokens",

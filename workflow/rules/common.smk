@@ -6,6 +6,7 @@ from pathlib import Path
 
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
+from relora_study.config.benchmark_names import is_users
 from relora_study.cost.job_resources import (
     pretrain_megabytes,
     pretrain_minutes,
@@ -44,6 +45,7 @@ with mistakes_in_one_line():
     if jobs_share_this_environment():
         check_tensorboard(STUDY.runtime)  # other jobs check for themselves
     CELLS = cells(STUDY)
+    TASKS = STUDY.evaluation.every_task
     EXPERIMENTS = experiments_of(STUDY)
     ALL_CELLS = CELLS | EXPERIMENTS.cells
     claim_results()

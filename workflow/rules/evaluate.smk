@@ -1,56 +1,40 @@
-import shlex
+def task_inputs(wildcards):
+    """What the texts of a task are made from: the corpus's documents, the user's files, a vocabulary for lists of ids."""
+    chosen = TASKS[wildcards.task]
+    read = {
+        "results/data/documents": chosen.source in ("held_out", "templated"),
+        "results/data/tokenizer": chosen.kind == "texts",
+        f"results/settings/files-task-{wildcards.task}.txt": is_users(chosen),
+    }
+    return [place for place, is_read in read.items() if is_read]
 
 
-rule minimal_pairs:
+rule task:
     input:
         code("evaluate"),
-        users_files("minimal_pairs"),
-        "results/data/documents" if STUDY.evaluation.minimal_pairs.source == "templated" else [],
+        task_inputs,
         settings="results/settings/evaluation.yaml",
     output:
-        directory("results/evaluation/minimal_pairs"),
+        "results/evaluation/{task}.parquet",
     log:
-        "results/logs/evaluate/minimal_pairs.log",
+        "results/logs/evaluate/task-{task}.log",
     benchmark:
-        "results/benchmarks/jobs/minimal_pairs.tsv"
+        "results/benchmarks/jobs/task-{task}.tsv"
+    wildcard_constraints:
+        task=one_of(TASKS),
+    # A download needs the network, which the nodes of a cluster may lack.
+    localrule: any(task.source in ("hub", "url") for task in TASKS.values())
     conda:
         "../../envs/train.yaml"
     resources:
         mem_mb=2000,
         runtime=30,
     message:
-        "Collecting the minimal pairs"
+        "Collecting the task {wildcards.task}"
     shell:
-        "python -m relora_study.evaluate minimal-pairs --settings {input.settings:q} --documents results/data/documents"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-rule texts:
-    input:
-        code("evaluate"),
-        users_files("texts"),
-        "results/data/documents" if STUDY.evaluation.perplexity.source == "held_out" else [],
-        settings="results/settings/evaluation.yaml",
-        # The rule reads the vocabulary alone, and checks lists of ids against it.
-        tokenizer="results/data/tokenizer",
-    output:
-        "results/evaluation/texts.parquet",
-    log:
-        "results/logs/evaluate/texts.log",
-    benchmark:
-        "results/benchmarks/jobs/texts.tsv"
-    # Texts from the Hub need the network, which the nodes of a cluster may lack.
-    localrule: STUDY.evaluation.perplexity.source == "hub"
-    conda:
-        "../../envs/train.yaml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    message:
-        "Collecting the texts for perplexity"
-    shell:
-        "python -m relora_study.evaluate texts --settings {input.settings:q} --documents results/data/documents"
-        " --tokenizer {input.tokenizer:q} --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.evaluate collect --settings {input.settings:q} --task {wildcards.task}"
+        " --documents results/data/documents --tokenizer results/data/tokenizer --output {output:q}"
+        " 2> >(tee {log:q} >&2)"
 
 
 # The held-out loss of every cell, of the study or of a sweep: its last checkpoint on each held-out document.
@@ -75,13 +59,13 @@ rule held_out:
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
         command="held-out",
-        suites="",
+        tasks="",
         cell=subpath(input.manifest, parent=True),
     message:
         "Held-out loss of {wildcards.cell}"
     shell:
         "python -m relora_study.evaluate {params.command} --settings {input.settings:q} --cell {params.cell:q}"
-        " --data results/data {params.suites} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        " --data results/data {params.tasks} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # Every checkpoint of a cell of the study.
@@ -90,8 +74,7 @@ use rule held_out as evaluate with:
         rules.held_out.input,
         manifest="results/cells/{cell}/manifest.json",
         settings="results/settings/measurement.yaml",
-        pairs="results/evaluation/minimal_pairs",
-        texts="results/evaluation/texts.parquet",
+        tasks=expand("results/evaluation/{task}.parquet", task=TASKS),
     output:
         "results/cells/{cell}/evaluation.csv",
     log:
@@ -100,7 +83,7 @@ use rule held_out as evaluate with:
         "results/benchmarks/jobs/evaluate-{cell}.tsv"
     params:
         command="cell",
-        suites=lambda wildcards, input: shlex.join(["--pairs", input.pairs, "--texts", input.texts]),
+        tasks="--tasks results/evaluation",
         cell=subpath(input.manifest, parent=True),
     message:
         "Evaluating {wildcards.cell}"

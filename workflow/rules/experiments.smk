@@ -92,13 +92,13 @@ rule experiment_figure:
         report(
             "results/figures/experiment_{experiment}.pdf",
             caption="../report/caption.rst",
-            category="Experiments",
+            category="4 Experiments",
             labels={"experiment": "{experiment}", "format": "PDF"},
         ),
         report(
             "results/figures/experiment_{experiment}.png",
             caption="../report/caption.rst",
-            category="Experiments",
+            category="4 Experiments",
             labels={"experiment": "{experiment}", "format": "PNG"},
         ),
     log:
@@ -124,8 +124,8 @@ rule experiment_table:
         report(
             "results/tables/experiment_{experiment}.csv",
             caption="../report/caption.rst",
-            category="Experiments",
-            labels={"experiment": "{experiment}", "format": "table"},
+            category="4 Experiments",
+            labels={"experiment": "{experiment}", "format": "CSV"},
         ),
         "results/tables/experiment_{experiment}.md",
         "results/tables/experiment_{experiment}.tex",

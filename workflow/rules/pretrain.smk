@@ -7,8 +7,7 @@ rule pretrain:
         tokens="results/data/tokens",
         # These find mistakes in the user's texts, pairs and corpus before training. Training reads none of them.
         enough=before_training("results/data/enough.txt", CELL_MANIFEST),
-        texts=before_training("results/evaluation/texts.parquet", CELL_MANIFEST),
-        pairs=before_training("results/evaluation/minimal_pairs", CELL_MANIFEST),
+        tasks=before_training(expand("results/evaluation/{task}.parquet", task=TASKS), CELL_MANIFEST),
     output:
         manifest=CELL_MANIFEST,
     log:

@@ -13,14 +13,14 @@ rule figure:
             caption="../report/caption.rst",
             category=category_of(0),
             subcategory=chapter_of,
-            labels={"figure": "{name}", "format": "PDF"},
+            labels={"figure": title_of, "format": "PDF, for print"},
         ),
         report(
             "results/{place}figures/{name}.png",
             caption="../report/caption.rst",
             category=category_of(0),
             subcategory=chapter_of,
-            labels={"figure": "{name}", "format": "PNG"},
+            labels={"figure": title_of, "format": "PNG"},
         ),
     log:
         "results/logs/report/{place}figure-{name}.log",
@@ -50,7 +50,7 @@ rule table:
             "results/{place}tables/{name}.csv",
             caption="../report/caption.rst",
             category=category_of(1),
-            labels={"table": "{name}"},
+            labels={"table": title_of, "format": "CSV"},
         ),
         "results/{place}tables/{name}.md",
         "results/{place}tables/{name}.tex",
@@ -85,8 +85,8 @@ rule paper:
         report(
             "results/{place}paper.pdf",
             caption="../report/caption.rst",
-            category="Paper",
-            labels={"document": "{place}paper"},
+            category="1 Paper",
+            labels={"document": "the paper"},
         ),
     log:
         "results/logs/report/{place}paper.log",
@@ -121,8 +121,8 @@ rule reproducibility:
         web=report(
             "results/reproducibility.html",
             caption="../report/caption.rst",
-            category="Reproducibility",
-            labels={"document": "reproducibility"},
+            category="5 Reproducibility",
+            labels={"document": "checklists of reproducibility"},
         ),
     log:
         "results/logs/report/reproducibility.log",
@@ -138,12 +138,14 @@ rule reproducibility:
         "python -m relora_study.report reproducibility --output {output.page:q} 2> >(tee {log:q} >&2)"
 
 
-# The outcome as text, which a run ends with.
+# The outcome on one screen: as text, which a run ends with, and as Markdown.
 rule summary:
     input:
         report_inputs,
+        workflow_files("workflow/report/summary.txt", "workflow/report/summary.md"),
     output:
         "results/summary.txt",
+        "results/summary.md",
     log:
         "results/logs/report/summary.log",
     benchmark:
@@ -151,15 +153,87 @@ rule summary:
     conda:
         "../../envs/report.yaml"
     message:
-        "The outcome, {output}"
+        "The outcome, {output[0]}"
     shell:
-        "python -m relora_study.report summary --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report summary --output {output[0]:q} 2> >(tee {log:q} >&2)"
+
+
+# Every figure and every table with its caption, a page each, because Snakemake shows a caption apart from its figure.
+rule pages:
+    input:
+        expand("results/figures/{name}.png", name=[*CAPTIONS["figures"], *EXPERIMENTS_OF_REPORT]),
+        expand("results/tables/{name}.csv", name=[*CAPTIONS["tables"], *EXPERIMENTS_OF_REPORT]),
+        REPORT_CODE,
+        workflow_files("workflow/report/page.html", "workflow/report/captions.yaml"),
+    output:
+        report(
+            "results/figures.html",
+            caption="../report/caption.rst",
+            category=CATEGORIES[""][0],
+            subcategory="0 All figures",
+            labels={"figure": "All figures, with captions", "format": "page"},
+        ),
+        report(
+            "results/tables.html",
+            caption="../report/caption.rst",
+            category=CATEGORIES[""][1],
+            labels={"table": "All tables, which a click sorts", "format": "page"},
+        ),
+    log:
+        "results/logs/report/pages.log",
+    benchmark:
+        "results/benchmarks/jobs/pages.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=rst(CAPTIONS["pages"]["pages"]),
+        experiments=[f"--experiment {name}" for name in REPORTED_EXPERIMENTS],
+    message:
+        "The pages of all figures and tables"
+    shell:
+        "python -m relora_study.report pages --output results {params.experiments} 2> >(tee {log:q} >&2)"
+
+
+# Every curve, for a reader to choose from: one page with its own JavaScript.
+rule explore:
+    input:
+        report_inputs,
+        workflow_files("workflow/report/explore.js"),
+    output:
+        report(
+            "results/explore.html",
+            caption="../report/caption.rst",
+            category="2 Explore",
+            labels={"document": "every curve, to choose from"},
+        ),
+    log:
+        "results/logs/report/explore.log",
+    benchmark:
+        "results/benchmarks/jobs/explore.tsv"
+    conda:
+        "../../envs/report.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        caption=rst(CAPTIONS["explore"]["explore"]),
+    message:
+        "The interactive page, {output}"
+    shell:
+        "python -m relora_study.report explore --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # The first page of the web report; workflow/report/workflow.rst includes it.
 rule landing:
     input:
         inputs_of_report,
+        lambda wildcards: [] if wildcards.place else "results/figures/gap_over_training.png",
+        workflow_files("workflow/report/first_page.rst", "workflow/report/first_page_published.rst"),
     output:
         "results/{place}landing.rst",
     log:

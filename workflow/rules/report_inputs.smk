@@ -1,10 +1,13 @@
 # What the parts of the report are made from, and what Snakemake's own report says of them.
+from relora_study.report.captions import title
 from relora_study.report.escape import rst
 
 CAPTIONS_IN = {"": CAPTIONS, "published/": PUBLISHED}
 OURS = {"replication": "paper/paper.typ", "experiment": "paper/experiment.typ"}
 SOURCES = {"": OURS[STUDY.report.kind], "published/": "paper/published.typ"}
-CATEGORIES = {"": ("Figures", "Tables"), "published/": ("Published curves", "Published values")}
+EXPERIMENTS_OF_REPORT = [f"experiment_{name}" for name in REPORTED_EXPERIMENTS]
+# Snakemake sorts categories and chapters by name, so those of our runs begin with a number.
+CATEGORIES = {"": ("3 Figures", "4 Tables"), "published/": ("Published curves", "Published values")}
 
 
 def inputs_of_report(wildcards):
@@ -33,6 +36,11 @@ def caption_of(kind):
 def category_of(number):
     """The category of figures (0) or tables (1) in the web report."""
     return lambda wildcards: CATEGORIES[wildcards.place][number]
+
+
+def title_of(wildcards):
+    """The title of a figure or a table."""
+    return title(wildcards.name)
 
 
 def chapter_of(wildcards):

@@ -1,10 +1,11 @@
 # Around the jobs of a run: its cost at the start, lines of progress on the way, and the web report at the end.
 import sys
 
+from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.exceptions import WorkflowError
 
 from relora_study.cost.operations import estimated_minutes, expected_rung_seconds, expected_seconds
-from relora_study.session.progress import Progress
+from relora_study.session.progress import Progress, Training, last_step
 from relora_study.session.snakemake import (
     cost_of_run,
     make_web_report,
@@ -20,7 +21,14 @@ def expected_time(kind, wildcards):
     return expected_seconds(kind, ALL_CELLS.get(getattr(wildcards, "cell", None)))
 
 
-PROGRESS = Progress(workflow, expected_time, trusted=STUDY.runtime.device != "cuda")
+def training(kind, wildcards):
+    """How far a job that trains a cell is, by its log; None for other jobs, and before its first step."""
+    cell = ALL_CELLS[wildcards.cell] if kind == "pretrain" else None
+    last = last_step(RESULTS / "cells" / cell.name / "log.csv") if cell else None
+    return last and Training(last[0], cell.train.steps, last[1])
+
+
+PROGRESS = Progress(workflow, expected_time, training, trusted=STUDY.runtime.device != "cuda")
 
 
 def begin():
@@ -43,5 +51,21 @@ def finish():
     settings, style = RESULTS / "settings" / "whole.yaml", PACKAGE.parent / "report" / "style.css"
     if not make_web_report(snakefile(), settings, style, page, log):
         raise WorkflowError(f"the web report could not be made; {log} says why")
-    print("", (RESULTS / "summary.txt").read_text(encoding="utf-8"), sep="\n", file=sys.stderr)
+    tell_outcome()
     print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)
+
+
+def tell_outcome():
+    """Print the outcome of the study, where there is one."""
+    if (summary := RESULTS / "summary.txt").exists():
+        print("", summary.read_text(encoding="utf-8"), sep="\n", file=sys.stderr)
+
+
+def tell_outcome_again(record):
+    """Print the outcome where Snakemake finds nothing to be done, because it calls neither of the functions below then."""
+    if record.msg == NOTHING_TO_BE_DONE_MSG:
+        tell_outcome()
+    return True
+
+
+logger.addFilter(tell_outcome_again)

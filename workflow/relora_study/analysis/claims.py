@@ -18,8 +18,8 @@ import pandas as pd
 
 from ..config import Cell, read_section
 from ..config.benchmark_names import BLIMP, PALOMA
+from ..config.measuring import LEVEL
 from ..config.settings import Sweeps
-from ..evaluate.proportions import LEVEL
 from .differences import over_full_rank, trend
 from .effects import EQUAL, HIGHER, LOWER, Effect, holm
 from .experiments import open_sweep
@@ -62,7 +62,7 @@ class Claim(NamedTuple):
 def claims(runs: Runs) -> pd.DataFrame:
     """The ledger: a row for each claim and each method of the study that resets its adapters.
 
-    A claim of low-rank updates in general has one for each method but full rank. ``p_holm`` is the t test's p after
+    A claim of low-rank updates in general has one for each method of low rank. ``p_holm`` is the t test's p after
     Holm's correction over all rows. Claims that share a measure count each, which errs on the side of "undecided".
     """
     table = pd.DataFrame(_rows(runs), columns=COLUMNS)
@@ -75,7 +75,7 @@ def claims(runs: Runs) -> pd.DataFrame:
 def _rows(runs: Runs) -> Iterator[tuple[object, ...]]:
     methods = {cell.method_name: cell.method for cell in runs.cells.values()}
     restarted = {name for name, method in methods.items() if method.restarts}
-    low_rank = {name for name, method in methods.items() if not method.is_full_rank}
+    low_rank = {name for name, method in methods.items() if method.is_low_rank}
     for claim in (*_of_abstract(runs), *_of_summary(runs)):
         for method in runs.methods:
             if method in (low_rank if claim.every_low_rank else restarted):

@@ -30,7 +30,7 @@ TOLERANCES = {
 def published_vs_replicated(runs: Runs) -> pd.DataFrame:
     """Columns cell, published (size and method), quantity, published_value, ours, difference, tolerance, verdict."""
     ours = _measured(runs)
-    published = {name: cell for name, cell in runs.cells.items() if cell.method.rank or cell.method.is_full_rank}
+    published = {name: cell for name, cell in runs.cells.items() if cell.method.is_published_kind}
     rows = [row for name, cell in published.items() for row in _rows(runs, cell, ours[name])]
     columns = ["cell", "published", "quantity", "published_value", "ours", "difference", "tolerance", "verdict"]
     return pd.DataFrame(rows, columns=columns)

@@ -7,17 +7,13 @@ import pandas as pd
 from scipy import stats
 
 from ..config import Cell
-from ..evaluate.proportions import LEVEL
+from ..config.measuring import LEVEL
 from .effects import Effect, verdicts
 from .intervals import t_interval
 from .results import Runs
 from .source import Source, measured
 
 LOSS = "held_out_loss"
-OTHERS = {  # measures beside the loss, by suite, item and metric of evaluation.csv: one number a seed
-    "perplexity": ("perplexity", "macro_average", "token_perplexity"),
-    "accuracy": ("minimal_pairs", "overall", "accuracy"),
-}
 COLUMNS = ["size", "method", "measure", "seeds", "diverged", "difference", "difference_low", "difference_high"]
 COLUMNS += ["chance", "p_holm", "verdict"]
 
@@ -31,7 +27,7 @@ def differences(runs: Runs) -> pd.DataFrame:
     """
     rows: list[dict[str, object]] = []
     effects: list[Effect] = []
-    for measure in (LOSS, *OTHERS):
+    for measure in (LOSS, *runs.measures):
         for size, method, pairs in _against_full_rank(runs):
             effects.append(_difference(runs, measure, pairs))
             named = {"size": size, "method": method, "measure": measure, "seeds": len(pairs)}
@@ -49,6 +45,11 @@ def in_columns(name: str, effect: Effect) -> dict[str, float]:
     return {name: effect.mean, f"{name}_low": low, f"{name}_high": high}
 
 
+def gap_effects(runs: Runs) -> dict[tuple[str, str], Effect]:
+    """The held-out loss of each size and method but full rank less full rank's, paired by seed and document."""
+    return {(size, method): _difference(runs, LOSS, pairs) for size, method, pairs in _against_full_rank(runs)}
+
+
 def _against_full_rank(runs: Runs) -> Iterator[tuple[str, str, list[tuple[Cell, Cell]]]]:
     """Each size and method but full rank, with its cells and full rank's of equal seed."""
     for (size, method), cells in runs.by_size_and_method.items():
@@ -60,7 +61,7 @@ def _against_full_rank(runs: Runs) -> Iterator[tuple[str, str, list[tuple[Cell, 
 def _difference(runs: Runs, measure: str, pairs: list[tuple[Cell, Cell]]) -> Effect:
     if measure == LOSS:
         return runs.losses.difference((ours.name, full.name) for ours, full in pairs)
-    rows = measured(runs, *OTHERS[measure])
+    rows = measured(runs, *runs.measures[measure])
     last = rows[~rows.cell.isin(list(runs.diverged))].sort_values("step").groupby("cell").value.last()
     values = [last.get(ours.name, np.nan) - last.get(full.name, np.nan) for ours, full in pairs]
     return Effect.over_seeds([value for value in values if np.isfinite(value)])

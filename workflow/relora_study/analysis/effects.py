@@ -18,7 +18,7 @@ import numpy.typing as npt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ..evaluate.proportions import LEVEL
+from ..config.measuring import LEVEL
 
 HIGHER, LOWER, EQUAL, UNDECIDED = "higher", "lower", "equal within the margin", "undecided"
 ONE_SEED = ", one seed"  # added to a verdict that no second seed has tried

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ..evaluate.proportions import LEVEL
+from ..config.measuring import LEVEL
 from .adapter_pattern import adapter_pattern, published_shares
 from .around_resets import around_resets
 from .published import BEFORE, COUNTED_FROM, Published, loss_of, reset_steps

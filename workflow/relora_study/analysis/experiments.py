@@ -24,6 +24,7 @@ from .yardsticks import yardstick_losses
 
 DOCUMENTS = ".documents.csv"  # ends the name of the file of a sweep's losses by document, as .runs.csv that of its runs
 CAPPED = "loss_with_diverged"  # a column: the mean where cells that diverged have the unigram's loss
+FED = "tokens_per_parameter"  # a column: trained tokens over all parameters
 COSTS = ["minutes", "peak_MiB"]
 CLOSE = "not clearly higher"  # a verdict
 
@@ -48,8 +49,9 @@ class Swept(NamedTuple):
 def open_sweep(results: Path, sweep: str) -> Swept:
     """What the cells of ``sweep`` scored.
 
-    ``runs`` has a row a cell: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at, costs. The
-    costs are those of the training: minutes, and peak_MiB of the first process (on a GPU, of the host's memory).
+    ``runs`` has a row a cell: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at, trained
+    tokens a parameter, costs. The costs are those of the training: minutes, and peak_MiB of the first process (on a
+    GPU, of the host's memory).
     """
     points = sweep_settings(results, sweep).cells
     cells = {name: read_section(Cell, results / "cells" / name / "config.yaml") for name in points}
@@ -58,7 +60,8 @@ def open_sweep(results: Path, sweep: str) -> Swept:
         place, cell = results / "cells" / name, cells[name]
         manifest = read_cell_manifest(place)
         identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
-        found = {"loss": losses.of(name), "diverged_at": manifest.diverged_at}
+        fed = manifest.tokens / manifest.parameters
+        found = {"loss": losses.of(name), "diverged_at": manifest.diverged_at, FED: fed}
         costs = {"minutes": training_seconds(place) / 60, "peak_MiB": manifest.peak_memory_bytes / 2**20}
         rows.append({**identity, **columns(point), **found, **costs})
     runs = pd.DataFrame(rows).astype({"diverged_at": float})
@@ -129,7 +132,9 @@ def _pairs(methods: list[str], against: str) -> Iterable[tuple[str, str]]:
 
 
 def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
-    """A row a size, method and point: seeds, mean loss with its 95 % interval, diverged runs, costs, a verdict.
+    """A row a size, method and point: tokens a parameter, seeds, mean loss with its 95 % interval, and what follows.
+
+    That is the mean with the unigram's loss for diverged runs, their number, costs, and a verdict.
 
     Where keys vary, the ``verdict`` of a size and method is "lowest" at the point of the lowest mean, if no seed of it
     diverged. It is "best" where, paired by seed and document, every other point's loss is clearly higher: the 95 %
@@ -139,7 +144,8 @@ def responses(swept: Swept, keys: list[str]) -> pd.DataFrame:
     """
     rows, cells = [], []
     for place, group in swept.runs.groupby(["size", "method", *keys], sort=False, dropna=False):
-        spread = {"seeds": len(group)} | in_columns("loss", swept.losses.mean(group.cell))
+        fed = {FED: group[FED].mean()} if FED in group else {}
+        spread = fed | {"seeds": len(group)} | in_columns("loss", swept.losses.mean(group.cell))
         spread |= {CAPPED: swept.capped(group.cell)}
         named = dict(zip(["size", "method", *keys], place, strict=True))
         costs = {name: group[name].mean() for name in COSTS if name in group}

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import bootstrap, ttest_1samp
 
-from ..evaluate.proportions import LEVEL
+from ..config.measuring import LEVEL
 
 RESAMPLES = 2000
 BAND_RESAMPLES = 400  # for bands of figures: nobody reads a band to three digits
@@ -43,7 +43,7 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
 def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
     """95 % bootstrap interval, over the texts of each domain, of the macro average of token perplexity.
 
-    ``texts`` has the columns domain, tokens and nats, and one row for each text (evaluate.perplexity.score_texts).
+    ``texts`` has the columns domain, tokens and nats, and one row for each text (evaluate.texts.score_texts).
     A domain with one text enters the average without resampling.
     """
     domains = [domain for _, domain in texts[np.isfinite(texts.nats)].groupby("domain")]

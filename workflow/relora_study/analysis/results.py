@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
-from ..config import Cell, Evaluation, Report, Selection, read_section
+from ..config import Cell, Evaluation, Method, Report, Selection, read_section
 from ..config.benchmark_names import BLIMP, PALOMA
-from ..config.measuring import MARGIN
+from ..config.measuring import HEADLINES, MARGIN
 from ..errors import UserError
 from ..storage.files import read_yaml
 from .around_resets import AroundResets, around_resets, over_full_rank
@@ -39,6 +39,7 @@ class Runs:
     texts: str = PALOMA
     baseline: str | None = None
     margin: float = MARGIN
+    tasks: Mapping[str, str] = field(default_factory=dict)  # the study's own tasks, by name: their kinds
     _read_already: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
@@ -50,6 +51,11 @@ class Runs:
     def methods(self) -> list[str]:
         """The methods in the study's order."""
         return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+
+    @property
+    def methods_by_name(self) -> dict[str, Method]:
+        """The settings of each method, as a cell of it has them."""
+        return {cell.method_name: cell.method for cell in self.cells.values()}
 
     @property
     def by_size_and_method(self) -> dict[tuple[str, str], list[Cell]]:
@@ -92,6 +98,13 @@ class Runs:
     def yardsticks(self) -> dict[str, float]:
         """The losses of n-gram models counted on what the cells read, by name."""
         return yardstick_losses(self.folder.parent, self.cells.values())
+
+    @property
+    def measures(self) -> dict[str, tuple[str, str, str]]:
+        """What is read of each task at the last step: suite, item and metric of evaluation.csv, one number a cell."""
+        built_in = {"perplexity": ("perplexity", "texts"), "accuracy": ("minimal_pairs", "minimal_pairs")}
+        named = built_in | {name: (name, kind) for name, kind in self.tasks.items()}
+        return {measure: (task, *HEADLINES[kind]) for measure, (task, kind) in named.items()}
 
     @property
     def diverged(self) -> Mapping[str, int]:
@@ -170,16 +183,16 @@ class Runs:
 
     def judged_pairs(self, cell: Cell) -> pd.DataFrame:
         """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.judge)."""
-        return self._last_evaluated(cell, "pairs")
+        return self._last_evaluated(cell, "minimal_pairs")
 
     def scored_texts(self, cell: Cell) -> pd.DataFrame:
-        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.perplexity.score_texts)."""
-        return self._last_evaluated(cell, "texts")
+        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.texts.score_texts)."""
+        return self._last_evaluated(cell, "perplexity")
 
-    def _last_evaluated(self, cell: Cell, kind: str) -> pd.DataFrame:
-        files = sorted((self.folder / cell.name / "evaluation").glob(f"step-*-{kind}.parquet"))
+    def _last_evaluated(self, cell: Cell, task: str) -> pd.DataFrame:
+        files = sorted((self.folder / cell.name / "evaluation").glob(f"step-*-{task}-*.parquet"))
         if not files:
-            raise UserError(f"{self.folder / cell.name}/evaluation holds no {kind}; delete its evaluation.csv")
+            raise UserError(f"{self.folder / cell.name}/evaluation holds no {task}; delete its evaluation.csv")
         return pd.read_parquet(files[-1])
 
     def _read(self, cell: Cell, file: str) -> pd.DataFrame:
@@ -212,7 +225,8 @@ def open_runs(results: Path) -> Runs:
     evaluation = read_section(Evaluation, settings / "evaluation.yaml")
     report = read_section(Report, settings / "report.yaml")
     names = suite_name(evaluation, report), texts_name(evaluation, report)
-    return Runs(folder, cells, *names, chosen.baseline, report.margin)
+    kinds = {name: task.kind for name, task in evaluation.tasks.items()}
+    return Runs(folder, cells, *names, chosen.baseline, report.margin, kinds)
 
 
 def overlaid(runs: Runs, report: Report) -> Source:

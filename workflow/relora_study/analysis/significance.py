@@ -5,7 +5,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportions_ztest
 
-from ..evaluate.proportions import LEVEL
+from ..config.measuring import LEVEL
 from .intervals import mean_interval
 from .published import BLIMP_PAIRS, published_paradigms
 from .published_recipe import STEPS

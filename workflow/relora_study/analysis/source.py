@@ -190,10 +190,14 @@ def by_curve(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
 
 
 def full_rank(cell: Trained, component: str) -> int:
-    """min(m, n) of the matrix of a component."""
-    size = cell.size
-    narrow = {"v": size.num_key_value_heads * size.head_dim, "w2": min(size.d_model, size.intermediate_size)}
-    return narrow.get(component, size.d_model)
+    """min(m, n) of the matrix of a component; a circuit, which no layer has as a matrix, is as wide as the model."""
+    known = component in cell.size.decoder.components
+    return min(cell.size.component_shape(component)) if known else cell.size.d_model
+
+
+def adapts(cell: Trained, component: str) -> bool:
+    """Whether the method has adapters on the matrix of a component."""
+    return bool(cell.method.rank) and cell.size.decoder.components[component].target in cell.method.targets
 
 
 def rank_ceiling(cell: Trained, component: str) -> float:

@@ -36,6 +36,11 @@ def is_paloma(texts: Perplexity) -> bool:
     return texts.path in PALOMA_DATASETS and not Path(texts.path).is_dir()
 
 
+def is_users(data: MinimalPairs | Perplexity) -> bool:
+    """Tell whether ``data`` are files of the user: a path, or the folder of a copy of a dataset on the Hub."""
+    return data.source == "path" or (data.source == "hub" and data.path is not None and Path(data.path).is_dir())
+
+
 def plain_name(path: str | None) -> str:
     """Name a suite or texts after ``path``; a benchmark's name gets "(by name)", because the content is not checked."""
     stem = Path(path or "").stem

@@ -33,9 +33,13 @@ class Cell(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        try:
+            targets = self.method.targets_in(self.size)
+        except ValueError as error:
+            raise ValueError(f"methods.{base_method(self)}.{error}, for the size {self.size_name}") from error
         for problem in _conflicts(self):
             raise ValueError(problem)
-        return self
+        return self.model_copy(update={"method": self.method.model_copy(update={"targets": targets})})
 
 
 def base_method(cell: Cell) -> str:
@@ -57,11 +61,10 @@ def _conflicts(cell: Cell) -> Iterator[str]:
             f"train.checkpoint_offset {offset} must be above {label}.reset_offset and below its"
             f" reset_period {period}: it is read after a reset"
         )
-    # Adapters of rank d_model can move every matrix in full; only projections need a dimension for each direction.
     key = "rank" if method.rank else "factor_rank" if method.factor_rank else "projection_rank"
-    most = cell.size.smallest_dimension if key == "projection_rank" else cell.size.d_model
+    # Adapters of rank d_model can move every matrix in full, the narrow ones, too.
+    most, what = (cell.size.d_model, "width") if method.rank else (cell.size.smallest_dimension, "smallest dimension")
     if method.target_rank > most:
-        what = "smallest dimension" if key == "projection_rank" else "width"
         yield f"{label}.{key} {method.target_rank} is above {most}, the {what} of {cell.size_name}"
     if train.batch_size % cell.runtime.processes:
         yield f"train.batch_size {train.batch_size} must be a multiple of runtime.processes {cell.runtime.processes}"

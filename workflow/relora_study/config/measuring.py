@@ -1,10 +1,11 @@
 """Sections about measuring, showing and sharing: evaluation, learning dynamics, the report, and the archive."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from .fields import (
+    Name,
     NonNegativeNumber,
     PositiveInt,
     Revision,
@@ -17,10 +18,13 @@ from .fields import (
 )
 
 MARGIN = 0.03  # nats a token: 3 % of perplexity
+LEVEL = 0.05  # significance level of every test and interval
 
 
 class Perplexity(Section):
     """The texts for perplexity."""
+
+    kind: ClassVar[str] = "texts"
 
     source: Literal["held_out", "path", "hub"]
     """held_out (of the corpus, by domain) | path (a folder of texts) | hub.
@@ -56,6 +60,8 @@ class Perplexity(Section):
 class MinimalPairs(Section):
     """The minimal pairs."""
 
+    kind: ClassVar[str] = "minimal_pairs"
+
     source: Literal["templated", "path", "url", "hub"]
     """templated (the project's own small suite) | path | url (BLiMP) | hub."""
     path: str | None
@@ -80,6 +86,52 @@ class MinimalPairs(Section):
         return self
 
 
+class Task(Section):
+    """A task beside the two of every study; it is read and scored as the one of its kind."""
+
+    kind: Literal["texts", "minimal_pairs"]
+    """texts (as `evaluation.perplexity`) | minimal_pairs (as `evaluation.minimal_pairs`)."""
+    source: Literal["path", "hub"] = "path"
+    """path (files of yours) | hub (a dataset, or the folder of a copy)."""
+    path: str
+    """Folder of texts, .zip or folder of pairs (path); or dataset (hub)."""
+    revision: Revision = None
+    """The dataset's commit (hub); while it is null, a run stops and names the newest."""
+    text_column: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Column of texts; null: as in `evaluation.perplexity`."""
+    domain_column: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Column that names a text's domain (hub); null: as in `evaluation.perplexity`."""
+    label: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Name in figures and tables; null: the task's own."""
+    licence: Annotated[str | None, Field(exclude_if=is_none)] = None
+    """Licence of the data, such as CC-BY-4.0, for the report; null: unknown."""
+
+    def settings(self, alike: Perplexity | MinimalPairs) -> Perplexity | MinimalPairs:
+        """Return the task's own settings over those of ``alike``, the task of its kind that every study has."""
+        own: dict[str, Any] = {"source": self.source, "path": self.path, "revision": self.revision}
+        columns = {key: getattr(self, key) for key in ("text_column", "domain_column")}
+        return alike.model_copy(update=own | {key: value for key, value in columns.items() if value})
+
+    @model_validator(mode="after")
+    def _of_its_kind(self) -> Self:
+        if self.kind != "texts" and (self.text_column or self.domain_column):
+            raise ValueError(f"text_column and domain_column are for kind texts, not {self.kind}; remove them")
+        return self
+
+
+HEADLINES = {  # what tables and differences show of a kind: item and metric of evaluation.csv
+    "texts": ("macro_average", "token_perplexity"),
+    "minimal_pairs": ("overall", "accuracy"),
+}
+BUILT_IN = ("perplexity", "minimal_pairs")  # the tasks of every study
+RESERVED = ("held_out", *BUILT_IN)
+
+
+def section_of(task: str) -> str:
+    """Return the place of a task in config.yaml."""
+    return f"evaluation.{task}" if task in BUILT_IN else f"evaluation.tasks.{task}"
+
+
 class Evaluation(Section):
     """The data on which each checkpoint is evaluated."""
 
@@ -87,10 +139,25 @@ class Evaluation(Section):
     """Texts whose perplexity is measured."""
     minimal_pairs: MinimalPairs
     """Pairs of a good and a bad sentence; the good one should be likelier."""
+    tasks: Annotated[dict[Name, Task], at_default({})] = Field(default={})
+    """More tasks by name, each of a kind (docs/evaluation.md)."""
     checkpoint_tokens: Tokens
     """Tokens of held-out documents that score every checkpoint; all of them score the last one."""
     batch_tokens: Tokens
     """Tokens in one forward pass; more helps a GPU, and leaves a CPU's cache."""
+
+    @property
+    def every_task(self) -> dict[str, Perplexity | MinimalPairs]:
+        """Return the settings of every task by name, the two of every study first."""
+        alike: dict[str, Perplexity | MinimalPairs] = {"texts": self.perplexity, "minimal_pairs": self.minimal_pairs}
+        own = {name: task.settings(alike[task.kind]) for name, task in self.tasks.items()}
+        return {"perplexity": self.perplexity, "minimal_pairs": self.minimal_pairs, **own}
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> Self:
+        if taken := [name for name in self.tasks if name in RESERVED]:
+            raise ValueError(f"tasks: {taken[0]} is a task that every study has; give yours another name")
+        return self
 
 
 class Dynamics(Section):

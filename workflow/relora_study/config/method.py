@@ -4,8 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, WithJsonSchema, model_validator
 
+from .architectures import ALL, Target
 from .fields import (
     BelowOne,
     Name,
@@ -19,7 +20,8 @@ from .fields import (
     at_default,
     is_none,
 )
-from .training import Recipe
+from .training import Recipe, Size
+from .updates import UPDATES, keys_of_updates, known_update
 
 
 class RateRatios(Section):
@@ -30,7 +32,7 @@ class RateRatios(Section):
     head: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
     """Ratio of the output head."""
     norms: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
-    """Ratio of the norms' weights."""
+    """Ratio of the norms' weights, and of all biases."""
     targets: Annotated[PositiveNumber | None, Field(exclude_if=is_none)] = None
     """Ratio of the targets' whole weights, while they train.
 
@@ -62,9 +64,6 @@ class SizeRecipe(Recipe):
         return {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
 
 
-Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-
-
 class Method(Recipe):
     """A way to train, as named switches, so that a new method is a block of YAML and no code."""
 
@@ -82,21 +81,27 @@ class Method(Recipe):
     targets: list[Target] = Field(default=[])
     """Projections that get adapters.
 
-    With `factor_rank` or `update`, those whose weights train so.
-    Any of q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
+    With `factor_rank` or `update`, those whose weights train so. `[all]` names every linear map of a layer.
+    In llama, qwen3 and olmo2: q_proj, k_proj, v_proj, o_proj (attention), gate_proj, up_proj, down_proj (SwiGLU).
+    In gpt_neox: query_key_value, dense (attention), dense_h_to_4h, dense_4h_to_h.
     """
     factor_rank: Annotated[PositiveInt | None, at_default(None)] = None
     """Rank of the product B A that each target trains in place of its weight; null: no product.
 
     The product begins as the best approximation of the weight that full rank begins with.
     """
-    update: Annotated[Literal["plain", "galore", "fira", "apollo"], at_default("plain")] = "plain"
-    """plain (AdamW) | galore | fira | apollo: how the optimizer steps the targets' whole weights.
+    update: Annotated[
+        str, AfterValidator(known_update), WithJsonSchema({"type": "string", "enum": [*UPDATES]}), at_default("plain")
+    ] = "plain"
+    """How the optimizer steps the targets' matrices: plain is AdamW (docs/methods.md).
 
-    The last three keep Adam's moments of a projection of the gradient, which has `projection_rank` (docs/methods.md).
+    galore, fira and apollo keep Adam's moments of a projection of the gradient, which has `projection_rank`.
+    muon makes the momentum's singular values equal, of whole weights or of each of A and B.
     """
+    momentum: Annotated[BelowOne, at_default(0.95)] = 0.95
+    """Decay rate of the momentum of muon."""
     projection_rank: Annotated[PositiveInt | None, at_default(None)] = None
-    """Rank that galore, fira and apollo project gradients to; null with `update: plain`."""
+    """Rank that galore, fira and apollo project gradients to; null with another update."""
     projection_period: Annotated[PositiveSteps, at_default(200)] = 200
     """Optimizer steps from one projection to the next, of galore, fira and apollo."""
     projection_scale: Annotated[PositiveNumber, at_default(1.0)] = 1.0
@@ -159,7 +164,7 @@ class Method(Recipe):
     moment_mask: Annotated[Literal["independent", "shared"], at_default("independent")] = "independent"
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
-    """adapters (at full rank the targets' weights) | all (moments of embeddings, norms and head, too)."""
+    """adapters (at full rank, targets) | all (moments of embeddings, norms and head, too)."""
     schedule: Literal["linear", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
 
@@ -181,8 +186,18 @@ class Method(Recipe):
 
     @property
     def is_full_rank(self) -> bool:
-        """Whether AdamW trains the whole weights: no adapters, no factors and no projections."""
-        return not self.rank and self.factor_rank is None and self.update == "plain"
+        """Whether AdamW trains the whole weights: no adapters, no factors and no other update."""
+        return not self.is_low_rank and self.update == "plain"
+
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether the targets train by adapters, by factors or by an update of low rank."""
+        return bool(self.rank or self.factor_rank) or UPDATES[self.update].low_rank
+
+    @property
+    def is_published_kind(self) -> bool:
+        """Whether the paper trained so: AdamW on whole weights or on adapters."""
+        return self.update == "plain" and self.factor_rank is None
 
     @property
     def restarts(self) -> bool:
@@ -191,8 +206,9 @@ class Method(Recipe):
 
     @property
     def clears_targets(self) -> bool:
-        """Whether resets at full rank clear moments."""
-        return not self.rank and self.reset_period is not None and self.moment_reset != "none"
+        """Whether resets at full rank clear the moments of the targets' weights."""
+        clears = self.moment_reset != "none" and self.moment_scope == "adapters"
+        return not self.rank and self.reset_period is not None and clears
 
     @property
     def trains_whole_targets(self) -> bool:
@@ -209,6 +225,15 @@ class Method(Recipe):
     def scale(self) -> float:
         """Return the factor of B A in the forward pass, alpha / rank (Hu et al. 2021, section 4.1)."""
         return self.alpha / self.rank
+
+    def targets_in(self, size: Size) -> list[str]:
+        """Return the names of the targets at ``size``. Raises :class:`ValueError` where its architecture lacks one."""
+        known = size.decoder.targets
+        if lacking := [name for name in self.targets if name not in (ALL, *known)]:
+            raise ValueError(
+                f"targets: {size.architecture} has no {lacking[0]}; name some of {', '.join(known)}, or all"
+            )
+        return known if ALL in self.targets else self.targets
 
     def at_size(self, size: str) -> SizeRecipe:
         """Return the keys that the method overrides at ``size``."""
@@ -228,31 +253,38 @@ class Method(Recipe):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        for problem in itertools.chain(
-            self._problems_of_targets(),
-            self._problems_of_rate_ratios(),
-            self._problems_of_adapters(),
-            self._problems_of_resets(),
-            self._problems_of_ranks(),
-        ):
+        of_groups = self._problems_of_targets(), self._problems_of_rate_ratios()
+        for problem in itertools.chain(*of_groups, self._problems(), self._problems_of_ranks()):
             raise ValueError(problem)
         return self
 
     def _problems_of_targets(self) -> Iterator[str]:
         """Yield what is wrong with the ways to train the targets, of which a method has at most one."""
-        if self.factor_rank and self.update != "plain":
-            yield f"factor_rank excludes update {self.update}: its factors are no whole weights to project gradients of"
-        if self.rank and (self.factor_rank or self.update != "plain"):
-            other = f"update {self.update}" if self.update != "plain" else "factor_rank"
-            yield f"rank {self.rank} excludes {other}: adapters freeze the weights; set rank 0"
-        if (self.update == "plain") != (self.projection_rank is None):
-            yield f"update {self.update}: projection_rank must be {'null' if self.projection_rank else 'set'} with it"
-        if self.update == "plain" and (self.projection_period, self.projection_scale) != (200, 1.0):
-            yield "update plain: projection_period and projection_scale need update galore, fira or apollo"
-        if self.projection_scaling == "tensor" and self.update != "apollo":
-            yield "projection_scaling tensor needs update apollo"
-        if (self.target_rank or self.rate_ratios.targets) and not self.targets:
-            yield "targets must name a projection: rank, factor_rank, projection_rank or rate_ratios.targets is set"
+        update, way = UPDATES[self.update], "factor_rank" if self.factor_rank else "rank"
+        if self.rank and self.factor_rank:
+            yield f"rank {self.rank} excludes factor_rank: adapters freeze the weights; set rank 0"
+        if self.update != "plain" and (self.rank or self.factor_rank) and not update.factors:
+            yield f"{way} excludes update {self.update}, which steps whole weights and no factors"
+        if self.update != "plain" and not (self.rank or self.factor_rank or update.weights):
+            yield f"update {self.update} steps factors: set rank or factor_rank"
+        if "projection_rank" in update.keys and self.projection_rank is None:
+            yield f"update {self.update}: projection_rank must be set with it"
+        for key in sorted(keys_of_updates() - update.keys):
+            if getattr(self, key) != Method.model_fields[key].default:
+                users = ", ".join(name for name, other in UPDATES.items() if key in other.keys)
+                yield f"{key} needs update {users}: update {self.update} does not read it"
+        if self._does_something_to_targets and not self.targets:
+            yield (
+                "targets must name a projection: rank, factor_rank, update, rate_ratios.targets,"
+                " or moment_reset with a reset_period, is set"
+            )
+        if self.targets and not self._does_something_to_targets:
+            yield "targets need a rank above 0, factor_rank, update, rate_ratios.targets, or resets that clear moments"
+
+    @property
+    def _does_something_to_targets(self) -> bool:
+        optimized = self.rank or self.factor_rank or self.update != "plain"
+        return bool(optimized or self.rate_ratios.targets or self.clears_targets)
 
     def _problems_of_rate_ratios(self) -> Iterator[str]:
         """Yield each ratio of a group that the method never trains."""
@@ -266,31 +298,20 @@ class Method(Recipe):
             if always_frozen and (ratio := getattr(ratios, group)):
                 yield f"rate_ratios.{group} {ratio:g}: adapters_only freezes this group; remove it"
 
-    def _problems_of_adapters(self) -> Iterator[str]:
-        """Yield what asks for adapters or targets that the method does not have."""
-        if not (self.target_rank or self.rate_ratios.targets or self.clears_targets) and self.targets:
-            yield (
-                "targets need a rank above 0, factor_rank, projection_rank, rate_ratios.targets, or a moment_reset with"
-                " a reset_period"
-            )
+    def _problems(self) -> Iterator[str]:
+        period = self.reset_period
         if not self.rank and (self.adapters_only or self.full_rank_steps):
             yield "rank must be above 0 when a switch of the adapters is set"
+        if period and not self.rank and self.is_low_rank:
+            yield "reset_period needs adapters or full rank: factors and projections are not reset"
+        if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
+            yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.frozen_dtype == "bfloat16" and not self.rank:
             yield "frozen_dtype bfloat16 needs a rank above 0: without adapters no weight is frozen"
         if self.scale_reset == "zero" and not self.trainable_scale:
             yield "scale_reset zero needs trainable_scale: a fixed scale stays"
         if self.full_rank_from is not None and not (self.rank and self.full_rank_from > self.full_rank_steps):
             yield f"full_rank_from {self.full_rank_from} must be above full_rank_steps, and rank above 0"
-
-    def _problems_of_resets(self) -> Iterator[str]:
-        """Yield what does not go together in resets and the schedule around them."""
-        period = self.reset_period
-        if period and not self.rank and not self.is_full_rank:
-            yield "reset_period needs adapters or full rank: factors and projections are not reset"
-        if self.clears_targets and self.moment_scope == "adapters" and not self.targets:
-            yield f"moment_reset {self.moment_reset} at full rank needs targets, whose moments it clears"
-        if period is not None and period <= max(self.rewarmup_steps, self.reset_offset):
-            yield f"reset_period {period} must be longer than rewarmup_steps and reset_offset"
         if self.schedule == "jagged_cosine" and period is None:
             yield "schedule jagged_cosine needs a reset_period"
         if self.warmup_steps >= self.horizon_steps:
@@ -314,19 +335,18 @@ OF_ADAPTERS = {
     *("alpha", "dropout", "adapter_initialization", "trainable_scale", "adapters_only", "frozen_dtype"),
     *("full_rank_steps", "full_rank_from", *OF_RESTARTS),
 }
-OF_PROJECTIONS = {"projection_rank", "projection_period", "projection_scale", "projection_scaling"}
 
 
 def idle_keys(method: Method) -> set[str]:
     """The keys of ``method`` with which it trains the same, whatever their value.
 
     They are: those of adapters without adapters, those of resets without resets, those of clearing where nothing or
-    all is cleared, those of a schedule or an update that is another, and those of projections without projections.
+    all is cleared, and those of a schedule or an update that is another.
     """
     idle: set[str] = set()
     if not method.rank:
         idle |= OF_ADAPTERS
-    if not method.rank and not method.is_full_rank:
+    if not method.rank and method.is_low_rank:
         idle |= {"reset_period"}
     if method.reset_period is None:
         idle |= OF_RESETS
@@ -336,8 +356,4 @@ def idle_keys(method: Method) -> set[str]:
         )
     if method.schedule == "linear":
         idle |= {"rewarmup_steps", "minimum_learning_rate_ratio"}
-    if method.update == "plain":
-        idle |= OF_PROJECTIONS
-    if method.update != "apollo":
-        idle |= {"projection_scaling"}
-    return idle
+    return idle | (keys_of_updates() - UPDATES[method.update].keys)

@@ -27,14 +27,12 @@ def learning_rate_ratio(method: Method, step: int) -> float:
 def is_reset(method: Method, step: int) -> bool:
     """Tell whether a reset follows optimizer step ``step``.
 
-    Resets are at ``k * period + offset`` for k >= 1, as long as the model has the adapters of a method that has any. The
-    released trainer merges after the step that makes its counter 2,000 k + 1.
+    Resets are at ``k * period + offset`` for k >= 1; those of adapters, as long as the model has them. The released
+    trainer merges after the step that makes its counter 2,000 k + 1.
     """
-    if (
-        method.reset_period is None
-        or step <= method.full_rank_steps
-        or (method.rank and not has_adapters(method, step))
-    ):
+    if method.reset_period is None or step <= method.full_rank_steps:
+        return False
+    if method.rank and not has_adapters(method, step):
         return False
     cycle, since = divmod(step - method.reset_offset, method.reset_period)
     return cycle >= 1 and since == 0

@@ -19,10 +19,11 @@ EXTENDS_SCHEMA = {
 }
 INTRODUCTION = """# Configuration
 
-This page is made from the schema by `make docs`; do not edit it.
+For those who look up a key: every key with its allowed values, its default and its meaning.
+`make docs` makes this page from the schema, so do not edit it.
 
-`config.yaml` holds the default study.
-An overlay (`--configfile mine.yaml`) changes some of its keys, and `--config` changes single ones.
+`config.yaml` holds the default study, of which an overlay (`--configfile mine.yaml`) changes some keys, and `--config`
+changes single ones.
 Mappings merge and lists replace: `config.yaml` first, then each overlay in the order given, then `--config`.
 An overlay that begins with `extends: workflow/presets/paper.yaml` is read on top of that file.
 Unknown keys, wrong types, impossible combinations and keys given twice stop a run before its first job.

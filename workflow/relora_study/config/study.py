@@ -54,7 +54,7 @@ class Study(Section):
     model: Model
     """Settings of the model that all sizes share."""
     sizes: dict[Name, Size]
-    """Shapes by name, in the terms of `transformers.LlamaConfig`."""
+    """Architectures and shapes by name, in the terms of transformers' configurations."""
     methods: dict[Name, Method]
     """Methods by name: sets of switches; add a variant by adding a block."""
     train: Train
@@ -114,7 +114,7 @@ class Study(Section):
         name = self.study.baseline
         if name is not None and name not in self.study.methods:
             yield f"study.baseline: {name!r} is not one of study.methods: {', '.join(self.study.methods)}"
-        elif name is not None and not (method := self.methods[name]).is_full_rank:
+        elif name is not None and (method := self.methods[name]).is_low_rank:
             yield f"study.baseline: {name!r} has rank {method.target_rank}; name a method of full rank"
 
     def _numbers(self) -> Iterator[str]:
@@ -198,9 +198,9 @@ def _of_tuning(study: Study) -> Iterator[str]:
     tuning = study.tuning
     if tuning is None:
         return
-    unknown = (tuning.spaces or {}).keys() - set(study.study.methods)
+    unknown = (tuning.spaces or {}).keys() - study.methods.keys()  # a study may leave out methods that have a space
     if unknown:
-        yield f"tuning.spaces: {min(unknown)!r} is not one of study.methods: {', '.join(study.study.methods)}"
+        yield f"tuning.spaces: {min(unknown)!r} is not one of {', '.join(study.methods)}"
     for seed in set(tuning.seeds) & set(study.study.seeds):
         yield f"tuning.seeds: {seed} is one of study.seeds, whose results are reported: choose settings on others"
     if not study.data.validation_fraction:

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from .architectures import ARCHITECTURES, Architecture, ArchitectureName
 from .fields import (
     Betas,
     NonNegativeNumber,
@@ -55,28 +56,58 @@ class Recipe(Section):
 
 
 class Size(Recipe):
-    """The shape of a Llama-style decoder, in the terms of `transformers.LlamaConfig`."""
+    """The architecture and the shape of a decoder, in the terms of transformers' configurations."""
 
+    architecture: Annotated[ArchitectureName, at_default("llama")] = "llama"
+    """llama | qwen3 | olmo2 | gpt_neox: the decoder (docs/methods.md, "Architectures")."""
     d_model: PositiveInt
     """Width of the residual stream."""
     intermediate_size: PositiveInt
-    """Width of the feed-forward layer (SwiGLU)."""
+    """Width of the feed-forward layer."""
     num_hidden_layers: PositiveInt
     """Decoder layers."""
     num_attention_heads: PositiveInt
     """Attention heads of a layer."""
     num_key_value_heads: PositiveInt
     """Key and value heads that the attention heads share (grouped-query attention)."""
+    head_dim: Annotated[PositiveInt | None, at_default(None)] = None
+    """Width of an attention head; null: d_model / num_attention_heads."""
 
     @property
-    def head_dim(self) -> int:
-        """Return the width of an attention head."""
-        return self.d_model // self.num_attention_heads
+    def decoder(self) -> Architecture:
+        """Return the description of the size's architecture."""
+        return ARCHITECTURES[self.architecture]
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Return the widths by the names that an architecture gives them."""
+        head = self.head_dim or self.d_model // self.num_attention_heads
+        queries, keys = (heads * head for heads in (self.num_attention_heads, self.num_key_value_heads))
+        attention = {"head": head, "queries": queries, "keys": keys, "qkv": queries + 2 * keys}
+        return {"model": self.d_model, "ffn": self.intermediate_size, **attention}
+
+    @property
+    def linear_shapes(self) -> dict[str, tuple[int, int]]:
+        """Return the input and output width of each linear map of a layer, by the name by which methods target it."""
+        widths, places = self.widths, self.decoder.linears
+        return {place.rpartition(".")[2]: (widths[read], widths[made]) for place, (read, made) in places.items()}
+
+    def component_shape(self, component: str) -> tuple[int, int]:
+        """Return the input and output width of w2, v or o."""
+        part = self.decoder.components[component]
+        read, made = self.linear_shapes[part.target]
+        return read, made // part.share[1]
+
+    @property
+    def vector_numbers(self) -> int:
+        """Return how many numbers the norms and biases of a layer have."""
+        norms = sum(self.widths[name] for name in self.decoder.norms)
+        return 2 * norms + sum(made for _, made in self.linear_shapes.values()) if self.decoder.biased else norms
 
     @property
     def smallest_dimension(self) -> int:
-        """Return the smallest dimension of any adapted matrix, which no rank of a projection can exceed."""
-        return min(self.num_key_value_heads * self.head_dim, self.intermediate_size)
+        """Return the smallest dimension of any linear map of a layer, which no rank of a projection can exceed."""
+        return min(min(shape) for shape in self.linear_shapes.values())
 
     @property
     def shape(self) -> "Size":
@@ -85,11 +116,20 @@ class Size(Recipe):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        heads, groups = self.num_attention_heads, self.num_key_value_heads
-        if self.d_model % heads or self.head_dim % 2:
+        heads, groups, name = self.num_attention_heads, self.num_key_value_heads, self.architecture
+        if self.head_dim is None and self.d_model % heads:
             raise ValueError(f"d_model {self.d_model} must be num_attention_heads {heads} times an even head size")
+        if (self.widths["head"] * self.decoder.rotated) % 2:
+            multiple = round(2 / self.decoder.rotated)
+            raise ValueError(f"a head is {self.widths['head']} wide, and in {name} it must be a multiple of {multiple}")
         if heads % groups:
             raise ValueError(f"num_attention_heads {heads} must be a multiple of num_key_value_heads {groups}")
+        if heads != groups and not self.decoder.shares_keys:
+            raise ValueError(f"num_key_value_heads {groups} must be {heads}: heads of {name} share no keys")
+        if self.head_dim is not None and not self.decoder.sets_head_dim:
+            raise ValueError(
+                f"head_dim {self.head_dim} must be null: {name} has heads of d_model / num_attention_heads"
+            )
         return self
 
 

@@ -138,7 +138,7 @@ def _returned_share(reset: Reset, part: str) -> float | None:
 
 
 def moments_alike(observation: Observation) -> Finding:
-    """Ask 4: where the first moment survives without the second, the next update is it over epsilon."""
+    """Ask 4: where only the first moment survives a reset, Adam divides it by epsilon in the next step."""
     question = "4. Are both moments of A and B pruned alike?"
     reset = observation.judged()
     if reset is None or not reset.before.factor_moments:

@@ -25,7 +25,7 @@ from ..model.device import chosen_device
 from ..storage.files import write_csv
 from ..train.disk import bytes_needed
 from ..train.loop import take_step
-from ..train.projected import count_optimizer_numbers
+from ..train.optimizer import count_optimizer_numbers
 from ..train.run import start
 from .operations import MODES, data_bytes, expected_tokens_per_second, training_flops
 
@@ -52,8 +52,8 @@ def cell_plan(cell: Cell) -> dict[str, float | str]:
         "tokens": tokens,
         "flops_per_token": flops / tokens,
         "flops": float(flops),
-        "memory_GiB": 4 * (total + trainable + count_optimizer_numbers(cell, trainable)) / 2**30,
-        "disk_GB": bytes_needed(cell, total, trainable) / 1e9,
+        "memory_GiB": 4 * (total + trainable + count_optimizer_numbers(cell)) / 2**30,
+        "disk_GB": bytes_needed(cell, total) / 1e9,
         "checkpoints": sum(is_due(cell, step) for step in range(cell.train.steps + 1)),
         **{_speed(mode): speeds[mode] for mode in MODES},
         **{_hours(mode): tokens / speeds[mode] / 3600 for mode in MODES},
@@ -72,8 +72,7 @@ def _hours(mode: str) -> str:
 def _published_hours(cell: Cell) -> float:
     """Return the published A100 hours to step 20,000, or NaN if the cell differs from the paper in shape or steps."""
     final = final_values().gpu_hours
-    published = bool(cell.method.rank) or cell.method.is_full_rank
-    comparable = published and has_papers_shape(cell) and cell.train.steps == 20_000
+    comparable = cell.method.is_published_kind and has_papers_shape(cell) and cell.train.steps == 20_000
     return float(final[cell.size_name, "relora" if cell.method.rank else "full"]) if comparable else float("nan")
 
 

@@ -7,7 +7,6 @@ from .operations import (
     LEAST_FLOPS_PER_SECOND,
     NOMINAL_FLOPS_PER_SECOND,
     flops_per_token,
-    linear_shapes,
     micro_batch_rows,
     training_flops,
 )
@@ -24,14 +23,15 @@ MEGABYTE = 2**20
 def parameter_count(cell: Cell) -> int:
     """Count the parameters of the cell's model with its adapters, from the shapes alone."""
     size, method = cell.size, cell.method
-    shapes = linear_shapes(cell)
-    layer = sum(inputs * outputs for _, inputs, outputs in shapes) + 2 * size.d_model
-    adapted = [inputs + outputs for name, inputs, outputs in shapes if name in method.targets]
+    shapes = size.linear_shapes
+    layer = sum(inputs * outputs for inputs, outputs in shapes.values()) + size.vector_numbers
+    adapted = [sum(shapes[name]) for name in method.targets]
     scales = len(adapted) if method.trainable_scale else 0
     layer += (method.rank or method.factor_rank or 0) * sum(adapted) + scales
     if method.factor_rank:  # the factors are in place of the weight
-        layer -= sum(inputs * outputs for name, inputs, outputs in shapes if name in method.targets)
-    return size.num_hidden_layers * layer + (2 * cell.model.vocab_size + 1) * size.d_model
+        layer -= sum(inputs * outputs for inputs, outputs in (shapes[name] for name in method.targets))
+    last_norm = size.d_model * (2 if size.decoder.biased else 1)
+    return size.num_hidden_layers * layer + 2 * cell.model.vocab_size * size.d_model + last_norm
 
 
 def training_minutes(cell: Cell) -> float:

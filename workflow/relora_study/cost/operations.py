@@ -7,7 +7,7 @@ import numpy as np
 from ..config import Cell, Study, cells
 from ..config.settings import Experiments, Search
 
-# Operations a second that two CPU cores reach together in these small models (README, "Time and memory").
+# Operations a second that two CPU cores reach together in these small models (docs/commands.md, "Time and memory").
 NOMINAL_FLOPS_PER_SECOND = 1.2e11
 SHARD_BYTES_PER_ID = 1.86  # the authors' parquet shards take 77.8 MB for 20,480 rows of 2,049 ids
 OVERHEAD = 1.6  # time of a whole study over the time of its trainings
@@ -32,21 +32,8 @@ def flops_per_token(cell: Cell) -> int:
     head = 6 * size.d_model * cell.model.vocab_size
     if method.adapters_only:
         head = 4 * size.d_model * cell.model.vocab_size
-    layer = sum(_linear_flops(cell, *shape) for shape in linear_shapes(cell))
-    return size.num_hidden_layers * (layer + 12 * cell.model.context_length * size.d_model) + head
-
-
-def linear_shapes(cell: Cell) -> list[tuple[str, int, int]]:
-    """List name, input width and output width of the linear maps of one decoder layer."""
-    width, hidden = cell.size.d_model, cell.size.intermediate_size
-    narrow = cell.size.num_key_value_heads * cell.size.head_dim
-    attention = [
-        ("q_proj", width, width),
-        ("k_proj", width, narrow),
-        ("v_proj", width, narrow),
-        ("o_proj", width, width),
-    ]
-    return [*attention, ("gate_proj", width, hidden), ("up_proj", width, hidden), ("down_proj", hidden, width)]
+    layer = sum(_linear_flops(cell, name, *shape) for name, shape in size.linear_shapes.items())
+    return size.num_hidden_layers * (layer + 12 * cell.model.context_length * size.widths["queries"]) + head
 
 
 def _linear_flops(cell: Cell, name: str, inputs: int, outputs: int) -> int:

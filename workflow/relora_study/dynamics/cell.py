@@ -19,7 +19,7 @@ from ..storage.files import make_once, write_csv
 from ..storage.imports import code_version
 from .matrices import Matrices, stored_matrices
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
-from .representations import hidden_states, linear_cka
+from .representations import layer_states, linear_cka
 
 READING_COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 
@@ -126,7 +126,7 @@ def similarities(subject: Subject) -> Iterator[tuple[int, AnyReading]]:
     tokens = few_tokens(subject.batch)
 
     def states(step: int) -> Tensor:
-        return hidden_states(load_model(subject.folders[step], tokens.device), tokens)
+        return layer_states(load_model(subject.folders[step], tokens.device), tokens)
 
     last = states(max(subject.folders))
     for step in subject.folders:

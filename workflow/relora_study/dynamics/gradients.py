@@ -2,15 +2,16 @@
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
-from ..model.kernels.cross_entropy import head_cross_entropy
-from .matrices import MODULES, Matrices, parameters
+from ..model.decoder import by_component, component_names, next_token_loss
+from ..model.kernels.swiglu import SwiGLU
+from .matrices import Matrices
 
 MICRO_BATCH_TOKENS = 1024
 
 
-def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = None) -> Matrices:
+def gradients(model: PreTrainedModel, batch: Tensor, micro_batch: int | None = None) -> Matrices:
     """Return the gradient of the mean cross-entropy (nats a token) on ``batch`` by component, [layers, out, in] each.
 
     ``batch`` is int64 [sequences, context_length + 1]: each id predicts the next. It runs ``micro_batch`` sequences at
@@ -21,10 +22,12 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
     model.train()
     # its name since transformers 5.23; envs/train.yaml allows older releases
     getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)()
-    for layer in model.model.layers:
-        layer.mlp.computes_again = False
+    for module in model.modules():
+        if isinstance(module, SwiGLU):
+            module.computes_again = False
     model.requires_grad_(False)
-    wanted = [weight.requires_grad_() for component in MODULES for weight in parameters(model, component)]
+    names = [name for of_component in component_names(model.config).values() for name in of_component]
+    wanted = [model.get_parameter(f"{name}.weight").requires_grad_() for name in names]
     total = [torch.zeros_like(weight) for weight in wanted]
     tokens = batch[:, 1:].numel()
     size = micro_batch or max(1, MICRO_BATCH_TOKENS // batch.shape[1])
@@ -32,11 +35,4 @@ def gradients(model: LlamaForCausalLM, batch: Tensor, micro_batch: int | None = 
         loss = next_token_loss(model, part) * (part[:, 1:].numel() / tokens)
         for summed, gradient in zip(total, torch.autograd.grad(loss, wanted), strict=True):
             summed += gradient
-    layers = len(total) // len(MODULES)
-    return {component: torch.stack(total[i * layers : (i + 1) * layers]) for i, component in enumerate(MODULES)}
-
-
-def next_token_loss(model: LlamaForCausalLM, part: Tensor) -> Tensor:
-    """Compute the mean cross-entropy (nats a token) of ``part``, int64 [sequences, context_length + 1]."""
-    hidden = model.model(input_ids=part[:, :-1], use_cache=False).last_hidden_state
-    return head_cross_entropy(hidden, model.lm_head.weight, part[:, 1:])
+    return by_component(model.config, dict(zip(names, total, strict=True)).__getitem__)

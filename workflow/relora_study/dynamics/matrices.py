@@ -6,55 +6,37 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import Parameter
-from transformers import LlamaForCausalLM
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
-# component -> the module of a decoder layer that holds it; w2 is the second matrix of SwiGLU.
-MODULES = {"w2": "mlp.down_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj"}
+from ..model.decoder import by_component, component_names, component_rows
 
-Matrices = dict[str, Tensor]
+Matrices = dict[str, Tensor]  # component (w2, v, o) -> [layers, out, in]
 Factors = tuple[Tensor, Tensor]
 
 
-def parameters(model: LlamaForCausalLM, component: str) -> list[Parameter]:
-    """List the weight [out, in] of ``component`` in every layer, first to last."""
-    return [layer.get_submodule(MODULES[component]).weight for layer in model.model.layers]
-
-
-def weight_matrices(model: LlamaForCausalLM) -> Matrices:
-    """Copy the model's weights by component, [layers, out, in] each."""
-    return {
-        component: torch.stack([weight.detach() for weight in parameters(model, component)]) for component in MODULES
-    }
+def weight_matrices(model: PreTrainedModel) -> Matrices:
+    """Copy the model's weights by component."""
+    return by_component(model.config, lambda name: model.get_parameter(f"{name}.weight").detach())
 
 
 def stored_matrices(checkpoint: Path, device: torch.device) -> Matrices:
-    """Read the effective weights of the checkpoint in the folder ``checkpoint`` by component, and no other weights.
-
-    Each is [layers, out, in], as from :func:`weight_matrices`.
-    """
+    """Read the effective weights of the checkpoint in the folder ``checkpoint`` by component, and no other weights."""
+    config = AutoConfig.from_pretrained(checkpoint, local_files_only=True, trust_remote_code=False)
     with safe_open(checkpoint / "model.safetensors", framework="pt", device=str(device)) as stored:
-        layers = sum(1 for name in stored.keys() if name.endswith(f"{MODULES['w2']}.weight"))  # noqa: SIM118
-        return {
-            component: torch.stack([stored.get_tensor(f"model.layers.{i}.{module}.weight") for i in range(layers)])
-            for component, module in MODULES.items()
-        }
+        return by_component(config, lambda name: stored.get_tensor(f"{name}.weight"))
 
 
-def adapter_factors(adapters: Mapping[str, Factors], layers: int) -> dict[str, Factors]:
+def adapter_factors(adapters: Mapping[str, Factors], config: PreTrainedConfig) -> dict[str, Factors]:
     """Stack adapters by component, A [layers, r, in] and B [layers, out, r], without components that have none.
 
-    ``adapters`` comes from `model.checkpoints.load_adapters`, by the full name of the module.
+    ``adapters`` comes from `model.checkpoints.load_adapters`, by the full name of the linear map.
     """
-    names = {component: [f"model.layers.{i}.{module}" for i in range(layers)] for component, module in MODULES.items()}
-    return {
-        component: (
-            torch.stack([adapters[name][0] for name in keys]),
-            torch.stack([adapters[name][1] for name in keys]),
-        )
-        for component, keys in names.items()
-        if all(name in adapters for name in keys)
-    }
+    stacked = {}
+    for component, names in component_names(config).items():
+        if all(name in adapters for name in names):
+            down, up = (torch.stack([adapters[name][place] for name in names]) for place in (0, 1))
+            stacked[component] = down, component_rows(config, component, up)
+    return stacked
 
 
 def frozen_base(effective: Matrices, factors: Mapping[str, Factors], scale: float | None) -> Matrices:

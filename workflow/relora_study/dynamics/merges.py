@@ -4,16 +4,17 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from ..config import Method
+from ..model.decoder import next_token_loss
 from ..model.relora import as_frozen
-from .gradients import MICRO_BATCH_TOKENS, next_token_loss
+from .gradients import MICRO_BATCH_TOKENS
 from .matrices import Factors
 
 
 @torch.inference_mode()
-def mean_loss(model: LlamaForCausalLM, batch: Tensor) -> float:
+def mean_loss(model: PreTrainedModel, batch: Tensor) -> float:
     """Compute the mean cross-entropy (nats a token) of ``batch``, int64 [sequences, context_length + 1]."""
     total = 0.0
     for part in torch.split(batch, max(1, MICRO_BATCH_TOKENS // batch.shape[1])):
@@ -29,7 +30,7 @@ def _merged_scale(method: Method) -> float:
 
 @torch.no_grad()
 def merge_effects(
-    model: LlamaForCausalLM, adapters: Mapping[str, Factors], method: Method, batch: Tensor
+    model: PreTrainedModel, adapters: Mapping[str, Factors], method: Method, batch: Tensor
 ) -> dict[str, float]:
     """Measure the effect of a merge and restart at this checkpoint: loss_before, loss_after, loss_jump, update_lost.
 

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from ..config import Method
 from ..model.checkpoints import load_adapters, load_model, read_metadata
+from ..model.decoder import head_dim
 from .circuits import authors_ov, ov_circuit_factors
 from .gradients import gradients
 from .low_rank import low_rank_spectrum
 from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_matrices
 from .merges import merge_effects
-from .representations import hidden_states, mean_cosine
+from .representations import layer_states, mean_cosine
 from .sparsity import gini, hoyer
 from .spectrum import reason, spectral_metrics, spectrum
 from .subspaces import leading_subspaces, overlap
@@ -90,14 +91,14 @@ class Checkpoint:
         """
         metadata, device = read_metadata(path), batch.device
         model, adapters = load_model(path, device), load_adapters(path, device)
-        effective, states = weight_matrices(model), hidden_states(model, few_tokens(batch))
+        effective, states = weight_matrices(model), layer_states(model, few_tokens(batch))
         taken = gradients(model, batch)
-        factors = adapter_factors(adapters, model.config.num_hidden_layers)
+        factors = adapter_factors(adapters, model.config)
         return cls(
             states=states,
             merge=merge_effects(model, adapters, method, batch) if adapters else {},
             step=metadata.step,
-            head_dim=effective["o"].shape[-1] // model.config.num_attention_heads,
+            head_dim=head_dim(model.config),
             effective=effective,
             base=frozen_base(effective, factors, metadata.scale),
             gradients=taken,

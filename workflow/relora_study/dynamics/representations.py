@@ -2,20 +2,22 @@
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
+
+from ..model.decoder import hidden_states, layers
 
 
 @torch.inference_mode()
-def hidden_states(model: LlamaForCausalLM, batch: Tensor) -> Tensor:
+def layer_states(model: PreTrainedModel, batch: Tensor) -> Tensor:
     """Return the output of each decoder layer on ``batch`` [sequences, context_length + 1]: [layers, tokens, d_model].
 
     Hooks take it from the layers, because transformers' last ``hidden_states`` has gone through the final norm, which
     rescales each dimension and so changes similarities.
     """
     outputs: list[Tensor] = []
-    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in model.model.layers]
+    hooks = [layer.register_forward_hook(lambda *call: outputs.append(call[-1])) for layer in layers(model)]
     try:
-        model.model(input_ids=batch[:, :-1], use_cache=False)
+        hidden_states(model, batch[:, :-1])
     finally:
         for hook in hooks:
             hook.remove()

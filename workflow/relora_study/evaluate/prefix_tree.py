@@ -22,8 +22,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
+from ..model.decoder import head_weight, hidden_states
 from ..model.kernels.cross_entropy import head_log_probabilities
 from ..model.scoring import IdTuple, batches, check_vocabulary, padded
 
@@ -80,7 +81,7 @@ def pack_trees(sentences: Iterable[IdTuple], tree_tokens: int = TREE_TOKENS) -> 
 
 
 @torch.inference_mode()
-def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[IdTuple], batch_tokens: int) -> list[float]:
+def log_probabilities(model: PreTrainedModel, sentences: Sequence[IdTuple], batch_tokens: int) -> list[float]:
     """Return for each sentence the summed log-probability (nats) of all its ids but the first, or 0 if it has only one.
 
     At most ``batch_tokens`` nodes run at a time, or one longer sentence. Raises :class:`UserError` if an id is not in
@@ -94,9 +95,9 @@ def log_probabilities(model: LlamaForCausalLM, sentences: Sequence[IdTuple], bat
     return [sums.get(ids, 0.0) for ids in sentences]
 
 
-def _score(model: LlamaForCausalLM, trees: list[PrefixTree]) -> dict[IdTuple, float]:
+def _score(model: PreTrainedModel, trees: list[PrefixTree]) -> dict[IdTuple, float]:
     """Return the summed log-probability (nats) of each sentence of ``trees``, which run as one batch."""
-    edge_scores = _edge_log_probabilities(model, trees, _hidden_states(model, trees))
+    edge_scores = _edge_log_probabilities(model, trees, _node_states(model, trees))
     return {
         ids: float(scores[edges].sum())
         for tree, scores in zip(trees, edge_scores, strict=True)
@@ -104,17 +105,16 @@ def _score(model: LlamaForCausalLM, trees: list[PrefixTree]) -> dict[IdTuple, fl
     }
 
 
-def _hidden_states(model: LlamaForCausalLM, trees: list[PrefixTree]) -> Tensor:
+def _node_states(model: PreTrainedModel, trees: list[PrefixTree]) -> Tensor:
     """Return the last hidden states of all nodes, tree after tree, without padding: [nodes, d_model]."""
-    device, longest = model.lm_head.weight.device, max(len(tree.inputs) for tree in trees)
+    device, longest = head_weight(model).device, max(len(tree.inputs) for tree in trees)
     inputs, depths = (padded([getattr(tree, name) for tree in trees], 0, device) for name in ("inputs", "depths"))
     last = padded([tree.last for tree in trees], longest, device)
-    output = model.model(input_ids=inputs, position_ids=depths, attention_mask=_ancestor_mask(last), use_cache=False)
-    nodes: Tensor = output.last_hidden_state[last < longest]
-    return nodes
+    states = hidden_states(model, inputs, position_ids=depths, attention_mask=_ancestor_mask(last))
+    return states[last < longest]
 
 
-def _edge_log_probabilities(model: LlamaForCausalLM, trees: list[PrefixTree], hidden: Tensor) -> list[npt.NDArray[Any]]:
+def _edge_log_probabilities(model: PreTrainedModel, trees: list[PrefixTree], hidden: Tensor) -> list[npt.NDArray[Any]]:
     """Return the log-probability (nats) of each edge's target, as one array [edges] for each tree."""
     first_nodes = np.cumsum([0] + [len(tree.inputs) for tree in trees[:-1]])
     sources = np.concatenate(
@@ -122,7 +122,7 @@ def _edge_log_probabilities(model: LlamaForCausalLM, trees: list[PrefixTree], hi
     )
     targets = np.concatenate([np.array(tree.targets, int) for tree in trees])
     edges = (torch.from_numpy(part).to(hidden.device) for part in (sources, targets))
-    scores = head_log_probabilities(hidden, model.lm_head.weight, *edges).double().cpu().numpy()
+    scores = head_log_probabilities(hidden, head_weight(model), *edges).double().cpu().numpy()
     return np.split(scores, np.cumsum([len(tree.targets) for tree in trees])[:-1])
 
 

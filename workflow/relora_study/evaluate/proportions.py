@@ -6,7 +6,7 @@ import pandas as pd
 from scipy.stats import binomtest
 from statsmodels.stats.proportion import proportion_confint
 
-LEVEL = 0.05  # significance level of every test and interval
+from ..config.measuring import LEVEL
 
 Counts = TypeVar("Counts", float, pd.Series)
 

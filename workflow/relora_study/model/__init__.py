@@ -1,1 +1,1 @@
-"""The model: transformers' Llama with fast kernels, the layer of ReLoRA, and the checkpoints that later stages read."""
+"""The model: a decoder of transformers with fast kernels, the layer of ReLoRA, and checkpoints for later stages."""

@@ -1,9 +1,13 @@
-"""Build the base model: transformers' Llama with the configured shape and initialization, run by our kernels."""
+"""Build the base model: a decoder of transformers with the configured shape and initialization, run by our kernels."""
+
+import inspect
+from typing import Any
 
 import torch
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from ..config import Cell, Model, Size
 from .kernels import attention
@@ -13,41 +17,51 @@ from .kernels.swiglu import SwiGLU
 from .relora import add_adapters, factorize
 
 
-def llama_config(size: Size, model: Model) -> LlamaConfig:
-    """Describe the model to transformers: untied embeddings, no biases, grouped-query attention."""
-    return LlamaConfig(
+def decoder_config(size: Size, model: Model) -> PreTrainedConfig:
+    """Describe the model to transformers, whose defaults stay where the configuration has no key.
+
+    Embeddings are untied, and no token is special.
+    """
+    kind = CONFIG_MAPPING[size.architecture]
+    settings: dict[str, Any] = dict(
         vocab_size=model.vocab_size,
         hidden_size=size.d_model,
         intermediate_size=size.intermediate_size,
         num_hidden_layers=size.num_hidden_layers,
         num_attention_heads=size.num_attention_heads,
         num_key_value_heads=size.num_key_value_heads,
+        head_dim=size.widths["head"],
         max_position_embeddings=model.context_length,
         rms_norm_eps=model.rms_norm_eps,
+        layer_norm_eps=model.rms_norm_eps,
         rope_parameters={"rope_type": "default", "rope_theta": model.rope_theta},
         initializer_range=0.02,
         tie_word_embeddings=False,
         bos_token_id=None,
         eos_token_id=None,
+        pad_token_id=None,
     )
+    known = inspect.signature(kind).parameters
+    return kind(**{key: value for key, value in settings.items() if key in known})
 
 
-def build_model(size: Size, model: Model, seed: int) -> LlamaForCausalLM:
+def build_model(size: Size, model: Model, seed: int) -> PreTrainedModel:
     """Build a new model whose weights depend on ``seed`` alone, with this project's kernels.
 
     ``initialization: pytorch`` follows the authors' code: PyTorch's ``reset_parameters`` draws embeddings from N(0, 1)
     and linear layers kaiming-uniform with a = sqrt 5. ``normal`` is the default of transformers, N(0, 0.02).
     """
     torch.manual_seed(seed)
-    llama = LlamaForCausalLM(llama_config(size, model))
+    config = decoder_config(size, model)
+    decoder: PreTrainedModel = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
     if model.initialization == "pytorch":
-        for module in llama.modules():
+        for module in decoder.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.reset_parameters()
-    return use_kernels(llama)
+    return use_kernels(decoder)
 
 
-def first_model(cell: Cell) -> LlamaForCausalLM:
+def first_model(cell: Cell) -> PreTrainedModel:
     """Build the model that the training of ``cell`` begins with, before it gets adapters: plain, or factorized."""
     model = build_model(cell.size, cell.model, cell.seed)
     if cell.method.factor_rank:
@@ -65,21 +79,18 @@ def count_parameters(cell: Cell) -> tuple[int, int]:
     return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def use_kernels(llama: LlamaForCausalLM) -> LlamaForCausalLM:
-    """Replace attention, linear layers, norms and SwiGLU of ``llama`` by this project's kernels, in place.
+def use_kernels(decoder: PreTrainedModel) -> PreTrainedModel:
+    """Replace attention, linear layers, RMSNorms and SwiGLU of ``decoder`` by this project's kernels, in place.
 
-    The weights and the function of the model stay. Raises :class:`UserError` if a linear layer has a bias.
+    The weights and the function of the model stay. What has no kernel, such as LayerNorm, stays as transformers has it.
     """
-    llama.set_attn_implementation(attention.NAME)
-    for name, linear in linears(llama).items():
-        llama.set_submodule(name, Linear(linear.weight))
-    for layer in llama.model.layers:
-        layer.mlp = SwiGLU(layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            setattr(layer, name, _kernel_norm(getattr(layer, name)))
-    llama.model.norm = _kernel_norm(llama.model.norm)
-    return llama
-
-
-def _kernel_norm(norm: LlamaRMSNorm) -> RMSNorm:
-    return RMSNorm(norm.weight, norm.variance_epsilon)
+    decoder.set_attn_implementation(attention.NAME)
+    for name, linear in linears(decoder).items():
+        decoder.set_submodule(name, Linear(linear.weight, linear.bias))
+    gated = getattr(decoder.config, "hidden_act", None) == "silu"
+    for name, module in list(decoder.named_modules()):
+        if hasattr(module, "variance_epsilon"):  # as every RMSNorm of transformers that multiplies by its weight
+            decoder.set_submodule(name, RMSNorm(module.weight, module.variance_epsilon))
+        elif gated and hasattr(module, "gate_proj"):
+            decoder.set_submodule(name, SwiGLU(module.gate_proj, module.up_proj, module.down_proj))
+    return decoder

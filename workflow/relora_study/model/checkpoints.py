@@ -14,7 +14,7 @@ import transformers
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from ..config import Cell
 from ..errors import UserError
@@ -39,12 +39,12 @@ class CheckpointMetadata(Contract):
     sha256: dict[str, str]
 
 
-def save_checkpoint(model: LlamaForCausalLM, cell: Cell, step: int, folder: Path) -> None:
+def save_checkpoint(model: PreTrainedModel, cell: Cell, step: int, folder: Path) -> None:
     """Write ``folder/step-NNNNNN``: the effective weights, as transformers saves them, and the present A and B."""
 
     def fill(place: Path) -> None:
         save_tensors(effective_state(model), place / "model.safetensors")
-        model.config.architectures = ["LlamaForCausalLM"]
+        model.config.architectures = [type(model).__name__]
         model.config.save_pretrained(place)
         layers = adapters(model)
         if layers:
@@ -111,12 +111,12 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def load_model(path: Path, device: torch.device = CPU) -> LlamaForCausalLM:
+def load_model(path: Path, device: torch.device = CPU) -> PreTrainedModel:
     """Load a checkpoint's effective weights, in float32 on ``device``, as a model with our kernels, in eval mode."""
     transformers.utils.logging.disable_progress_bar()
     try:
-        model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(
-            path, dtype="float32", local_files_only=True, use_safetensors=True
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            path, dtype="float32", local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_whole(path, error) from error

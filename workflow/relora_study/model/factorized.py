@@ -12,11 +12,12 @@ from torch.nn import functional
 
 
 class FactorizedLinear(nn.Module):
-    """The layer ``B A x``, with A [rank, in] and B [out, rank], which both train."""
+    """The layer ``B A x``, with A [rank, in] and B [out, rank], which both train; a bias [out] stays."""
 
-    def __init__(self, weight: Tensor, rank: int) -> None:
+    def __init__(self, weight: Tensor, rank: int, bias: Tensor | None = None) -> None:
         """Begin with the closest product of ``rank`` to ``weight`` [out, in]."""
         super().__init__()
+        self.bias = bias
         left, sizes, right = torch.linalg.svd(weight.detach(), full_matrices=False)
         roots = sizes[:rank].sqrt()
         self.A = nn.Parameter((roots[:, None] * right[:rank]).contiguous())
@@ -24,7 +25,7 @@ class FactorizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [..., in] to [..., out]."""
-        return functional.linear(functional.linear(x, self.A), self.B)
+        return functional.linear(functional.linear(x, self.A), self.B, self.bias)
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:

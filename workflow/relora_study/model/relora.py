@@ -27,7 +27,8 @@ ADAPTER_KEYS = (".A", ".B", ".scale", ".master_A", ".master_B", ".unused_A")
 class ReLoRALinear(nn.Module):
     """The layer ``W x + s B A dropout(x)``, with W [out, in] frozen, and A [rank, in] and B [out, rank] training.
 
-    W is called ``weight``, as in the plain layer that this one replaces, so a base model's state loads into it.
+    W is called ``weight``, as in the plain layer that this one replaces, so a base model's state loads into it. A
+    ``bias`` [out] of that layer stays, and trains as norms do.
     """
 
     takes_gated = True  # `forward` accepts a `Gated` pair
@@ -35,13 +36,14 @@ class ReLoRALinear(nn.Module):
     master_B: Tensor
     unused_A: Tensor  # a buffer that only `restart: orthogonal` adds
 
-    def __init__(self, weight: Tensor, method: Method) -> None:
+    def __init__(self, weight: Tensor, method: Method, bias: Tensor | None = None) -> None:
         """Freeze ``weight`` [out, in], and add an adapter with the rank, scale and initialization of ``method``.
 
         ``adapter_initialization: zero`` leaves both A and B zero, as the released code does. ``frozen_dtype: bfloat16``
         rounds the weight here and at each merge.
         """
         super().__init__()
+        self.bias = bias
         out_features, in_features = weight.shape
         self.frozen_dtype = method.frozen_dtype
         self.weight = nn.Parameter(as_frozen(weight.detach(), self.frozen_dtype), requires_grad=False)
@@ -56,7 +58,8 @@ class ReLoRALinear(nn.Module):
     def forward(self, x: Tensor | Gated) -> Tensor:
         """Map ``x`` [..., in], a tensor or the two activations of a SwiGLU, to [..., out]."""
         dropout = self.dropout if self.training else 0.0
-        return adapted_linear(x, self.weight, self.A, self.B, self.scale, dropout)
+        mapped = adapted_linear(x, self.weight, self.A, self.B, self.scale, dropout)
+        return mapped if self.bias is None else mapped + self.bias
 
     @torch.no_grad()
     def effective_weight(self) -> Tensor:
@@ -100,14 +103,14 @@ def add_adapters(model: nn.Module, method: Method) -> None:
     if method.adapters_only:
         model.requires_grad_(False)
     for name, linear in targeted(model, method).items():
-        model.set_submodule(name, ReLoRALinear(linear.weight, method))
+        model.set_submodule(name, ReLoRALinear(linear.weight, method, linear.bias))
 
 
 def factorize(model: nn.Module, method: Method) -> None:
     """Replace every linear layer that ``method.targets`` names by a :class:`FactorizedLinear`, in place."""
     assert method.factor_rank is not None
     for name, linear in targeted(model, method).items():
-        model.set_submodule(name, FactorizedLinear(linear.weight, method.factor_rank))
+        model.set_submodule(name, FactorizedLinear(linear.weight, method.factor_rank, linear.bias))
 
 
 def targeted(model: nn.Module, method: Method) -> dict[str, nn.Linear]:
@@ -130,5 +133,5 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
 def remove_adapters(model: nn.Module) -> None:
     """Replace every adapted layer by a plain layer with the effective weight, and let all parameters train."""
     for name, layer in adapters(model).items():
-        model.set_submodule(name, Linear(nn.Parameter(layer.effective_weight())))
+        model.set_submodule(name, Linear(nn.Parameter(layer.effective_weight()), layer.bias))
     model.requires_grad_(True)

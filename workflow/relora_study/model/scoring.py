@@ -7,9 +7,10 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from ..errors import UserError
+from .decoder import head_weight, hidden_states
 from .kernels.cross_entropy import head_log_probabilities
 
 IdTuple = tuple[int, ...]
@@ -18,7 +19,7 @@ T = TypeVar("T")
 
 @torch.inference_mode()
 def negative_log_likelihoods(
-    model: LlamaForCausalLM, sequences: Sequence[Sequence[int]], batch_tokens: int
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], batch_tokens: int
 ) -> list[Tensor]:
     """Return for each sequence of n ids the negative log-likelihoods (nats) of all but the first, float32 [n - 1].
 
@@ -47,7 +48,7 @@ def windows(ids: Sequence[int], length: int, stride: int) -> Iterator[tuple[Sequ
 
 
 def summed_losses(
-    model: LlamaForCausalLM, sequences: Sequence[Sequence[int]], stride: int, batch_tokens: int
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], stride: int, batch_tokens: int
 ) -> list[float]:
     """Return for each sequence the summed loss (nats) of all ids but the first; NaN where there is no other.
 
@@ -59,7 +60,7 @@ def summed_losses(
     return [sum(float(next(losses)[-new:].double().sum()) for _, new in parts) if parts else math.nan for parts in cut]
 
 
-def check_vocabulary(model: LlamaForCausalLM, sequences: Iterable[Sequence[int]]) -> None:
+def check_vocabulary(model: PreTrainedModel, sequences: Iterable[Sequence[int]]) -> None:
     """Raise :class:`UserError` if an id of ``sequences`` is not in the model's vocabulary."""
     largest = max((max(ids, default=0) for ids in sequences), default=0)
     if largest >= model.config.vocab_size:
@@ -88,13 +89,14 @@ def padded(rows: Sequence[Sequence[int]], filling: int, device: torch.device) ->
     return torch.from_numpy(filled).to(device)
 
 
-def _score(model: LlamaForCausalLM, batch: list[IdTuple]) -> list[Tensor]:
-    device = model.lm_head.weight.device
+def _score(model: PreTrainedModel, batch: list[IdTuple]) -> list[Tensor]:
+    head = head_weight(model)
+    device = head.device
     inputs = padded(batch, 0, device)
     lengths = torch.tensor([len(ids) for ids in batch], device=device)
     scored = torch.arange(1, inputs.shape[1], device=device) < lengths[:, None]
-    hidden = model.model(input_ids=inputs[:, :-1], use_cache=False).last_hidden_state
+    hidden = hidden_states(model, inputs[:, :-1])
     targets = inputs[:, 1:][scored]
     sources = torch.arange(len(targets), device=device)
-    losses = -head_log_probabilities(hidden[scored], model.lm_head.weight, sources, targets)
+    losses = -head_log_probabilities(hidden[scored], head, sources, targets)
     return list(torch.split(losses.cpu(), (lengths - 1).tolist()))

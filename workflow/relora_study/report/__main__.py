@@ -84,20 +84,52 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
 
 @app.command()
 def summary(output: Place, results: Place = Path("results")) -> None:
-    """Write the outcome in a screen of plain text to OUTPUT."""
+    """Write the outcome on one screen to OUTPUT.txt and OUTPUT.md."""
     from ..storage.files import write_text
-    from .summary import summary as lines
+    from .summary import outcome, render
 
-    write_text(output, lines(_runs(results)))
+    told = outcome(_runs(results))
+    for ending in (".txt", ".md"):
+        write_text(output.with_suffix(ending), render(f"summary{ending}", told))
+
+
+@app.command()
+def pages(
+    output: Place,
+    results: Place = Path("results"),
+    experiment: Annotated[list[str] | None, typer.Option(help='a sweep, or "search"; repeated')] = None,
+) -> None:
+    """Write the pages of all figures and tables in RESULTS to the folder OUTPUT."""
+    from ..analysis.experiments import sweep_settings
+    from ..analysis.naming import shows_published
+    from ..storage.files import write_text
+    from .captions import captions, experiment_caption
+    from .pages import figures_page, tables_page
+
+    runs, names = _runs(results), experiment or []
+    texts = captions(runs.cells, shows_published(_settings(results), runs.cells), runs.suite)
+    compares = {name: name != "search" and sweep_settings(results, name).against is not None for name in names}
+    for kind, make in (("figure", figures_page), ("table", tables_page)):
+        of_experiments = {f"experiment_{name}": experiment_caption(name, kind, compares[name]) for name in names}
+        write_text(output / f"{kind}s.html", make(results / f"{kind}s", texts, of_experiments))
+
+
+@app.command()
+def explore(output: Place, results: Place = Path("results")) -> None:
+    """Write the interactive page of all curves to OUTPUT."""
+    from ..storage.files import write_text
+    from .explore import page
+
+    write_text(output, page(_runs(results)))
 
 
 @app.command()
 def landing(output: Place, results: Place = Path("results"), published: Alone = False) -> None:
     """Write the first page of the web report, reStructuredText, to OUTPUT."""
     from ..storage.files import write_text
-    from .landing import page
+    from .summary import first_page
 
-    write_text(output, page(_source(results, published)))
+    write_text(output, first_page(_source(results, published), results / "figures" / "gap_over_training.png"))
 
 
 @app.command()

@@ -10,14 +10,14 @@ from ..config.benchmark_names import BLIMP
 from ..storage.files import read_yaml
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"
-PAGES = ("paper", "reproducibility")  # parts of which a document has one
+PAGES = ("paper", "explore", "pages", "reproducibility")  # parts of which a document has one
 OVERLAY = " Thin dashed lines: the published curves of the paper."
 
 Captions = dict[str, dict[str, str]]
 
 
 def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
-    """The captions of our runs: kind ("figures", "tables", "paper", "reproducibility") -> name -> caption.
+    """The captions of our runs: kind ("figures", "tables", or a page of `PAGES`) -> name -> caption.
 
     ``overlay`` says whether the figures also draw the published curves. ``suite`` is the name of the minimal pairs.
     """
@@ -51,6 +51,12 @@ def experiment_caption(name: str, kind: str, compares: bool = False) -> str:
 def chapters() -> dict[str, str]:
     """The chapter of the web report that each figure belongs to."""
     return {name: chapter for chapter, names in _texts()["chapters"].items() for name in names}
+
+
+def title(name: str) -> str:
+    """The title of the figure or table ``name``; of an experiment, its name in words."""
+    known: dict[str, str] = _texts()["titles"]
+    return known.get(name) or name.removeprefix("experiment_").replace("_", " ").capitalize()
 
 
 @cache

@@ -17,8 +17,8 @@ from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from ..config.measuring import MARGIN
 from .escape import markdown
-from .figures.evaluation import draw_gaps
 from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
+from .figures.gaps import draw_gaps
 from .numbers import method_label, readable, setting
 
 CONTROL = "full_slow_targets"

@@ -88,6 +88,11 @@ def with_interval(value: float, low: float, high: float) -> str:
     return f"{value:,.{places}f} [{low:,.{places}f}, {high:,.{places}f}]"
 
 
+def signed(value: float, places: int = 2) -> str:
+    """``value`` with its sign, a true minus among them."""
+    return f"{value:+.{places}f}".replace("-", "−")
+
+
 def spread(values: pd.Series, spelled: str) -> str:
     """The smallest to the largest of ``values``, in the format ``spelled``; one number where both read alike."""
     if values.isna().all():

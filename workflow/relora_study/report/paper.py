@@ -22,7 +22,6 @@ from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, published_captions
 from .experiments import SEARCH
-from .landing import places, versions
 from .numbers import method_label, plain, readable, size_and_method
 from .rules import Rows, rules
 from .tables import final_results, mark, models, significance, yardsticks
@@ -79,15 +78,15 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "audited": sentences.verdicts(audited),
         "claims": sentences.claimed(claims(runs)),
         "published_audit": _by_size(published_audit),
-        "abstract": sentences.abstract(runs, final, audited, published_audit),
-        "headline": sentences.headline(runs, final),
+        "abstract": sentences.abstract(runs, audited, published_audit),
+        "headline": [*sentences.answer(runs), *sentences.diverged(runs)],
         "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[comparable])],
         "spectra": sentences.spectra(runs),
         "like": sentences.like_for_like(runs),
         "patterns": sentences.patterns(patterns, audited),
         "scale": sentences.scale(runs),
         "limits": sentences.limits(runs),
-        "run": [*places(manifests), *versions(manifests)],
+        "run": [*sentences.places(manifests), *sentences.versions(manifests)],
     }
 
 

@@ -22,9 +22,8 @@ from ..config.settings import Experiments, experiments_of
 from ..storage.contracts import Manifest, Split, read_manifest
 from ..storage.files import read_yaml
 from .experiments import searched
-from .landing import places, versions
 from .numbers import cell_label, listed, method_label, plain
-from .sentences import diverged, limits
+from .sentences import diverged, limits, places, versions
 
 PROJECT = Path(__file__).parents[3]
 PINS, LICENCES = (PROJECT / "resources" / name for name in ("datasets.yaml", "licences.yaml"))
@@ -341,7 +340,7 @@ def _not_run(run: Run) -> Answer:
     shapes = [name for name, size in SIZES.items() if size not in [cell.size for cell in cells]]
     left = [name for name in run.study.methods if name not in {cell.method_name for cell in cells}]
     said = [f"No cell has the published shape of {listed(shapes)}."] if shapes else []
-    if not any(cell.method.is_full_rank for cell in cells):
+    if all(cell.method.is_low_rank for cell in cells):
         said.append("No cell trained at full rank.")
     if not any(cell.method.restarts for cell in cells):
         said.append("No cell trained by ReLoRA.")
@@ -397,7 +396,7 @@ def _artifacts(run: Run) -> Answer:
         else "Available: this badge needs an archive's DOI; none is known.",
         f"Functional: reviewers decide. All {len(run.runs.cells)} cells of the configuration ended, and"
         f" {_counted(len(logs), 'job')} left {'a measure' if len(logs) == 1 else 'measures'} of time and memory.",
-        "Reusable: reviewers decide. README.md and docs/configuration.md say how to change and extend a study.",
+        "Reusable: reviewers decide. docs/extending.md and docs/configuration.md say how to change and extend a study.",
     ]
     files = ["cells/*/manifest.json", "benchmarks/jobs/*.tsv", "(CITATION.cff)"]
     return Answer("Artifacts available, functional and reusable", "ACM 1.1", said, files)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import Cell, RateRatios, Section
-from ..config.method import OF_ADAPTERS, Method
+from ..config.method import Method, idle_keys
 from ..config.training import Recipe
 from .numbers import MISSING, method_label, setting
 
@@ -42,7 +42,7 @@ def differing_rules(cells: Mapping[str, Cell]) -> Rows:
 
 def _values(cell: Cell) -> dict[str, Any]:
     """The rules of a cell's method by key, with its recipe; None where a key says nothing of it."""
-    silent = () if cell.method.rank else OF_ADAPTERS
+    silent = set() if cell.method.rank else idle_keys(cell.method)
     values = {key: None if key in silent else getattr(cell.method, key) for key in Method.model_fields}
     return values | {key: getattr(cell.train, key) for key in Recipe.model_fields}
 

@@ -1,30 +1,129 @@
 """The sentences of the paper that depend on the data. The numbers choose the words of each."""
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
 from ..analysis.audit import ALIKE, outcomes
+from ..analysis.differences import LOSS, differences, gap_effects
+from ..analysis.effects import EQUAL, HIGHER, LOWER, ONE_SEED, UNDECIDED
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
 from ..analysis.source import Source, select
+from ..analysis.training_time import devices, on_gpu
 from ..config.benchmark_names import BLIMP
-from ..evaluate.proportions import LEVEL
-from .numbers import cell_label, listed, method_label, p_value, plain, size_and_method, spread, with_interval
+from ..config.measuring import LEVEL
+from .numbers import cell_label, listed, method_label, p_value, plain, signed, size_and_method, spread, with_interval
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
 
-def abstract(runs: Runs, final: pd.DataFrame, audited: pd.DataFrame, published_audit: pd.DataFrame) -> list[str]:
-    """The headline, the audit of our runs (``audited``), and the audit of the published curves."""
-    ours = (*headline(runs, final), _dead(audited), _best_pattern(audited), _spikes(audited))
+def abstract(runs: Runs, audited: pd.DataFrame, published_audit: pd.DataFrame) -> list[str]:
+    """The answer, the audit of our runs (``audited``), and the audit of the published curves."""
+    ours = (*answer(runs), *diverged(runs), _dead(audited), _best_pattern(audited), _spikes(audited))
     return [sentence for sentence in (*ours, *published(published_audit)) if sentence]
 
 
-def headline(runs: Runs, final: pd.DataFrame) -> list[str]:
-    """Which of full rank and ReLoRA reaches the lower loss, and the cells that diverged."""
-    return [sentence for sentence in (_headline(runs, final), *diverged(runs)) if sentence]
+ENDS = {  # what the verdict on a held-out loss says of methods, and of their difference to full rank
+    HIGHER: "at a higher held-out loss than {full}, by {apart} nats a token",
+    LOWER: "at a lower held-out loss than {full}, by {apart} nats a token",
+    EQUAL: "level with {full} in held-out loss, within the margin of {margin:g} nats a token ({gaps})",
+    UNDECIDED: "at {gaps} nats a token from {full}, which does not decide between level and apart (margin: {margin:g})",
+    "": "at {gaps} nats a token from {full}, without an interval",
+}
+CHANCE = 1.96  # standard errors that a change must pass to be told
+MOST_NAMED = 5  # methods, or methods at a size, that a sentence names
+
+
+def answer(runs: Runs) -> list[str]:
+    """How the methods end beside full rank, by the verdicts on their held-out losses: a sentence a verdict."""
+    table = differences(runs)
+    table = table[(table.measure == LOSS) & table.difference.notna()]
+    outcomes = table.verdict.str.removesuffix(ONE_SEED)
+    found = {outcome: rows for outcome in ENDS if len(rows := table[outcomes == outcome])}
+    return [_ending(outcome, rows, table, runs) for outcome, rows in found.items()]
+
+
+def _ending(outcome: str, rows: pd.DataFrame, every: pd.DataFrame, runs: Runs) -> str:
+    words = {
+        "full": method_label(str(runs.full_rank_method)),
+        "apart": spread(rows.difference.abs(), ".2f"),
+        "gaps": spread(rows.difference, "+.2f").replace("-", "−"),
+        "margin": runs.margin,
+    }
+    names = list(_places(rows, every))
+    which = listed(names) if len(names) <= MOST_NAMED else f"{len(rows)} of {len(every)} comparisons"
+    seeds = "" if rows.seeds.max() > 1 else " (one seed)"
+    return f"{_first_upper(which)} end{'s' * (len(names) == 1)} {ENDS[outcome].format(**words)}{seeds}."
+
+
+def _places(rows: pd.DataFrame, every: pd.DataFrame) -> Iterator[str]:
+    """The methods of ``rows``, each with its sizes where ``every`` has it at others, too."""
+    for method, at in rows.groupby("method", sort=False):
+        part = bool(len(at) < (every.method == method).sum())
+        yield method_label(str(method)) + f" at {listed(_words(at['size']))}" * part
+
+
+def findings(runs: Runs, audited: pd.DataFrame) -> list[str]:
+    """What else the numbers show, the most telling first; what a study cannot show is left out."""
+    found = (_beside_counts(runs), _growth(runs), _dead(audited), _dropped(audited), _overlap(runs), _spikes(audited))
+    return [sentence for sentence in (*found, _best_pattern(audited)) if sentence]
+
+
+def _beside_counts(runs: Runs) -> str:
+    """Which counted models the best of ours passes."""
+    whole = {
+        key: [c.name for c in cells if c.name not in runs.diverged] for key, cells in runs.by_size_and_method.items()
+    }
+    losses = {key: runs.losses.mean(names).mean for key, names in whole.items() if names}
+    if not losses or not runs.yardsticks:
+        return ""
+    (size, method), loss = min(losses.items(), key=lambda found: found[1])
+    sides: dict[str, list[str]] = {"below": [], "above": []}
+    for name, counted in runs.yardsticks.items():
+        sides["below" if loss < counted else "above"].append(f"{name} ({counted:.2f})")
+    where = [f"{side} the counted {listed(names)}" for side, names in sides.items() if names]
+    return f"The lowest loss, {loss:.2f} ({_label(size, method)}), lies {listed(where)}."
+
+
+def _growth(runs: Runs) -> str:
+    """How gaps change from the narrowest size to the widest, where chance alone does not explain it."""
+    effects, widths = gap_effects(runs), {cell.size_name: cell.size.d_model for cell in runs.cells.values()}
+    small, large = min(widths, key=lambda size: widths[size]), max(widths, key=lambda size: widths[size])
+    changed = []
+    for method in runs.methods:
+        ends = [end for size in (small, large) if (end := effects.get((size, method))) and end.seeds]
+        if small != large and len(ends) > 1:
+            change, error = ends[1].mean - ends[0].mean, math.hypot(*(end.error for end in ends))
+            if abs(change) > CHANCE * error:
+                changed.append(f"{signed(change)} ({method_label(method)})")
+    sizes = " and ".join(_words(pd.Series([small, large])))
+    return f"Between {sizes}, the gap to full rank changes by {listed(changed)} nats a token." if changed else ""
+
+
+def _dropped(audited: pd.DataFrame) -> str:
+    """The methods whose merges lose a part of the update; empty where none does."""
+    lost = outcomes(audited, "update_lost", "lost")
+    if lost.empty:
+        return ""
+    return f"A merge of {listed(_methods_of(lost.cell))} drops {spread(lost.value, '.0%')} of the adapters' product."
+
+
+def _overlap(runs: Runs) -> str:
+    """How far each method's cycles move W2 in one set of directions."""
+    rows = runs.regular()
+    rows = rows[(rows.component == "w2") & (rows.quantity == "cycle_update") & (rows.metric == "overlap_right")]
+    rows = rows[rows.method.isin([name for name, method in runs.methods_by_name.items() if method.reset_period])]
+    means = rows.groupby(["method", "size"], sort=False).value.mean().dropna().groupby("method", sort=False)
+    each = [f"{spread(shares, '.0%')} ({method_label(str(method))})" for method, shares in means]
+    return (
+        f"The directions in which one cycle moves W2 overlap with those of the cycle before by {listed(each)}."
+        if each
+        else ""
+    )
 
 
 def diverged_cells(source: Source) -> dict[str, list[str]]:
@@ -314,6 +413,25 @@ def limits(runs: Runs) -> list[str]:
     return said
 
 
+def places(manifests: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Sentences on the devices that trained the cells, each once."""
+    sentences = [
+        f"Each cell trained on {devices(manifest)} {'GPU' if on_gpu(manifest) else 'CPU core'}"
+        f"{'s' * (devices(manifest) > 1)} ({manifest.get('platform', 'a system that was not recorded')})."
+        for manifest in manifests
+    ]
+    return list(dict.fromkeys(sentences))
+
+
+def versions(manifests: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Sentences on the versions of the software that trained the cells, each once."""
+    lists = [
+        ", ".join(f"{name} {version}" for name, version in sorted(manifest["versions"].items()))
+        for manifest in manifests
+    ]
+    return [f"Versions: {versions}." for versions in dict.fromkeys(lists)]
+
+
 def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
     """A sentence for each size: the published test on the published accuracies."""
     return [
@@ -326,6 +444,10 @@ def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
 
 def _method(cell: str) -> str:
     return cell.split("-")[1]
+
+
+def _words(sizes: pd.Series) -> list[str]:
+    return [str(size).replace("_", " ") for size in sizes]
 
 
 def _label(size: str, method: str) -> str:

@@ -42,6 +42,8 @@ matplotlib.rcParams.update(
 
 
 EMPTY = "no reading at these checkpoints"
+TEXT_WIDTH = 6.5  # inches, of the paper's text: the paper shows a figure as it is drawn, so 7 points stay 7
+SMALL = 7  # points, the smallest type
 LETTERS_AN_INCH = 17  # of the note below the panels
 POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # marks of published values in figures without lines
 
@@ -67,20 +69,27 @@ class PlainLog(LogFormatter):
 
 def log_axis(axes: Any, which: Literal["x", "y"] = "y") -> None:
     """Make an axis of ``axes`` logarithmic, with plain numbers as labels: fewer labels where it spans more decades."""
-    axes.set(**{f"{which}scale": "log"})
+    getattr(axes, f"set_{which}scale")("log", nonpositive="mask")  # a gap for 0, and no line out of the frame
     axis = getattr(axes, f"{which}axis")
     axis.set_major_formatter(PlainLog())
     axis.set_minor_formatter(PlainLog(labelOnlyBase=False, minor_thresholds=(1.2, 0.4)))
 
 
-def panels(rows: int, columns: int, share_x: bool = True) -> tuple[Figure, Any]:
-    """A figure, and its panels as an array [rows, columns]; the panels of a column may share their x axis."""
+def panels(
+    rows: int, columns: int, share_x: bool = True, share_y: Literal["none", "row", "all"] = "none"
+) -> tuple[Figure, Any]:
+    """A figure as wide as the paper's text, or half as wide, and its panels as an array [rows, columns].
+
+    The panels of a column may share their x axis, and those of a row their y axis.
+    """
+    width = 3.6 if columns == 1 else max(TEXT_WIDTH, 1.2 + 1.5 * columns)
     figure, grid = pyplot.subplots(
         rows,
         columns,
-        figsize=(1.2 + 2.9 * columns, 0.7 + 1.75 * rows),
+        figsize=(width, 0.7 + 1.55 * rows),
         squeeze=False,
         sharex="col" if share_x else False,
+        sharey=share_y,
         layout="constrained",
     )
     return figure, grid
@@ -90,24 +99,29 @@ def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | Non
     """Add a legend above the panels and write ``output``.pdf and .png. Equal figures give equal bytes.
 
     ``diverged`` holds the cells that diverged, in words, by method. A dagger in the legend marks such a method, and a
-    line below the panels names its cells. A panel without any number says so.
+    line below the panels names its cells. A method whose line has its name at its end is not in the legend. A panel
+    without any number says so.
     """
     for axes in figure.axes:
         if not np.isfinite(axes.dataLim.get_points()).all():
-            axes.text(0.5, 0.5, EMPTY, transform=axes.transAxes, ha="center", va="center", fontsize=7)
+            axes.text(0.5, 0.5, EMPTY, transform=axes.transAxes, ha="center", va="center", fontsize=SMALL)
     entries = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
+    named = [text for axes in figure.axes for text in axes.texts if text.get_gid()]
+    shown = {handle.get_gid() for handle in entries.values()}
+    marked = {method: cells for method, cells in (diverged or {}).items() if method in shown}
+    for text in named:
+        text.set_text(text.get_text() + " †" * (text.get_gid() in marked))
+    entries = {label: one for label, one in entries.items() if one.get_gid() not in {t.get_gid() for t in named}}
     if entries:
         columns = max(2, min(4, int(figure.get_figwidth() / 1.6)))
-        shown = {handle.get_gid() for handle in entries.values()}
-        marked = {method: cells for method, cells in (diverged or {}).items() if method in shown}
         labels = [label + " †" * (handle.get_gid() in marked) for label, handle in entries.items()]
         figure.legend(entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False)
-        if marked:
-            note = "† diverged: " + "; ".join(cell for cells in marked.values() for cell in cells)
-            letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
-            figure.supxlabel("\n".join(textwrap.wrap(note, letters)), fontsize=7)
+    if marked:
+        note = "† diverged: " + "; ".join(cell for cells in marked.values() for cell in cells)
+        letters = int(figure.get_figwidth() * LETTERS_AN_INCH)
+        figure.supxlabel("\n".join(textwrap.wrap(note, letters)), fontsize=SMALL)
     write_whole(
         output.with_suffix(".pdf"), lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None})
     )

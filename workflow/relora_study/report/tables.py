@@ -84,6 +84,7 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "accuracy": _final(runs, "minimal_pairs", "overall", "accuracy"),
         "accuracy_low": _final(runs, "minimal_pairs", "overall", "accuracy_low"),
         "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
+        **{name: _final(runs, *runs.measures[name]) for name in runs.tasks},
     }
     return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
 
@@ -206,19 +207,19 @@ def _shown(name: str, table: pd.DataFrame) -> bool:
 TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {
     function.__name__: function
     for function in (
-        models,
-        hyperparameters,
         final_results,
         yardsticks,
-        cost,
-        significance,
         differences,
         gaps,
         trend,
+        significance,
         claims,
         audit,
         adapter_pattern,
         published_vs_replicated,
+        models,
+        cost,
+        hyperparameters,
     )
 }
 PUBLISHED_TABLES: dict[str, Callable[[Published], pd.DataFrame]] = {

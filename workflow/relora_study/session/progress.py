@@ -1,4 +1,4 @@
-"""Print a line at least every 30 seconds while a study runs: jobs done, jobs that run, time left.
+"""Print a line at least every 30 seconds while a study runs: the share of the work done, what runs, time left.
 
 Snakemake prints progress only when a job ends, so a long job leaves the terminal silent. A logger plugin is no way: it
 must be installed, which this package is not, and with `quiet: progress` Snakemake logs no end of a job. So this module
@@ -9,27 +9,41 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import Any, NamedTuple
 
 SECONDS_BETWEEN_LINES = 25.0
 NAMED = 3  # how many running jobs a line names
+PRIOR = 60.0  # seconds for which the estimates of jobs count as much as what was seen of them
+TAIL = 1000  # bytes of a log, which hold its last row
+
+
+class Training(NamedTuple):
+    """How far a training is: the steps done, the steps in all, and the loss of the last (nats a token)."""
+
+    step: int
+    steps: int
+    loss: float
 
 
 @dataclass
 class Progress:
     """A thread that prints the progress of ``workflow``, from :meth:`start` to :meth:`stop`.
 
-    ``expected`` estimates the seconds of a job from its rule's name and its wildcards.
-    With ``trusted`` false, the estimates count only relative to each other: a line gives no time until a job has ended.
+    ``expected`` estimates the seconds of a job from its rule's name and its wildcards, and ``training`` tells how far a
+    job is that trains, None for others. With ``trusted`` false, the estimates count only relative to each other: a line
+    gives no time before it has seen work done.
     """
 
     workflow: Any
     expected: Callable[[str, Any], float]
+    training: Callable[[str, Any], Training | None] = lambda rule, wildcards: None
     trusted: bool = True
     interval: float = SECONDS_BETWEEN_LINES
     _began: dict[Any, float] = field(default_factory=dict)  # when a running job was first seen
-    _timed: list[tuple[float, float]] = field(default_factory=list)  # expected and real seconds of jobs that ended
+    _work: float = 0.0  # expected seconds of the jobs that ended
+    _widest: int = 1  # the most jobs that ran at a time
     _ended: Event = field(default_factory=Event)
 
     def start(self) -> None:
@@ -41,35 +55,54 @@ class Progress:
         self._ended.set()
 
     def _run(self) -> None:
-        last = time.monotonic()
+        began = last = time.monotonic()
         while not self._ended.wait(min(1.0, self.interval)):
             now = time.monotonic()
             running = self._look(now)
             if now - last >= self.interval:
-                print(self._line(running, now), file=sys.stderr, flush=True)
+                print(self._line(running, now - began, now), file=sys.stderr, flush=True)
                 last = now
 
     def _look(self, now: float) -> list[Any]:
-        """List the jobs that run at ``now``, and time those that finished since the last look."""
+        """List the jobs that run at ``now``, and count the work of those that finished since the last look."""
         running = list(_single(tuple(self.workflow.scheduler.running)))
         for job in self._began.keys() - set(running):
-            began = self._began.pop(job)
-            if self.workflow.dag.finished(job):
-                self._timed.append((self._expected(job), now - began))
+            del self._began[job]
+            self._work += self._expected(job) * self.workflow.dag.finished(job)
         for job in running:
             self._began.setdefault(job, now)
+        self._widest = max(self._widest, len(running))
         return running
 
-    def _line(self, running: Sequence[Any], now: float) -> str:
-        scheduler = self.workflow.scheduler
-        waiting = [self._expected(job) for job in scheduler.remaining_jobs]
-        started = [(self._expected(job), now - self._began[job]) for job in running]
-        pace = pace_of(self._timed) if self._timed or self.trusted else None
-        left = None if pace is None else seconds_left(pace, started, waiting)
-        return line(scheduler.finished_jobs, len(self.workflow.dag), [_name(job) for job in running], left)
+    def _line(self, running: Sequence[Any], elapsed: float, now: float) -> str:
+        parts = [self._part(job, now) for job in running]
+        waiting = sum(map(self._expected, self.workflow.scheduler.remaining_jobs))
+        done = self._work + sum(work * share for _, work, share in parts)
+        total = self._work + sum(work for _, work, _ in parts) + waiting
+        longest = max((work * (1 - share) for _, work, share in parts), default=0.0)
+        left = seconds_left(done, total, longest, elapsed, self._widest, PRIOR if self.trusted else 0.0)
+        return line(done / total if total else 1.0, [words for words, _, _ in parts], left)
+
+    def _part(self, job: Any, now: float) -> tuple[str, float, float]:
+        """The words for a running job, its expected seconds, and which share of them it has done."""
+        expected = self._expected(job)
+        if at := self.training(job.rule.name, job.wildcards):
+            return f"{job.wildcards.cell} {at.step:,}/{at.steps:,} loss {at.loss:.2f}", expected, at.step / at.steps
+        return _name(job), expected, min(0.9, (now - self._began[job]) / expected) if expected else 0.0
 
     def _expected(self, job: Any) -> float:
         return self.expected(job.rule.name, job.wildcards)
+
+
+def last_step(log: Path) -> tuple[int, float] | None:
+    """The step and the loss in the last whole row of a training's log.csv; None before the first."""
+    try:
+        with log.open("rb") as stream:
+            stream.seek(max(0, log.stat().st_size - TAIL))
+            step, _, loss = stream.read().decode().rpartition("\n")[0].rpartition("\n")[2].split(",")[:3]
+            return int(step), float(loss)
+    except (OSError, ValueError):  # no log yet, or only its header
+        return None
 
 
 def _single(jobs: Iterable[Any]) -> Iterator[Any]:
@@ -83,30 +116,29 @@ def _name(job: Any) -> str:
     return str(job.message or job.rule.name)
 
 
-def pace_of(timed: Sequence[tuple[float, float]]) -> float:
-    """Return the real seconds per expected second over the jobs that ended, or 1 if none did."""
-    expected, real = (sum(values) for values in zip(*timed, strict=True)) if timed else (1.0, 1.0)
-    return real / expected
+def seconds_left(
+    done: float, total: float, longest: float, elapsed: float, widest: int, prior: float = PRIOR
+) -> float | None:
+    """Estimate the seconds until ``total`` expected seconds of work are done; ``elapsed`` seconds have done ``done``.
 
-
-def seconds_left(pace: float, started: Sequence[tuple[float, float]], waiting: Sequence[float]) -> float:
-    """Estimate the seconds until all jobs are done, if as many jobs run at a time as now.
-
-    ``started`` holds expected and past seconds of each running job, ``waiting`` the expected seconds of later jobs.
+    The rate is what was seen, and for ``prior`` further seconds what is expected of ``widest`` jobs at a time, so that
+    an estimate moves slowly. ``longest`` is the work that the longest running job has left, which nothing can share.
+    None where neither tells a rate.
     """
-    rest = [max(pace * expected - past, 0.0) for expected, past in started]
-    return max(max(rest, default=0.0), (sum(rest) + pace * sum(waiting)) / max(len(started), 1))
+    rate = (done + prior * widest) / (elapsed + prior) if elapsed + prior else 0.0
+    return max((total - done) / rate, longest * widest / rate) if rate else None
 
 
-def line(done: int, total: int, running: Sequence[str], left: float | None) -> str:
+def line(share: float, running: Sequence[str], left: float | None) -> str:
     """Format one line of progress; ``left`` is in seconds, or None if it is not known yet."""
-    more = f" and {len(running) - NAMED} more" if len(running) > NAMED else ""
-    now = "; ".join(running[:NAMED]) + more if running else "none"
-    return f"{time.strftime('%H:%M:%S')} {done} of {total} jobs done. Running: {now}. Time left: {_about(left)}."
+    more = [f"{len(running) - NAMED} more"] if len(running) > NAMED else []
+    return f"{time.strftime('%H:%M:%S')}  " + " | ".join(
+        [f"{share:.0%}".replace("%", " %"), *running[:NAMED], *more, _about(left)]
+    )
 
 
 def _about(left: float | None) -> str:
     if left is None:
-        return "not known yet"
+        return "time left not known yet"
     minutes = max(1, round(left / 60))
-    return f"about {minutes} min" if minutes < 100 else f"about {minutes / 60:.0f} h"
+    return f"{minutes} min left" if minutes < 100 else f"{minutes / 60:.0f} h left"

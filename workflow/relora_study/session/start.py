@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from ..config import Cell, MinimalPairs, Perplexity, Study
+from ..config import Cell, Study
+from ..config.benchmark_names import is_users
 from ..config.settings import Experiments, as_yaml, settings_files
 from ..errors import UserError
 from ..storage.files import sha256, write_text
@@ -59,19 +60,13 @@ def holds(path: Path, text: str) -> bool:
 
 def user_places(study: Study) -> dict[str, Path]:
     """Return the files and folders that the user brings, by the rule that reads them."""
-    data, pairs, texts = study.data, study.evaluation.minimal_pairs, study.evaluation.perplexity
+    data, tasks = study.data, study.evaluation.every_task
     places = {
         "documents": data.files.path if data.source == "files" else None,
         "tokenizer": data.tokenizer.name if data.tokenizer.source == "path" else None,
-        "minimal_pairs": pairs.path if _is_users(pairs) else None,
-        "texts": texts.path if _is_users(texts) else None,
+        **{f"task-{name}": task.path for name, task in tasks.items() if is_users(task)},
     }
     return {reader: Path(place) for reader, place in places.items() if place}
-
-
-def _is_users(data: MinimalPairs | Perplexity) -> bool:
-    """Tell whether ``data`` are files of the user: a path, or the folder of a copy of a dataset on the Hub."""
-    return data.source == "path" or (data.source == "hub" and data.path is not None and Path(data.path).is_dir())
 
 
 def files_listing(place: Path) -> str:

@@ -40,7 +40,10 @@ SHARED_FILES = [
     "tables/*",
     "paper.pdf",
     "landing.rst",
-    "summary.txt",
+    "summary.*",
+    "explore.html",
+    "figures.html",
+    "tables.html",
     "reproducibility.*",
     "logs/*/*.log",
     "benchmarks/jobs/*.tsv",
@@ -80,7 +83,7 @@ def pack(
     chosen = read_section(Study, study)
     experiments = experiments_of(chosen)
     cells = list(dict.fromkeys([*chosen.study.cell_names, *experiments.cells]))
-    files = _chosen(results, cells, experiments)
+    files = _chosen(results, cells, experiments, list(chosen.evaluation.every_task))
     contents = {file.relative_to(results).as_posix(): file.read_bytes() for file in files}
     contents |= {f"{CODE}/{file.relative_to(ROOT).as_posix()}": file.read_bytes() for file in _code()}
     contents |= {f"archive/{name}": content for name, content in _corpus(results / "data" / "tokens")}
@@ -94,13 +97,13 @@ def pack(
     write_whole(output, lambda path: path.write_bytes(_packed(contents)))
 
 
-def _chosen(results: Path, cells: list[str], experiments: Experiments) -> Iterator[Path]:
+def _chosen(results: Path, cells: list[str], experiments: Experiments, tasks: list[str]) -> Iterator[Path]:
     """Yield the files that a reader needs to remake the report: the study's, then those of cells and searches."""
     yield from _matching(results, SHARED_FILES)
     for cell_dir in (results / "cells" / name for name in cells):
         yield from _matching(cell_dir, CELL_FILES)
-        for kind in ("pairs", "texts"):  # significance tests read the scores of the last step
-            yield from sorted(cell_dir.glob(f"evaluation/step-*-{kind}.parquet"))[-1:]
+        for task in tasks:  # significance tests read the scores of the last step
+            yield from sorted(cell_dir.glob(f"evaluation/step-*-{task}-*.parquet"))[-1:]
     for search, (_, candidates) in experiments.searches.items():
         yield from _matching(results / "tuning" / search, SEARCH_FILES)
         for name in candidates:

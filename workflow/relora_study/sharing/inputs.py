@@ -1,17 +1,17 @@
-"""What a study read: its corpus, tokenizer, texts and minimal pairs, each with its place, hash and licence if known."""
+"""What a study read: its corpus, tokenizer and tasks, each with its place, hash and licence if known."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import Study
-from ..config.benchmark_names import BLIMP, BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, PALOMA_DATASETS
+from ..config import MinimalPairs, Perplexity, Study
+from ..config.benchmark_names import BLIMP, BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, PALOMA_DATASETS, is_users
 from ..storage.contracts import Manifest
 from ..storage.files import read_yaml, sha256
 
 RESOURCES = Path(__file__).parents[3] / "resources"
 HUB = "https://huggingface.co"
+OF_USERS = {"texts": "texts for perplexity", "minimal_pairs": "a suite of minimal pairs"}
 
 
 class Input(NamedTuple):
@@ -34,7 +34,8 @@ class Input(NamedTuple):
 
 def inputs(study: Study, corpus: Manifest, results: Path) -> list[Input]:
     """List what the study read beside its configuration and the repository's own files, each once."""
-    parts = (_corpus(study, corpus), _tokenizer(study, corpus), _texts(study, results), _pairs(study, results))
+    tasks = (_task(study, name, task, results) for name, task in study.evaluation.every_task.items())
+    parts = (_corpus(study, corpus), _tokenizer(study, corpus), *tasks)
     return [found for part in parts for found in part]
 
 
@@ -61,28 +62,22 @@ def _tokenizer(study: Study, corpus: Manifest) -> Iterator[Input]:
         yield Input("tokenizer", str(tokenizer.name), place, corpus.tokenizer_sha256, "its tokenizer.json")
 
 
-def _texts(study: Study, results: Path) -> Iterator[Input]:
-    texts, made = study.evaluation.perplexity, results / "evaluation" / "texts.parquet"
-    hashed: dict[str, Any] = {"sha256": _hash_of(made), "hashed": "the table made of it"}
-    if texts.source == "path" or (texts.source == "hub" and texts.path and Path(texts.path).is_dir()):
-        yield Input("texts", "texts for perplexity", **hashed)
-    elif texts.source == "hub":
-        name = texts.path or PALOMA_DATASETS[0]
-        yield Input("texts", name, _dataset(name, texts.revision), **hashed)
-
-
-def _pairs(study: Study, results: Path) -> Iterator[Input]:
-    pairs, made = study.evaluation.minimal_pairs, results / "evaluation" / "minimal_pairs"
-    hashed: dict[str, Any] = {"sha256": _hash_of(made), "hashed": "the suite made of it"}
-    if pairs.source == "url":
-        yield Input("minimal pairs", **_known("blimp") | {"url": BLIMP_URL}, sha256=BLIMP_SHA256, is_file=True)
-    elif pairs.source == "hub" and not (pairs.path and Path(pairs.path).is_dir()):
-        name = pairs.path or BLIMP_DATASETS[0]
-        known = _known("blimp") if name in BLIMP_DATASETS else {"name": name}
-        yield Input("minimal pairs", **known | {"url": _dataset(name, pairs.revision)}, **hashed)
-    elif pairs.source != "templated":
-        known = _known("blimp") if study.report.suite == BLIMP else {"name": "a suite of minimal pairs"}
-        yield Input("minimal pairs", **known | {"url": None}, **hashed)
+def _task(study: Study, name: str, task: Perplexity | MinimalPairs, results: Path) -> Iterator[Input]:
+    """What a task was made from, unless it was made from the corpus."""
+    made, own = results / "evaluation" / f"{name}.parquet", study.evaluation.tasks.get(name)
+    parameter = {"perplexity": "texts", "minimal_pairs": "minimal pairs"}.get(name, name.replace("_", " "))
+    hashed: dict[str, Any] = {"sha256": sha256(made) if made.exists() else None, "hashed": "the table made of it"}
+    licence: dict[str, Any] = {"licence": own.licence} if own else {}
+    if task.source == "url":
+        yield Input(parameter, **_known("blimp") | {"url": BLIMP_URL}, sha256=BLIMP_SHA256, is_file=True)
+    elif is_users(task):
+        blimp = task.kind == "minimal_pairs" and not own and study.report.suite == BLIMP
+        known = _known("blimp") if blimp else {"name": OF_USERS[task.kind]} | licence
+        yield Input(parameter, **known | {"url": None}, **hashed)
+    elif task.source == "hub":
+        dataset = task.path or (PALOMA_DATASETS if task.kind == "texts" else BLIMP_DATASETS)[0]
+        known = _known("blimp") if dataset in BLIMP_DATASETS else {"name": dataset} | licence
+        yield Input(parameter, **known | {"url": _dataset(dataset, task.revision)}, **hashed)
 
 
 def _known(name: str) -> dict[str, Any]:
@@ -93,12 +88,3 @@ def _known(name: str) -> dict[str, Any]:
 
 def _dataset(name: str, revision: str | None) -> str:
     return f"{HUB}/datasets/{name}/tree/{revision or 'main'}"
-
-
-def _hash_of(place: Path) -> str | None:
-    """Hash a file, or the names and contents of a folder's files, sorted; None where the user deleted it."""
-    if not place.is_dir():
-        return sha256(place) if place.exists() else None
-    files = sorted(file for file in place.rglob("*") if file.is_file())
-    listing = "".join(f"{sha256(file)}  {file.relative_to(place).as_posix()}\n" for file in files)
-    return hashlib.sha256(listing.encode()).hexdigest()

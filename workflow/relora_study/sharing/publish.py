@@ -30,7 +30,7 @@ CARD = """---
 ---
 # {name}
 
-A Llama-style language model of {parameters:,} parameters ({trainable:,} trained), {how}.
+A language model ({architecture}) of {parameters:,} parameters ({trainable:,} trained), {how}.
 It saw {tokens:,} tokens in {steps:,} steps. It is one cell of a replication of
 [Weiss et al. 2025](https://arxiv.org/abs/2509.12960), which asks what ReLoRA does to the learning dynamics of small
 language models: a subject of study, not a model to use for anything else.
@@ -117,6 +117,7 @@ def model_card(cell_dir: Path, repository: str, licence: str, all_steps: bool) -
     return CARD.format(
         metadata=_metadata(settings.name, licence, scores),
         name=settings.name,
+        architecture=settings.size.architecture,
         parameters=manifest.parameters,
         trainable=manifest.trainable_parameters,
         how=_how(settings, manifest),
@@ -171,11 +172,15 @@ def _trained_by(settings: Cell) -> str:
     method = settings.method
     if method.is_full_rank:
         return "trained at full rank"
-    if not method.rank:
-        kind = "factors" if method.factor_rank else f"{method.update} projections"
-        return f"trained by the method `{settings.method_name}`: {kind} of rank {method.target_rank}"
     merged = f"merged every {method.reset_period} steps" if method.reset_period else "never merged"
-    return f"trained by the method `{settings.method_name}`: adapters of rank {method.rank}, {merged}"
+    kinds = {
+        f"adapters of rank {method.rank}, {merged}": method.rank,
+        f"factors of rank {method.factor_rank}": method.factor_rank,
+        f"{method.update} projections of rank {method.projection_rank}": method.projection_rank,
+    }
+    kind = next((kind for kind, rank in kinds.items() if rank), "whole weights")
+    stepped = "" if method.update == "plain" or method.projection_rank else f", stepped by {method.update}"
+    return f"trained by the method `{settings.method_name}`: {kind}{stepped}"
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..config import Cell
 from ..config.schedule import is_due, is_reset, learning_rate_ratio, rank_after
 from ..model.checkpoints import save_checkpoint
-from ..model.kernels.cross_entropy import head_cross_entropy
+from ..model.decoder import layers, next_token_loss
 from ..model.relora import adapters
 from ..progress_lines import progress
 from . import parallel
@@ -153,7 +153,7 @@ def _optimizer_step(run: Run) -> Tensor:
     """
     if run.masters:
         run.masters.before_step()
-    moving = [parameter.detach() for parameter in run.model.model.layers.parameters() if parameter.requires_grad]
+    moving = [parameter.detach() for parameter in layers(run.model).parameters() if parameter.requires_grad]
     # The activations are freed by now, so these copies do not raise the peak memory.
     before = [parameter.clone() for parameter in moving]
     run.optimizer.step()
@@ -167,8 +167,7 @@ def mean_loss(run: Run, rows: Tensor) -> Tensor:
     """Compute the mean cross-entropy (nats a token) of ``rows`` [n, context_length + 1]: each id predicts the next."""
     bfloat16 = run.cell.runtime.precision == "bfloat16"
     with torch.autocast(run.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        hidden = run.model.model(input_ids=rows[:, :-1], use_cache=False).last_hidden_state
-        return head_cross_entropy(hidden, run.model.lm_head.weight, rows[:, 1:], fused=run.cell.runtime.compile)
+        return next_token_loss(run.model, rows, fused=run.cell.runtime.compile)
 
 
 def _on_device(batch: Tensor, device: torch.device) -> Tensor:

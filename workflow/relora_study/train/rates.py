@@ -3,11 +3,10 @@
 from typing import Any
 
 from torch import Tensor
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from ..config import Method
 from ..model.factorized import factorized
-from ..model.kernels.rms_norm import RMSNorm
 from ..model.relora import adapters, targeted
 
 RATE_RATIO = "rate_ratio"  # in an optimizer's group: its rate over the schedule's
@@ -18,7 +17,7 @@ def rate_group(ratio: float | None, parameters: list[Tensor]) -> dict[str, Any]:
     return {"params": parameters, RATE_RATIO: ratio or 1.0}
 
 
-def by_rate(model: LlamaForCausalLM, method: Method, without: list[Tensor]) -> list[dict[str, Any]]:
+def by_rate(model: PreTrainedModel, method: Method, without: list[Tensor]) -> list[dict[str, Any]]:
     """Return the parameters that train, but those of ``without``, as an optimizer's groups: one for each ratio."""
     ratio_of = {
         id(parameter): getattr(method.rate_ratios, name)
@@ -33,7 +32,7 @@ def by_rate(model: LlamaForCausalLM, method: Method, without: list[Tensor]) -> l
     return [rate_group(ratio, parameters) for ratio, parameters in groups.items()]
 
 
-def named_groups(model: LlamaForCausalLM, method: Method) -> dict[str, list[Tensor]]:
+def named_groups(model: PreTrainedModel, method: Method) -> dict[str, list[Tensor]]:
     """Return the parameters that each key of `rate_ratios` means, as the model is now; frozen ones are among them.
 
     Projections that ``method`` does not target are in no group.
@@ -42,7 +41,9 @@ def named_groups(model: LlamaForCausalLM, method: Method) -> dict[str, list[Tens
     return {
         "embedding": list(model.get_input_embeddings().parameters()),
         "head": list(model.get_output_embeddings().parameters()),
-        "norms": [module.weight for module in model.modules() if isinstance(module, RMSNorm)],
+        "norms": [parameter for parameter in model.parameters() if parameter.ndim == 1],  # and all biases
         "targets": [layer.weight for layer in targeted(model, method).values()],
-        "adapters": [parameter for layer in low_rank.values() for parameter in layer.parameters()],
+        "adapters": [
+            parameter for layer in low_rank.values() for parameter in layer.parameters() if parameter.ndim != 1
+        ],
     }

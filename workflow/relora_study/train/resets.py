@@ -1,4 +1,4 @@
-"""Reset between two cycles of ReLoRA: merge the adapters, restart them, and clear Adam's moments.
+"""Reset between two cycles of ReLoRA: merge the adapters, restart them, and clear the optimizer's moments.
 
 The switches of a method choose the kind of merge, restart and clearing, so that variants need no code.
 """
@@ -20,7 +20,8 @@ def reset(
 ) -> None:
     """Merge every adapter into its weight, restart it at ``rank`` (the method's), and clear its moments, in place.
 
-    At full rank, clear the moments of the targets' weights. Random draws depend on ``seed`` alone, so that all processes of a data-parallel run draw alike.
+    At full rank, clear the moments of the targets' weights. Random draws depend on ``seed`` alone, so that all
+    processes of a data-parallel run draw alike.
     """
     with drawing_alike(seed):
         for layer in adapters(model).values():
@@ -30,16 +31,15 @@ def reset(
             if method.scale_reset == "zero":
                 _zero_scale(layer)
             for factor in (layer.A, layer.B):
-                _forget(optimizer.state[factor], method)
+                _forget(factor, optimizer, method)
             if rank is not None and rank < method.rank:
                 narrow(layer, optimizer, rank)
         for parameter in _cleared_beside(model, method):
-            if optimizer.state.get(parameter):
-                _forget(optimizer.state[parameter], method)
+            _forget(parameter, optimizer, method)
 
 
 def _cleared_beside(model: nn.Module, method: Method) -> list[Tensor]:
-    """Return what else a reset clears the moments of: all else that trains, or at full rank the targets' weights."""
+    """Return what else a reset clears the moments of: all else, or at full rank the targets' weights."""
     if method.moment_scope == "all":
         factors = {id(factor) for layer in adapters(model).values() for factor in (layer.A, layer.B)}
         return [parameter for parameter in model.parameters() if id(parameter) not in factors]
@@ -67,11 +67,12 @@ def _zero_scale(layer: ReLoRALinear) -> None:
 
 @torch.no_grad()
 def narrow(layer: ReLoRALinear, optimizer: torch.optim.Optimizer, rank: int) -> None:
-    """Narrow the adapter to ``rank``. Without moments, what is zero and gets no gradient stays zero."""
+    """Narrow the adapter to ``rank``, and clear the moments of what is zero then, so that nothing moves it again."""
     layer.narrow(rank)
-    for moment in ("exp_avg", "exp_avg_sq"):
-        optimizer.state[layer.A][moment][rank:] = 0.0
-        optimizer.state[layer.B][moment][:, rank:] = 0.0
+    for moment in moments(layer.A, optimizer):
+        moment[rank:] = 0.0
+    for moment in moments(layer.B, optimizer):
+        moment[:, rank:] = 0.0
 
 
 def narrow_unused(layer: ReLoRALinear) -> None:
@@ -88,14 +89,23 @@ def narrow_unused(layer: ReLoRALinear) -> None:
         unused.copy_(torch.eye(len(unused)))
 
 
+def moments(parameter: Tensor, optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return what ``optimizer`` keeps of each entry of ``parameter``: of AdamW the first and the second moment.
+
+    Other state, such as a step count or a direction, is no moment.
+    """
+    kept = sorted(optimizer.state.get(parameter, {}).items())
+    return [moment for name, moment in kept if name != "step" and moment.shape == parameter.shape]
+
+
 @torch.no_grad()
-def _forget(state: dict[str, Tensor], method: Method) -> None:
-    """Zero entries of both of Adam's moments, with a shared or an independent mask; the step count stays."""
-    mask = _kept(state["exp_avg"], method)
-    state["exp_avg"].mul_(mask)
-    if method.moment_mask == "independent":
-        mask = _kept(state["exp_avg_sq"], method)
-    state["exp_avg_sq"].mul_(mask)
+def _forget(parameter: Tensor, optimizer: torch.optim.Optimizer, method: Method) -> None:
+    """Zero entries of the moments of ``parameter``, with a shared or an independent mask."""
+    mask = None
+    for moment in moments(parameter, optimizer):
+        if mask is None or method.moment_mask == "independent":
+            mask = _kept(moment, method)
+        moment.mul_(mask)
 
 
 def _kept(moment: Tensor, method: Method) -> Tensor:

@@ -4,15 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from transformers import LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from ..config import Cell
 from ..config.schedule import has_adapters, rank_after
 from ..model.build import first_model
+from ..model.decoder import layers
 from ..model.relora import adapters, add_adapters, remove_adapters
+from .optimizer import make_optimizer
 from .parallel import rank
-from .projected import ProjectedAdamW, projected_parameters
-from .rates import by_rate
 from .resets import MasterCopies
 
 
@@ -25,7 +25,7 @@ class Run:
     """
 
     cell: Cell
-    model: LlamaForCausalLM
+    model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     device: torch.device
     masters: MasterCopies | None = None
@@ -41,10 +41,10 @@ def start(cell: Cell, device: torch.device, done: int = 0, data: str = "") -> Ru
     return begin(cell, first_model(cell).to(device), device, done, data)
 
 
-def begin(cell: Cell, model: LlamaForCausalLM, device: torch.device, done: int = 0, data: str = "") -> Run:
+def begin(cell: Cell, model: PreTrainedModel, device: torch.device, done: int = 0, data: str = "") -> Run:
     """Make the run of :func:`start` of ``model``, the cell's first one without adapters, which lies on ``device``."""
     model.train()
-    run = Run(cell, model, _optimizer(cell, model), device, data=data)
+    run = Run(cell, model, make_optimizer(cell, model), device, data=data)
     if has_adapters(cell.method, done):
         begin_adapters(run, done)
     else:
@@ -80,7 +80,7 @@ def _change_parameters(run: Run, change: Callable[[], None]) -> None:
     run.optimizer.zero_grad()
     moments = {name: run.optimizer.state.get(parameter) for name, parameter in run.model.named_parameters()}
     change()
-    run.optimizer = _optimizer(run.cell, run.model)
+    run.optimizer = make_optimizer(run.cell, run.model)
     for name, parameter in run.model.named_parameters():
         if parameter.requires_grad and moments.get(name):
             run.optimizer.state[parameter] = moments[name]
@@ -90,22 +90,5 @@ def _change_parameters(run: Run, change: Callable[[], None]) -> None:
 def _compile_layers(run: Run) -> None:
     """With ``runtime.compile``, compile the decoder's layers. They are alike, so one compilation serves all."""
     if run.cell.runtime.compile:
-        for layer in run.model.model.layers:
+        for layer in layers(run.model):
             layer.compile()
-
-
-def _optimizer(cell: Cell, model: LlamaForCausalLM) -> torch.optim.Optimizer:
-    """Make AdamW for all parameters that train, with weight decay on each of them, as in the authors' code.
-
-    With an ``update`` of the method, the targets' weights get it instead.
-    """
-    recipe, projected = cell.train, projected_parameters(cell.method, model)
-    adam = torch.optim.AdamW(
-        by_rate(model, cell.method, without=projected),
-        lr=recipe.learning_rate,
-        betas=(recipe.betas[0], recipe.betas[1]),
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
-    return ProjectedAdamW(adam, projected, cell.method, cell.seed) if projected else adam

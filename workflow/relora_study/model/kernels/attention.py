@@ -1,4 +1,4 @@
-"""Causal attention with grouped queries, which transformers' Llama finds by a registered name.
+"""Causal attention with grouped queries, which transformers' decoders find by a registered name.
 
 Plain reference::
 

@@ -2,8 +2,8 @@
 
 Plain reference::
 
-    def linear(x, weight):
-        return x @ weight.mT
+    def linear(x, weight, bias=0.0):
+        return x @ weight.mT + bias
 
     def gated_linear(gate, up, weight):
         return (functional.silu(gate) * up) @ weight.mT
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import UserError
 from .matmul import as_autocast, fits_onednn, matmul, matmul_transposed
 from .swiglu import Gated, activation, activation_gradients, as_rows
 
@@ -39,14 +38,15 @@ class _Linear(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """PyTorch's linear layer without a bias, with this project's products where they are faster."""
+    """PyTorch's linear layer, with this project's products where they are faster."""
 
     takes_gated = True  # `forward` accepts a `Gated` pair
 
-    def __init__(self, weight: Tensor) -> None:
-        """Make a layer of ``weight`` [out, in]."""
-        super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Make a layer of ``weight`` [out, in] and, unless it is None, ``bias`` [out]."""
+        super().__init__(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
         self.weight = weight
+        self.bias = bias  # type: ignore[assignment]  # nn.Linear's, which is None without one
 
     def forward(self, input: Tensor | Gated) -> Tensor:
         """Map ``input`` [..., in] to [..., out]."""
@@ -54,18 +54,10 @@ class Linear(nn.Linear):
             return super().forward(input)
         gate, up = as_rows(input)
         mapped = _Linear.apply(*as_autocast(gate, up, self.weight))  # type: ignore[no-untyped-call]
-        return mapped.view(*input.shape[:-1], -1)  # type: ignore[no-any-return]
+        output: Tensor = mapped.view(*input.shape[:-1], -1)
+        return output if self.bias is None else output + self.bias
 
 
 def linears(model: nn.Module) -> dict[str, nn.Linear]:
-    """Return the linear layers of ``model`` by name, in the model's order, without the adapted layers.
-
-    Raises :class:`UserError` for a layer with a bias: the layers that replace these have none, and would drop it.
-    """
-    found = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    for name, linear in found.items():
-        if linear.bias is not None:
-            raise UserError(
-                f"layer {name} has a bias, which our layers lack; take a model without biases in its layers"
-            )
-    return found
+    """Return the linear layers of ``model`` by name, in the model's order, without the adapted layers."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}

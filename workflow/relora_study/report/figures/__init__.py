@@ -5,17 +5,18 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 
 from ...analysis.source import Source
-from . import evaluation, spectra, training
+from . import evaluation, gaps, spectra, training
 
 FIGURES: dict[str, Callable[[Source], Figure]] = {
     function.__name__: function
     for function in (
+        gaps.gap_over_training,
         training.training_curves,
         training.training_cost,
         evaluation.blimp_by_phenomenon,
         evaluation.blimp_over_training,
         evaluation.perplexity_by_domain,
-        evaluation.gap_by_width,
+        gaps.gap_by_width,
         spectra.per_weights,
         spectra.cn_weights,
         spectra.per_updates,

@@ -10,7 +10,7 @@ from ...analysis.experiments import Swept, changes, is_numeric, responses
 from ...config.experiments import PREVIOUS
 from ..escape import figure_text
 from ..numbers import method_label
-from ..style import log_axis, look, panels
+from ..style import SMALL, log_axis, look, panels
 from .parts import yardstick_lines
 
 LOSS = "held-out loss\n(nats/token)"
@@ -64,7 +64,7 @@ def _draw_losses(axes: Any, rows: pd.DataFrame, means: pd.DataFrame, names: list
             note = f" {diverged} of {means.seeds[method]} diverged"
             left = rows.loss[rows.method == method].mean() > middle  # where the method's other seeds are not
             side = {"x": 0, "ha": "left"} if left else {"x": 1, "ha": "right"}
-            axes.text(y=place, s=note, transform=axes.get_yaxis_transform(), va="center", fontsize=6, **side)
+            axes.text(y=place, s=note, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, **side)
 
 
 def _draw_differences(axes: Any, rows: pd.DataFrame, names: list[str]) -> None:
@@ -186,7 +186,7 @@ def _surface(swept: Swept, keys: list[str]) -> Figure:
         axes.imshow(values, aspect="auto", origin="lower", cmap="cividis_r")
         for (y, x), loss in np.ndenumerate(values.to_numpy()):
             lowest = loss == np.nanmin(values.to_numpy())
-            style = {"ha": "center", "va": "center", "fontsize": 7, "fontweight": "bold" if lowest else "normal"}
+            style = {"ha": "center", "va": "center", "fontsize": SMALL, "fontweight": "bold" if lowest else "normal"}
             box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1}
             axes.text(x, y, f"{loss:.3f}" if np.isfinite(loss) else "diverged", bbox=box, **style)
         axes.set_xticks(range(values.shape[1]), [f"{value}" for value in values.columns])
@@ -198,18 +198,23 @@ def _surface(swept: Swept, keys: list[str]) -> Figure:
 
 def draw_search(rungs: pd.DataFrame) -> Figure:
     """The mean loss of every candidate at each rung that it reached: a column a size, a row a method."""
-    sizes, methods = list(rungs["size"].unique()), list(rungs.method.unique())
-    figure, grid = panels(len(methods), len(sizes))
+    sizes, methods = sorted(rungs["size"].unique(), key=_number_in), list(rungs.method.unique())
+    figure, grid = panels(len(methods), len(sizes), share_y="row")
     for (row, column), axes in np.ndenumerate(grid):
         here = rungs[(rungs["size"] == sizes[column]) & (rungs.method == methods[row])]
         for _, candidate in here.groupby("candidate", sort=False):
             chosen = (candidate.outcome == "chosen").any()
             means = candidate.groupby("step").loss.agg(lambda losses: losses.mean(skipna=False))
             axes.plot(means.index, means, **_candidate_look(chosen))
-        axes.set_title(figure_text(f"{sizes[column]}, {method_label(methods[row])}".replace("_", " ")))
-        axes.set_ylabel("validation loss\n(nats/token)" if column == 0 else "")
+        axes.set_title(figure_text(sizes[column].replace("_", " ")) if row == 0 else "")
+        axes.set_ylabel(figure_text(method_label(methods[row])) + "\nvalidation loss" if column == 0 else "")
         axes.set_xlabel("optimizer step" if row == len(methods) - 1 else "")
     return figure
+
+
+def _number_in(size: str) -> int:
+    """The order of sizes that are named by a width; others stay as they are."""
+    return int("0" + "".join(filter(str.isdigit, size)))
 
 
 def _candidate_look(chosen: bool) -> dict[str, Any]:

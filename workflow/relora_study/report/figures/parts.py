@@ -7,15 +7,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from pandas.api.typing import SeriesGroupBy
+from scipy.optimize import isotonic_regression
 
 from ...analysis.intervals import BAND_RESAMPLES, mean_interval
 from ...analysis.naming import TEMPLATED
 from ...analysis.source import Source
 from ..escape import figure_text
-from ..style import look, panels
+from ..style import SMALL, look, panels
 
 NEAR = 0.5  # of the data's height: lines that lie farther outside would squeeze the curves to less than half the panel
-LABEL_HEIGHT = 0.09  # of the panel's axis
+LABEL_HEIGHT = 0.13  # inches, of a line of small type
+Named = tuple[float, str, dict[str, Any]]  # a place on the y axis, words, and their look
 CORNERS: dict[str, dict[str, Any]] = {
     "above": {"x": 0.99, "y": 0.98, "ha": "right", "va": "top"},
     "below": {"x": 0.01, "y": 0.02},
@@ -57,7 +59,7 @@ def intervals_by_step(by_step: SeriesGroupBy) -> pd.DataFrame:
 
 def grid_of(source: Source, rows: list[str], titles: list[str]) -> tuple[Figure, Any]:
     """A panel for each of ``rows`` and each size, with labels at the edges."""
-    figure, grid = panels(len(rows), len(source.sizes))
+    figure, grid = panels(len(rows), len(source.sizes), share_y="row")
     for column, size in enumerate(source.sizes):
         grid[0, column].set_title(size.replace("_", " "))
         grid[-1, column].set_xlabel("optimizer step")
@@ -121,16 +123,20 @@ def yardstick_lines(axes: Any, losses: Mapping[str, float]) -> None:
         if len(far):
             note = f"{side}: " + ", ".join(f"{name} {loss:.2f}" for name, loss in far.items())
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-            axes.text(s=note, transform=axes.transAxes, fontsize=6, bbox=box, zorder=1, **CORNERS[side])
+            axes.text(s=note, transform=axes.transAxes, fontsize=SMALL, bbox=box, zorder=1, **CORNERS[side])
     near = ordered[ordered.between(low - reach, high + reach)]
     for loss in near:
         axes.axhline(loss, color="grey", linewidth=0.6, zorder=0)
-    _names_at_right(axes, near)
+    names_at_right(axes, [(loss, str(name), {}) for name, loss in near.items()])
 
 
-def _names_at_right(axes: Any, places: pd.Series) -> None:
-    """Write the names of ``places`` (ascending, by name) beside ``axes``, higher where one below needs the room."""
-    height, at = LABEL_HEIGHT * float(np.ptp(axes.get_ylim())), -np.inf
-    for name, place in places.items():
-        at = max(place, at + height)
-        axes.text(1.01, at, name, transform=axes.get_yaxis_transform(), va="center", fontsize=6)
+def names_at_right(axes: Any, named: list[Named]) -> None:
+    """Write names, each with its place on the y axis and its look, beside ``axes``, as near to it as others allow."""
+    named = sorted(named, key=lambda one: one[0])
+    low, high = axes.get_ylim()
+    height = LABEL_HEIGHT * (high - low) / (axes.get_position().height * axes.figure.get_figheight())
+    steps = height * np.arange(len(named))
+    # The nearest places (least squares) in which each is a line above the one before.
+    places = isotonic_regression([place for place, _, _ in named] - steps).x + steps if named else []
+    for place, (_, name, drawn) in zip(places, named, strict=True):
+        axes.text(1.01, place, name, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, **drawn)

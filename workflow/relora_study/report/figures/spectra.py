@@ -7,14 +7,13 @@ from matplotlib.figure import Figure
 
 from ...analysis.adapter_pattern import adapter_shares, published_shares
 from ...analysis.published_recipe import LABELS
-from ...analysis.source import Source, full_rank, rank_ceiling, select
-from ...config import Cell, Method
+from ...analysis.source import Source, adapts, full_rank, rank_ceiling, select
+from ...config import Cell
 from ...config.schedule import is_reset
 from ..style import PUBLISHED, log_axis
 from .parts import by_step, draw_methods, draw_readings, grid_of
 
 CEILING: dict[str, Any] = {"color": "grey", "linestyle": ":", "linewidth": 0.8}
-TARGETS = {"w2": "down_proj", "v": "v_proj", "o": "o_proj"}
 COMPONENTS = {"w2": "SwiGLU W2", "ov_authors": "OV (authors')", "v": "V", "o": "O"}
 
 
@@ -52,8 +51,8 @@ def per_updates(source: Source) -> Figure:
 
 def _ceilings(source: Source, size: str, component: str) -> list[float]:
     """The rank ceilings of ``component`` at ``size``, each once and in order."""
-    cells = [cell for cell in source.cells.values() if cell.size_name == size and cell.method.rank]
-    return sorted({rank_ceiling(cell, component) for cell in cells if TARGETS[component] in cell.method.targets})
+    cells = [cell for cell in source.cells.values() if cell.size_name == size and adapts(cell, component)]
+    return sorted({rank_ceiling(cell, component) for cell in cells})
 
 
 def cn_updates(source: Source) -> Figure:
@@ -99,7 +98,7 @@ def update_rank(source: Source) -> Figure:
         for cell in source.cells.values():
             if not isinstance(cell, Cell) or cell.size_name != size:
                 continue
-            if cell.method.restarts and _moves_by_adapters_alone(cell.method):
+            if cell.method.restarts and _moves_by_adapters_alone(cell):
                 steps = np.arange(0, cell.train.steps + 1)
                 so_far = np.cumsum([is_reset(cell.method, int(step)) for step in steps])
                 ceiling = np.minimum((so_far + 1) * cell.method.rank, full_rank(cell, "w2"))
@@ -107,9 +106,9 @@ def update_rank(source: Source) -> Figure:
     return figure
 
 
-def _moves_by_adapters_alone(method: Method) -> bool:
+def _moves_by_adapters_alone(cell: Cell) -> bool:
     """Whether W2 moves by adapter products of rank r alone."""
-    return bool(method.rank) and TARGETS["w2"] in method.targets and not method.full_rank_steps
+    return adapts(cell, "w2") and not cell.method.full_rank_steps
 
 
 def cycle_overlap(source: Source) -> Figure:

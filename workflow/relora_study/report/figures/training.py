@@ -63,11 +63,12 @@ def lr_schedules(source: Source) -> Figure:
 
 def adapter_gradients(source: Source) -> Figure:
     """Loss and gradient norm of the adapters at every step, with resets marked; a norm of 0 means dead adapters."""
-    titles = ["train loss\n(nats/token)", "adapter gradient norm"]
+    titles = ["train loss\n(nats/token)", "adapter gradient norm\n(linear below 0.01)"]
     figure, grid = grid_of(source, ["loss", "norm"], titles)
     _log_lines(source, grid, ["loss", "adapter_gradient_norm"])
     log = source.table("log.csv")
     for column, size in enumerate(source.sizes):
+        grid[1, column].set_yscale("symlog", linthresh=0.01)
         for step in sorted(log.step[(log["size"] == size) & (log.reset == 1)].unique()):
             for axes in grid[:, column]:
                 axes.axvline(step, color="grey", linewidth=0.4, alpha=0.6)

@@ -24,95 +24,62 @@ apollo-torch 1.0.3) deviate from their papers, we follow the packages, because t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.linalg import vector_norm
 
-from ..config import Cell, Method
-from ..model.build import first_model
-from ..model.relora import targeted
-from .rates import rate_group
+from ...config import Method
+from . import Matrix, MatrixOptimizer, Recipe, State
 
 LARGEST_GROWTH = 1.01  # of the limited norm in a step (Fira)
 TINY = 1e-8  # added to norms that divide, as in the packages
 
-State = dict[str, Tensor]
 
+class Projected(MatrixOptimizer):
+    """The projected update of a method for whole weights.
 
-def projected_parameters(method: Method, model: nn.Module) -> list[Tensor]:
-    """Return the whole weights that get the ``update`` of ``method``; none with ``update: plain``."""
-    return [] if method.update == "plain" else [layer.weight for layer in targeted(model, method).values()]
-
-
-def count_optimizer_numbers(cell: Cell, trainable: int) -> int:
-    """Count the numbers that the optimizer of ``cell`` keeps of its ``trainable`` parameters, single ones left out.
-
-    Adam keeps two moments of each. A projected weight has two moments of R and a P.
-    """
-    with torch.device("meta"):
-        shapes = [weight.shape for weight in projected_parameters(cell.method, first_model(cell))]
-    rank = cell.method.projection_rank or 0
-    projected = sum(rank * (2 * max(shape) + min(shape)) for shape in shapes)
-    return 2 * (trainable - sum(shape.numel() for shape in shapes)) + projected
-
-
-class ProjectedAdamW(torch.optim.Optimizer):
-    """AdamW for most parameters, and the projected update of a method for the weights that it targets.
-
-    All that a step needs is in ``state``, as tensors: ``projection``, ``exp_avg`` and ``exp_avg_sq`` of R, ``step``
-    and, with a limiter, ``limited_norm``. So a training goes on exactly from a saved state.
+    All that a step needs is in ``state``: ``projection``, ``exp_avg`` and ``exp_avg_sq`` of R, ``step`` and, with a
+    limiter, ``limited_norm``. So a training goes on exactly from a saved state. Random projections depend on the seed,
+    the place among the matrices and the step alone.
     """
 
-    def __init__(self, others: torch.optim.AdamW, targets: list[Tensor], method: Method, seed: int) -> None:
-        """Step ``targets`` by the ``update`` of ``method``, with the recipe of ``others``, which steps all else.
+    def __init__(self, matrices: Sequence[Matrix], method: Method, recipe: Recipe, seed: int) -> None:
+        """Step the weights of ``matrices``."""
+        super().__init__(matrices, method, recipe, seed)
+        self._done: dict[int, int] = {}
 
-        Random projections depend on ``seed``, the place among ``targets`` and the step alone.
-        """
-        recipe = {key: others.defaults[key] for key in ("lr", "betas", "eps", "weight_decay")}
-        super().__init__([rate_group(method.rate_ratios.targets, targets)], recipe)
-        others.state = self.state
-        self._others, self._targets, self._method, self._seed = others, self.param_groups[0], method, seed
-        self._done: int | None = None
-        self.param_groups = [*others.param_groups, self._targets]
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Step all parameters that have a gradient. There is no ``closure``."""
-        self._others.step()
-        done = self._finished_steps()
-        for place, weight in enumerate(self._targets["params"]):
-            if weight.grad is not None:
-                self._step(weight, weight.grad, done, place)
-        self._done = done + 1
-
-    def _finished_steps(self) -> int:
-        """Return the steps before this one. They are read from a loaded state once, because a GPU waits for it."""
-        if self._done is None:
-            states = [self.state[weight] for weight in self._targets["params"] if self.state.get(weight)]
-            self._done = int(states[0]["step"].item()) if states else 0
-        return self._done
-
-    def _step(self, weight: Tensor, gradient: Tensor, done: int, place: int) -> None:
-        state, group, method = self.state[weight], self._targets, self._method
+    def step_matrix(self, matrix: Matrix, place: int, group: dict[str, Any]) -> None:
+        """Step the weight of ``matrix``."""
+        (weight,), method = matrix, self.method
+        gradient, state = weight.grad, self.state[weight]
+        done = self._finished_steps(place, state)
+        assert gradient is not None  # the caller looked
         if done % method.projection_period == 0 or not state:
             state["projection"] = self._new_projection(gradient, done, place)
         projected = project(gradient, state["projection"])
         first, second = (1.0 - beta ** (done + 1) for beta in group["betas"])
         direction = _adam_direction(state, projected, group)
-        update = UPDATES[method.update](state, gradient, projected, direction, method)
+        update = DIRECTIONS[method.update](state, gradient, projected, direction, method)
         weight.add_(update, alpha=-group["lr"] * second**0.5 / first)
         weight.mul_(1.0 - group["lr"] * group["weight_decay"])
         state["step"] = torch.full((), float(done + 1), device=weight.device)
+        self._done[place] = done + 1
+
+    def _finished_steps(self, place: int, state: State) -> int:
+        """Return the steps before this one. They are read from a loaded state once, because a GPU waits for it."""
+        if place not in self._done:
+            self._done[place] = int(state["step"].item()) if state else 0
+        return self._done[place]
 
     def _new_projection(self, gradient: Tensor, done: int, place: int) -> Tensor:
-        rank = self._method.projection_rank
+        rank = self.method.projection_rank
         assert rank is not None  # the schema requires one with these updates
-        if self._method.update == "apollo":
-            return random_directions(gradient, rank, (self._seed, place, done))
+        if self.method.update == "apollo":
+            return random_directions(gradient, rank, (self.seed, place, done))
         return leading_directions(gradient, rank)
 
 
@@ -178,7 +145,7 @@ def _apollo(state: State, gradient: Tensor, projected: Tensor, direction: Tensor
     return method.projection_scale * _limited(state, gradient * factors)
 
 
-UPDATES = {"galore": _galore, "fira": _fira, "apollo": _apollo}
+DIRECTIONS = {"galore": _galore, "fira": _fira, "apollo": _apollo}
 
 
 def _channel_factors(gradient: Tensor, projected: Tensor, direction: Tensor) -> Tensor:
