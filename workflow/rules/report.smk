@@ -185,10 +185,6 @@ rule pages:
         "results/benchmarks/jobs/pages.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=rst(CAPTIONS["pages"]["pages"]),
         experiments=[f"--experiment {name}" for name in REPORTED_EXPERIMENTS],
@@ -216,10 +212,6 @@ rule explore:
         "results/benchmarks/jobs/explore.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=rst(CAPTIONS["explore"]["explore"]),
     message:
