@@ -101,6 +101,7 @@ plan: .venv/run ## what a configuration will cost (CONFIG=workflow/presets/audit
 
 docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's comments from the schema, and draw docs/relora_cycle.png
 	@PYTHONPATH=workflow python -m relora_study.config
+	@PYTHONPATH=workflow python -m relora_study.readme
 	@PYTHONPATH=workflow python docs/relora_cycle.py
 
 picture: .venv/run ## draw README's picture again, from the default study in results/

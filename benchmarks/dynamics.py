@@ -14,7 +14,7 @@ import typer
 from common import resident_kibibytes, seconds_in_turns, write_results
 from relora_study.dynamics.cell import Subject, read_step
 from relora_study.dynamics.matrices import weight_matrices
-from relora_study.dynamics.spectrum import spectral_metrics, spectrum
+from relora_study.dynamics.measures import spectral_metrics, spectrum
 from relora_study.model.checkpoints import save_checkpoint
 from relora_study.model.device import release_freed_memory
 from relora_study.train.run import start

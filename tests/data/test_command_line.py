@@ -15,7 +15,7 @@ from relora_study.config import Data
 from relora_study.config import Tokenizer as TokenizerSettings
 from relora_study.data.__main__ import app
 from relora_study.data.documents import Document, split
-from relora_study.data.folder import list_documents
+from relora_study.data.reader import list_documents
 from relora_study.data.sources import PINS, fetch_news, read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
 from relora_study.data.tokens import open_tokens, row, row_count

@@ -8,8 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from relora_study.data import reader
-from relora_study.data.folder import list_documents
-from relora_study.data.reader import as_text, read_documents
+from relora_study.data.reader import as_text, list_documents, read_documents
 from relora_study.errors import UserError
 
 

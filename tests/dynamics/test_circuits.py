@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from relora_study.dynamics.circuits import authors_ov, ov_circuit_factors
-from relora_study.dynamics.low_rank import low_rank_spectrum
-from relora_study.dynamics.spectrum import spectral_metrics, spectrum
+from relora_study.dynamics.measures import authors_ov, low_rank_spectrum, ov_circuit_factors, spectral_metrics, spectrum
 from torch.nn import Linear
 
 

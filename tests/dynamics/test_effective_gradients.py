@@ -8,7 +8,7 @@ import pytest
 import torch
 from relora_study.data.tokens import held_out_batch
 from relora_study.dynamics import gradients as stage
-from relora_study.dynamics.gradients import gradients
+from relora_study.dynamics.passes import gradients
 from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.storage.files import sha256

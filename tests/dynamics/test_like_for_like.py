@@ -5,10 +5,8 @@ import copy
 import numpy as np
 import pytest
 import torch
-from relora_study.dynamics.merges import mean_loss, merge_effects
-from relora_study.dynamics.representations import layer_states, linear_cka, mean_cosine
-from relora_study.dynamics.sparsity import gini, hoyer
-from relora_study.dynamics.subspaces import leading_subspaces, overlap
+from relora_study.dynamics.measures import gini, hoyer, leading_subspaces, overlap
+from relora_study.dynamics.passes import layer_states, linear_cka, mean_cosine, mean_loss, merge_effects
 from relora_study.model.build import build_model
 from relora_study.model.relora import adapters, add_adapters, effective_state
 from scipy.linalg import subspace_angles

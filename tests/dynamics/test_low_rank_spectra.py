@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from relora_study.dynamics.low_rank import low_rank_spectrum
-from relora_study.dynamics.spectrum import reason, spectral_metrics, spectrum
+from relora_study.dynamics.measures import low_rank_spectrum, reason, spectral_metrics, spectrum
 
 
 def factors(rows, rank, columns, seed=0):

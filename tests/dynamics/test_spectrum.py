@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from relora_study.dynamics.spectrum import (
+from relora_study.dynamics.measures import (
     condition_number,
     effective_rank,
     frobenius_norm,

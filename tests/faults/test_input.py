@@ -9,7 +9,7 @@ import yaml
 from relora_study.config import Data
 from relora_study.data.__main__ import app
 from relora_study.data.documents import split
-from relora_study.data.folder import list_documents
+from relora_study.data.reader import list_documents
 from relora_study.data.sources import read_files
 from relora_study.errors import UserError
 from relora_study.storage.contracts import read_manifest

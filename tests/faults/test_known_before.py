@@ -15,7 +15,7 @@ from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, cells, check
 from relora_study.config.benchmark_names import blimp_phenomena
 from relora_study.config.settings import CorpusNeeds
-from relora_study.data.__main__ import check_corpus_size
+from relora_study.data.tokens import check_corpus_size
 from relora_study.errors import UserError
 from relora_study.storage.contracts import Manifest, Split
 from relora_study.train.loop import train

@@ -8,7 +8,7 @@ import pytest
 import torch
 from relora_study.data.tokens import open_tokens, write_split
 from relora_study.dynamics.matrices import weight_matrices
-from relora_study.dynamics.spectrum import effective_rank, reason, spectrum
+from relora_study.dynamics.measures import effective_rank, reason, spectrum
 from relora_study.errors import UserError
 from relora_study.model.checkpoints import load_adapters, load_model
 from relora_study.model.relora import adapters

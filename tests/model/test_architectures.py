@@ -8,8 +8,8 @@ from relora_study.config import Cell, Size
 from relora_study.config.architectures import ARCHITECTURES, LLAMA
 from relora_study.cost.job_resources import parameter_count
 from relora_study.dynamics.cell import cell_table, open_subject
-from relora_study.dynamics.gradients import gradients
 from relora_study.dynamics.matrices import stored_matrices, weight_matrices
+from relora_study.dynamics.passes import gradients
 from relora_study.errors import UserError
 from relora_study.evaluate.prefix_tree import log_probabilities
 from relora_study.model.build import build_model, count_parameters, decoder_config

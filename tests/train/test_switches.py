@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.config.schedule import is_reset, learning_rate_ratio, rank_after
-from relora_study.dynamics.merges import merge_effects
+from relora_study.dynamics.passes import merge_effects
 from relora_study.errors import UserError
 from relora_study.model.build import build_model
 from relora_study.model.checkpoints import list_checkpoints, load_model, read_metadata

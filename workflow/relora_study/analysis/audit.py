@@ -376,7 +376,7 @@ OF_PUBLISHED = (
 def audit(source: Runs | Published) -> pd.DataFrame:
     """The audit of ``source``: a row for each measure of each model whose adapters are reset.
 
-    Columns key, outcome, finding, measure, value, verdict; for our runs also cell and published, else size.
+    Columns key, outcome, size, method, finding, measure, value, verdict; for our runs also cell and published.
     """
     if isinstance(source, Runs):
         return _table(read.evidence_of_runs(source), OF_RUNS, COLUMNS)
@@ -384,8 +384,12 @@ def audit(source: Runs | Published) -> pd.DataFrame:
 
 
 def _table(models: Iterable[Evidence], measures: Iterable[Measure], columns: list[str]) -> pd.DataFrame:
-    rows = [{columns[1]: model.row, **measure.row(model)} for model in models for measure in measures]
-    return pd.DataFrame(rows, columns=["key", "outcome", *columns])
+    rows = [
+        {"size": model.cell.size_name, "method": model.cell.method_name, "cell": model.row, **measure.row(model)}
+        for model in models
+        for measure in measures
+    ]
+    return pd.DataFrame(rows, columns=list(dict.fromkeys(["key", "outcome", "size", "method", *columns])))
 
 
 def outcomes(audited: pd.DataFrame, key: str, outcome: str) -> pd.DataFrame:

@@ -148,8 +148,10 @@ def _w2(quantity: str, metric: str, step: int, form: str) -> str:
 
 def _judged(effect: Effect, claimed: set[str], seeds: int, margin: float = 0.0) -> Judged:
     """What an effect of different ``seeds`` says of a claim that it is one of ``claimed`` (higher, lower, equal)."""
-    if seeds < 2:
-        return Judged(effect.mean, np.nan, np.nan, np.nan, UNDECIDED)  # two sizes of one seed repeat nothing
+    if seeds < 2:  # two sizes of one seed repeat nothing
+        side = HIGHER if effect.mean > margin else LOWER if effect.mean < -margin else EQUAL
+        seen = f", one seed, {'as' if side in claimed else 'not as'} claimed" if seeds else ""
+        return Judged(effect.mean, np.nan, np.nan, np.nan, UNDECIDED + seen)
     side, p = min(effect.sides(margin).items(), key=lambda found: found[1])
     verdict = UNDECIDED if not p < LEVEL else CONFIRMED if side in claimed else CONTRADICTED
     return Judged(effect.mean, *effect.interval, p, verdict)

@@ -9,17 +9,17 @@ import typer
 
 from ..config import Data, read_section
 from ..config.settings import CorpusNeeds, TokenSettings
-from ..errors import UserError, command_line
+from ..errors import command_line
 from ..progress_lines import progress
 from ..storage.contracts import Files, Manifest, Split, read_manifest, write_manifest
 from ..storage.files import sha256, write_json, write_text
 from .convert import ShardLayout, convert
 from .documents import Stored, split
-from .folder import list_documents
+from .reader import list_documents
 from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
 from .sources import FILES, fetch_news, read_files, read_news
 from .tokenizer import id_count, load_tokenizer, open_tokenizer, train_tokenizer
-from .tokens import encode, write_split
+from .tokens import check_corpus_size, encode, write_split
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
@@ -101,26 +101,6 @@ def enough(settings: NeedSettings, tokens: Folder, output: Output) -> None:
     if warning:
         print(warning, file=sys.stderr)
     write_text(output, warning + "\n" * bool(warning))
-
-
-def check_corpus_size(manifest: Manifest, needs: CorpusNeeds) -> str:
-    """Return a warning if training repeats the data, else an empty text.
-
-    Raises :class:`UserError` if fewer sequences are held out than the fixed batch needs, which would stop the readings
-    after hours of training.
-    """
-    available = manifest.held_out.tokens // (needs.context_length + 1)
-    if needs.held_out_sequences > available:
-        raise UserError(
-            f"dynamics.batch_sequences {needs.held_out_sequences} is more than the {available} sequences that are held"
-            " out; lower it, or hold more text out (data.held_out_fraction)"
-        )
-    trained, stored = needs.train_sequences * needs.context_length, manifest.train.tokens
-    if needs.train_sequences <= stored // (needs.context_length + 1):
-        return ""
-    return (
-        f"warning: training reads {trained:,} tokens of a corpus of {stored:,}: it repeats {trained / stored:.1f} times"
-    )
 
 
 def _use(threads: int | None) -> None:

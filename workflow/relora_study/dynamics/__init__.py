@@ -6,19 +6,21 @@ A notebook can apply the measures to any matrix:
     metrics = spectral_metrics(spectrum(matrix), matrix.shape)  # per, effective_rank, condition_number, ...
 """
 
-from .low_rank import low_rank_spectrum
-from .representations import linear_cka, mean_cosine
-from .sparsity import gini, hoyer
-from .spectrum import (
+from .measures import (
     condition_number,
     effective_rank,
     frobenius_norm,
+    gini,
+    hoyer,
+    leading_subspaces,
+    low_rank_spectrum,
     numerical_rank,
+    overlap,
     proportional_effective_rank,
     spectral_metrics,
     spectrum,
 )
-from .subspaces import leading_subspaces, overlap
+from .passes import linear_cka, mean_cosine
 
 __all__ = [
     "condition_number",

@@ -18,8 +18,8 @@ from ..storage.contracts import diverged_at
 from ..storage.files import make_once, write_csv
 from ..storage.imports import code_version
 from .matrices import Matrices, stored_matrices
+from .passes import layer_states, linear_cka
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
-from .representations import layer_states, linear_cka
 
 READING_COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 

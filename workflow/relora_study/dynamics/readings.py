@@ -1,9 +1,9 @@
 """Take readings of one checkpoint, or of the difference between two, as rows of a long table."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -11,15 +11,20 @@ from torch import Tensor
 from ..config import Method
 from ..model.checkpoints import load_adapters, load_model, read_metadata
 from ..model.decoder import head_dim
-from .circuits import authors_ov, ov_circuit_factors
-from .gradients import gradients
-from .low_rank import low_rank_spectrum
 from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_matrices
-from .merges import merge_effects
-from .representations import layer_states, mean_cosine
-from .sparsity import gini, hoyer
-from .spectrum import reason, spectral_metrics, spectrum
-from .subspaces import leading_subspaces, overlap
+from .measures import (
+    authors_ov,
+    gini,
+    hoyer,
+    leading_subspaces,
+    low_rank_spectrum,
+    ov_circuit_factors,
+    overlap,
+    reason,
+    spectral_metrics,
+    spectrum,
+)
+from .passes import gradients, layer_states, mean_cosine, merge_effects
 
 STATES_TOKENS = 1024
 
@@ -161,16 +166,118 @@ def overlaps(quantity: str, now: Matrices, before: Matrices, dimensions: int) ->
             yield Values(quantity, component, metric, overlap(subspace, subspace_before))
 
 
-def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:
-    """Take all readings that need no other checkpoint."""
-    yield from sparsity(checkpoint.effective)
+def representations(checkpoint: Checkpoint) -> Iterator[AnyReading]:
+    """Read the anisotropy of hidden states."""
     yield Values("hidden_states", "layer_output", "mean_cosine", mean_cosine(checkpoint.states))
+
+
+def merge(checkpoint: Checkpoint) -> Iterator[AnyReading]:
+    """Read the effects of a merge and restart."""
     for metric, value in checkpoint.merge.items():
         yield Values("merge", "model", metric, torch.tensor(value))
-    yield from weights("weights", checkpoint.base, checkpoint.head_dim)
-    yield from weights("effective_weights", checkpoint.effective, checkpoint.head_dim)
-    yield from updates(checkpoint)
-    yield from dense("gradients", checkpoint.gradients)
+
+
+class Declared(NamedTuple):
+    """A quantity of dynamics.csv: what it is, and what reads it.
+
+    ``components`` says which ones it has, ``unit`` is that of its metrics unless they are shares or counts. ``take``
+    reads it from one checkpoint; it is None where `dynamics.cell` reads it from several, or from the training's log.
+    """
+
+    quantity: str
+    definition: str
+    components: str
+    unit: str = "–"
+    take: Callable[[Checkpoint], Iterator[AnyReading]] | None = None
+
+
+EVERY, CIRCUITS = "`w2`, `v`, `o`", "`w2`, `ov_authors`, `ov_circuit` (W_O W_V of each head)"
+MATRIX = "of `frobenius_norm`: the matrix's"
+READINGS = [  # in the order of dynamics.csv; results/README.md has the table that `make docs` makes of it
+    Declared(
+        "effective_weights",
+        "`gini` and `hoyer` of the entries of W + s B A: how unevenly their sizes are spread",
+        EVERY,
+        take=lambda checkpoint: sparsity(checkpoint.effective),
+    ),
+    Declared(
+        "hidden_states",
+        "`mean_cosine` of pairs of tokens, and `cka_with_last` of each decoder layer's output, before the model's final"
+        " norm, on about 1,024 held-out tokens",
+        "`layer_output`",
+        take=representations,
+    ),
+    Declared(
+        "merge",
+        "the effect of a merge and restart at this checkpoint: `loss_before`, `loss_after`, `loss_jump`, and"
+        " `update_lost` (a share)",
+        "`model`",
+        "nats a token",
+        merge,
+    ),
+    Declared(
+        "weights",
+        "the frozen W (all weights, for full rank), as published",
+        CIRCUITS,
+        MATRIX,
+        lambda checkpoint: weights("weights", checkpoint.base, checkpoint.head_dim),
+    ),
+    Declared(
+        "effective_weights",
+        "W + s B A",
+        CIRCUITS,
+        MATRIX,
+        lambda checkpoint: weights("effective_weights", checkpoint.effective, checkpoint.head_dim),
+    ),
+    Declared(
+        "updates",
+        "as published, in float32: B A of the live adapters, or the gradient for full rank",
+        EVERY,
+        MATRIX,
+        updates,
+    ),
+    Declared("updates_exact", "B A from its factors, in float64, over its r singular values", EVERY, MATRIX),
+    Declared(
+        "gradients",
+        "gradients with respect to the effective weights, on one fixed held-out batch, for every method",
+        EVERY,
+        "nats a token, over the matrix's",
+        lambda checkpoint: dense("gradients", checkpoint.gradients),
+    ),
+    Declared(
+        "net_update",
+        "effective weights minus the ones of `checkpoint_every` steps before; `overlap_left` and `overlap_right` with"
+        " the update before",
+        EVERY,
+        MATRIX,
+    ),
+    Declared(
+        "cycle_update",
+        "as `net_update`, over the study's longest reset period, at its multiples, for every method",
+        EVERY,
+        MATRIX,
+    ),
+    Declared("cumulative_update", "effective weights minus the ones of step 0", EVERY, MATRIX),
+    Declared(
+        "adapter_gradients",
+        "`mean_norm` and `largest_norm` of the adapters' gradient over each of those cycles, in `log.csv`; zero: dead",
+        "`model`",
+        "nats a token, over A's and B's",
+    ),
+]
+
+
+def readings(checkpoint: Checkpoint) -> Iterator[AnyReading]:
+    """Take all readings that need no other checkpoint."""
+    for declared in READINGS:
+        if declared.take:
+            yield from declared.take(checkpoint)
+
+
+def document() -> str:
+    """Return the table of all quantities, in Markdown."""
+    rows = [f"| `{one.quantity}` | {one.definition} | {one.components} | {one.unit} |" for one in READINGS]
+    return "\n".join(["| quantity | what is read | components | unit |", "|---|---|---|---|", *rows])
 
 
 def few_tokens(batch: Tensor) -> Tensor:

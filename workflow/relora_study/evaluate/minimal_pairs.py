@@ -19,8 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..config import MinimalPairs
 from ..config.benchmark_names import BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, blimp_phenomena
 from ..data.documents import Stored
-from ..data.folder import is_hidden, list_documents
-from ..data.reader import parse_objects, read_objects, require_unicode
+from ..data.reader import is_hidden, list_documents, parse_objects, read_objects, require_unicode
 from ..errors import UserError
 from ..storage.files import sha256, write_whole
 from .hub import load_configurations, require_columns

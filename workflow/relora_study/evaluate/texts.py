@@ -21,8 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Perplexity
 from ..config.benchmark_names import PALOMA_DATASETS
-from ..data.folder import list_documents
-from ..data.reader import RawDocument, read_documents, require_unicode
+from ..data.reader import RawDocument, list_documents, read_documents, require_unicode
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import IdArray, open_documents
 from ..errors import UserError

@@ -5,7 +5,13 @@ weight W computes ``W x + s B A x``, dropout aside; A [rank, in] and B [out, ran
 with a merge, which adds ``s B A`` to W: a change of rank ``rank`` at most. After k cycles, W has changed by a sum of k
 such products, whose rank can reach ``k rank``. Cycles of low rank can therefore add up to a change of high rank.
 
-This module has the layer. `relora_study.config.schedule` says when a cycle ends. `relora_study.train.resets` does what
+A factorized layer trains the product W = B A of two narrow matrices from the start, and there is no frozen weight.
+Kamalakara et al. 2022 (arXiv 2209.13569) train language models so, from a spectral initialization among others. Ours is
+spectral, as Khodak et al. 2021 (arXiv 2105.01029) define it. The weight that full rank begins with is drawn, and its
+singular value decomposition U S V^T is cut after the largest ``rank`` values. Then B = U S^(1/2) and A = S^(1/2) V^T:
+B A is the closest matrix of this rank, and both factors are of equal size.
+
+This module has the layers. `relora_study.config.schedule` says when a cycle ends. `relora_study.train.resets` does what
 happens then: it merges, restarts, and clears the optimizer's moments.
 """
 
@@ -13,9 +19,9 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ..config import Method
-from .factorized import FactorizedLinear, factorized
 from .kernels.adapted_linear import adapted_linear
 from .kernels.linear import Linear, linears
 from .kernels.swiglu import Gated
@@ -90,6 +96,28 @@ class ReLoRALinear(nn.Module):
         self.B[:, rank:] = 0.0
 
 
+class FactorizedLinear(nn.Module):
+    """The layer ``B A x``, with A [rank, in] and B [out, rank], which both train; a bias [out] stays."""
+
+    def __init__(self, weight: Tensor, rank: int, bias: Tensor | None = None) -> None:
+        """Begin with the closest product of ``rank`` to ``weight`` [out, in]."""
+        super().__init__()
+        self.bias = bias
+        left, sizes, right = torch.linalg.svd(weight.detach(), full_matrices=False)
+        roots = sizes[:rank].sqrt()
+        self.A = nn.Parameter((roots[:, None] * right[:rank]).contiguous())
+        self.B = nn.Parameter((left[:, :rank] * roots).contiguous())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` [..., in] to [..., out]."""
+        return functional.linear(functional.linear(x, self.A), self.B, self.bias)
+
+    @torch.no_grad()
+    def effective_weight(self) -> Tensor:
+        """Return the effective weight B A [out, in]."""
+        return self.B @ self.A
+
+
 def as_frozen(weight: Tensor, frozen_dtype: str) -> Tensor:
     """Return ``weight`` in its own type, with its entries rounded to bfloat16 if that is ``frozen_dtype``."""
     return weight.to(torch.bfloat16).to(weight.dtype) if frozen_dtype == "bfloat16" else weight
@@ -121,6 +149,11 @@ def targeted(model: nn.Module, method: Method) -> dict[str, nn.Linear]:
 def adapters(model: nn.Module) -> dict[str, ReLoRALinear]:
     """Return the adapted layers by name, in the model's order; empty for a full-rank model."""
     return {name: module for name, module in model.named_modules() if isinstance(module, ReLoRALinear)}
+
+
+def factorized(model: nn.Module) -> dict[str, FactorizedLinear]:
+    """Return the factorized layers by name, in the model's order."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, FactorizedLinear)}
 
 
 def effective_state(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Captions for the web report and the paper, with the words filled in that depend on the study."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,12 @@ def title(name: str) -> str:
     """The title of the figure or table ``name``; of an experiment, its name in words."""
     known: dict[str, str] = _texts()["titles"]
     return known.get(name) or name.removeprefix("experiment_").replace("_", " ").capitalize()
+
+
+def meanings(methods: Iterable[str]) -> dict[str, str]:
+    """Those of ``methods`` that the project describes, each with its sentence."""
+    known: dict[str, str] = _texts()["methods"]
+    return {name: known[name] for name in methods if name in known}
 
 
 @cache

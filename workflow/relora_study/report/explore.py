@@ -18,7 +18,7 @@ from bokeh.resources import INLINE
 from ..analysis.results import Runs
 from ..analysis.source import measured
 from ..config import Cell
-from ..config.method import OF_ADAPTERS
+from ..config.method import idle_keys
 from .numbers import method_label, setting
 from .style import LOOKS
 
@@ -136,8 +136,7 @@ def _settings(cell: Cell) -> dict[str, str]:
     """Every setting that says something of a cell, as text."""
     flat = pd.json_normalize(cell.model_dump(include={"model", "size", "method", "train"})).iloc[0]
     named = {str(key).partition(".")[2]: _text(value) for key, value in flat.items()}
-    silent = () if cell.method.rank else OF_ADAPTERS
-    return {key.replace("_", " "): text for key, text in named.items() if key not in silent}
+    return {key.replace("_", " "): text for key, text in named.items() if key not in idle_keys(cell.method)}
 
 
 def _text(value: Any) -> str:

@@ -16,6 +16,9 @@ SETTINGS = {key for keys in KEYS.values() for key in keys}  # keys that users wr
 HEADERS = {
     "train_loss": "train loss (nats/token)",
     "held_out_loss": "held-out loss (nats/token)",
+    "over_full_rank": "over full rank",
+    "published_size": "published size",
+    "first": "first cycle",
     "mean_text_perplexity": "mean text perplexity",
     "bits_per_byte": "bits/byte",
     "tokens_per_second": "tokens/s",
@@ -34,6 +37,8 @@ HEADERS = {
 }
 P_VALUES = ("p", "p_holm", "mcnemar_p", "chance_p")
 MISSING = "–"
+FEW_DIGITS = 3.55
+DIGITS = 3  # of a number without an interval
 
 
 def use_labels(labels: Mapping[str, str]) -> None:
@@ -68,15 +73,13 @@ def cell_labels(cells: pd.Series) -> pd.Series:
     return cells.map(lambda cell: cell_label(cell, seed=several))
 
 
-def size_and_method(cell: str) -> tuple[str, str]:
-    """The size and the method of a cell by its name."""
-    size, method, _ = cell.split("-")
-    return size, method
-
-
 def decimals(uncertainty: float) -> int:
-    """Decimal places that keep two significant digits of ``uncertainty``, above 0."""
-    return max(0, 1 - math.floor(math.log10(uncertainty)))
+    """Decimal places that keep two significant digits of ``uncertainty`` up to 35, and one above.
+
+    It is the rule of the Particle Data Group (Review of Particle Physics, introduction), for an uncertainty above 0.
+    """
+    power = math.floor(math.log10(uncertainty))
+    return max(0, (1 if uncertainty / 10**power < FEW_DIGITS else 0) - power)
 
 
 def with_interval(value: float, low: float, high: float) -> str:
@@ -85,12 +88,17 @@ def with_interval(value: float, low: float, high: float) -> str:
     if not (math.isfinite(half) and half > 0):
         return plain(value)
     places = decimals(half)
-    return f"{value:,.{places}f} [{low:,.{places}f}, {high:,.{places}f}]"
+    return "{} [{}, {}]".format(*(minus(f"{number:,.{places}f}") for number in (value, low, high)))
 
 
 def signed(value: float, places: int = 2) -> str:
     """``value`` with its sign, a true minus among them."""
-    return f"{value:+.{places}f}".replace("-", "−")
+    return minus(f"{value:+.{places}f}")
+
+
+def minus(number: str) -> str:
+    """A number's text with a true minus; a number that rounds to 0 has no sign."""
+    return number if not number.startswith("-") else "−" * any(digit in number for digit in "123456789") + number[1:]
 
 
 def spread(values: pd.Series, spelled: str) -> str:
@@ -110,16 +118,17 @@ def listed(parts: Iterable[str]) -> str:
 
 
 def plain(value: Any) -> str:
-    """A value without an interval: integers in full, other numbers to four digits, extreme numbers as powers of ten."""
+    """A value without an interval: integers in full, others to three digits, extreme ones as powers of ten."""
     if isinstance(value, str | bool):
         return value if isinstance(value, str) else "yes" if value else "no"
     if value is None or pd.isna(value) or not math.isfinite(value):
         return MISSING
     if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}"
+        return minus(f"{int(value):,}")
     if not 1e-3 <= abs(value) < 1e6:
-        return f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+        return minus(f"{value:.1e}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-"))
+    places = ",.0f" if abs(value) >= 1000 else ".1f" if abs(value) >= 100 else f"#.{DIGITS}g"
+    return minus(f"{value:{places}}")
 
 
 def setting(value: Any) -> str:

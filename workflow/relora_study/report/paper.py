@@ -11,18 +11,19 @@ import typst
 from ..analysis.adapter_pattern import adapter_pattern
 from ..analysis.audit import audit
 from ..analysis.claims import claims
-from ..analysis.differences import differences, in_columns, trend
+from ..analysis.differences import differences, gap_effects, in_columns, trend
 from ..analysis.effects import Effect
 from ..analysis.naming import shows_published
 from ..analysis.published import Published
 from ..analysis.results import Runs
 from ..analysis.significance import published_test
+from ..analysis.source import select
 from ..config import Report
 from ..storage.files import write_json, write_whole
 from . import sentences
-from .captions import captions, published_captions
+from .captions import captions, meanings, published_captions
 from .experiments import SEARCH
-from .numbers import method_label, plain, readable, size_and_method
+from .numbers import MISSING, method_label, p_value, plain, readable, with_interval
 from .rules import Rows, rules
 from .tables import final_results, mark, models, significance, yardsticks
 
@@ -31,7 +32,6 @@ INITIALISATIONS = {
     "normal": "normal initialisation with deviation 0.02",
 }
 _SEARCH = f"experiment_{SEARCH}"
-UNSHOWN = ["mean_text_perplexity"]  # of the final results; the table in results/ has it
 
 
 def typeset(source: Path, contents: dict[str, Any], folder: Path, output: Path) -> None:
@@ -49,41 +49,41 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
 
     ``experiments`` are the sections on sweeps and the search (report.experiments).
     """
-    final, tests, audited, patterns = (make(runs) for make in (final_results, significance, audit, adapter_pattern))
+    final, tests, audited = (make(runs) for make in (final_results, significance, audit))
     published, published_audit = Published(), audit(Published())
     manifests = [runs.manifest(cell) for cell in runs.cells.values()]
-    comparable = ~(tests.cell.isin(list(runs.diverged)) | tests.against.isin(list(runs.diverged)))
+    texts = captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"]
+    found = sentences.findings_of_figures(runs, audited)
     return {
         "title": settings.title,
         "introduction": settings.introduction or "",
         "study": _study(runs),
-        "sizes": runs.sizes,
-        "captions": captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"]
+        "captions": {name: f"{found.get(name, '')} {text}".strip() for name, text in texts.items()}
         | {section["name"]: section["caption"] for section in experiments},
         "experiments": list(experiments),
         "found": next((section["sentences"] for section in experiments if section["name"] != _SEARCH), []),
         "shapes": _shapes(runs),
         "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
+        "meanings": [[method_label(name), text] for name, text in meanings(runs.methods).items()],
         "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
-        "final": _rows(
-            over_seeds(runs, final) if _has_seeds(runs) else mark(final.drop(columns=UNSHOWN), runs.diverged)
-        ),
+        "final": _rows(results(runs, final)),
         "yardsticks": _rows(_beside_counts(runs)),
         "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
+        "seeded": _has_seeds(runs),
         "margin": f"{runs.margin:g}",
-        "differences": _rows(differences(runs).dropna(subset="difference_low")),
+        "differences": _rows(_without_usual(differences(runs).dropna(subset="difference_low"))),
         "trend": _rows(trend(runs).dropna(subset="slope")),
         "published": _rows(final_results(published)),
         "audit": _by_size_and_method(audited, runs.diverged),
-        "audited": sentences.verdicts(audited),
-        "claims": sentences.claimed(claims(runs)),
+        "verdicts": _verdicts(audited),
+        "claims": _claims(claims(runs)),
         "published_audit": _by_size(published_audit),
         "abstract": sentences.abstract(runs, audited, published_audit),
         "headline": [*sentences.answer(runs), *sentences.diverged(runs)],
-        "results": [*sentences.diverged(runs), *sentences.comparisons(final, tests[comparable])],
-        "spectra": sentences.spectra(runs),
-        "like": sentences.like_for_like(runs),
-        "patterns": sentences.patterns(patterns, audited),
+        "results": [*sentences.answer(runs), *sentences.diverged(runs)],
+        "spectra": _rows(_ends(runs)),
+        "like": _rows(_like_for_like(runs)),
+        "patterns": _rows(_patterns(adapter_pattern(runs))),
         "scale": sentences.scale(runs),
         "limits": sentences.limits(runs),
         "run": [*sentences.places(manifests), *sentences.versions(manifests)],
@@ -94,7 +94,6 @@ def published_values(source: Published) -> dict[str, Any]:
     """The contents of the paper on the published values."""
     audited = audit(source)
     return {
-        "sizes": source.sizes,
         "captions": published_captions()["figures"],
         "models": _rows(models(source)),
         "final": _rows(final_results(source)),
@@ -147,13 +146,13 @@ def _by_size_and_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> l
 
     The values are means over seeds. A dagger marks a method with a cell that diverged.
     """
-    sizes = audited.groupby(audited.cell.str.split("-").str[0], sort=False)
+    sizes = audited.groupby("size", sort=False)
     return [{"size": str(size).replace("_", " "), "rows": _by_method(rows, diverged)} for size, rows in sizes]
 
 
 def _by_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
     columns = {"published": audited.groupby("key").published.first()}
-    for method, cells in audited.groupby(audited.cell.str.split("-").str[1], sort=False):
+    for method, cells in audited.groupby("method", sort=False):
         dagger = " †" * bool(cells.cell.isin(list(diverged)).any())
         columns[method_label(str(method)) + dagger] = cells.groupby("key").value.mean()
     measures = audited.drop_duplicates("key").set_index("key").measure
@@ -181,31 +180,105 @@ def _has_seeds(runs: Runs) -> bool:
     return len({cell.seed for cell in runs.cells.values()}) > 1
 
 
-def over_seeds(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
-    """The results of `final_results` as means over seeds with 95 % intervals: a row a size and method.
+def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
+    """Held-out loss, its difference to full rank, perplexity and accuracy: a row a size and method.
 
-    The interval of the held-out loss holds the chance of documents, too; the others are Student's. Cells that diverged
-    are counted, and are in no mean.
+    Intervals of losses hold the chance of seeds and documents. Others are Student's over seeds, or those of
+    `final_results` where there is one. Cells that diverged are counted, and are in no mean.
     """
-    rows, diverged = [], runs.diverged
-    for (size, method), cells in final.groupby(final.cell.map(size_and_method), sort=False):
-        whole = cells[~cells.cell.isin(list(diverged))]
-        row: dict[str, object] = {
-            "size": size,
-            "method": method,
-            "seeds": len(whole),
-            "diverged": len(cells) - len(whole),
-        }
-        row |= in_columns("train_loss", Effect.over_seeds(whole.train_loss))
-        row |= in_columns("held_out_loss", runs.losses.mean(whole.cell))
+    rows, effects, by_cell = [], gap_effects(runs), final.set_index("cell")
+    for (size, method), cells in runs.by_size_and_method.items():
+        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        found, gap = by_cell.loc[whole], effects.get((size, method), Effect.over_seeds([]))
+        row: dict[str, object] = {"size": size, "method": method, "seeds": len(whole)}
+        row["diverged"] = len(cells) - len(whole)
+        row |= in_columns("held_out_loss", runs.losses.mean(whole)) | in_columns("over_full_rank", gap)
         for measure in ("perplexity", "accuracy"):
-            row |= in_columns(measure, Effect.over_seeds(whole[measure]))
-        rows.append(row | {"tokens_per_parameter": whole.tokens_per_parameter.mean()})
-    return pd.DataFrame(rows) if diverged else pd.DataFrame(rows).drop(columns="diverged")
+            ends = [measure, f"{measure}_low", f"{measure}_high"]
+            one = len(whole) == 1
+            row |= found[ends].iloc[0].to_dict() if one else in_columns(measure, Effect.over_seeds(found[measure]))
+        rows.append(row | {"tokens_per_parameter": found.tokens_per_parameter.mean()})
+    return _without_usual(pd.DataFrame(rows))
 
 
-def _shown(final: pd.DataFrame, runs: Runs) -> pd.DataFrame:
-    return mark(final.drop(columns=UNSHOWN), runs.diverged)
+def _without_usual(table: pd.DataFrame) -> pd.DataFrame:
+    """``table`` without columns that count one seed and no divergence throughout."""
+    return table.drop(columns=[name for name, usual in (("diverged", 0), ("seeds", 1)) if (table[name] == usual).all()])
+
+
+def _verdicts(audited: pd.DataFrame) -> Rows:
+    """What the audit finds: a row a measure, a column a method; where its cells differ, how many have each outcome."""
+    if audited.empty:
+        return []
+    methods = list(audited.method.unique())
+    rows = [["difference", "measure", *map(method_label, methods)]]
+    for (finding, measure), by_measure in audited.groupby(["finding", "measure"], sort=False):
+        found = [_outcomes(by_measure[by_measure.method == method].outcome) for method in methods]
+        rows.append([str(finding), str(measure), *found])
+    return rows
+
+
+def _outcomes(outcomes: pd.Series) -> str:
+    counts = outcomes.replace({"missing": MISSING, "other": "differs"}).str.replace("_", " ").value_counts(sort=False)
+    return (
+        next(iter(counts.index)) if len(counts) == 1 else ", ".join(f"{name} {many}" for name, many in counts.items())
+    )
+
+
+def _claims(ledger: pd.DataFrame) -> list[dict[str, Any]]:
+    """The claims, each with where it stands, the published evidence, our measure, and a row of numbers a method."""
+    told = []
+    for (claim, origin, published, measure), rows in ledger.groupby(
+        ["claim", "origin", "published_evidence", "measure"], sort=False
+    ):
+        numbers = [
+            [
+                method_label(row.method),
+                with_interval(row.value, row.value_low, row.value_high),
+                p_value(row.p_holm),
+                row.verdict,
+            ]
+            for row in rows.itertuples()
+        ]
+        told.append({"claim": claim, "origin": origin, "published": published, "measure": measure, "rows": numbers})
+    return told
+
+
+def _ends(runs: Runs) -> pd.DataFrame:
+    """PER of W2 at step 0 and at the end of each method, a mean over layers and seeds: a row a size."""
+    rows = select(runs.labelled(), "weights", "per")
+    means = rows[rows.component == "w2"].groupby(["size", "method", "step"], sort=False).value.mean()
+    table = []
+    for size in runs.sizes:
+        row: dict[str, object] = {"size": size, "at step 0": means[size].groupby("step").mean().iloc[0]}
+        ends = {name: means[size, name].sort_index().iloc[-1] for name in means[size].index.unique("method")}
+        table.append(row | {method_label(name): end for name, end in ends.items()})
+    return pd.DataFrame(table)
+
+
+def _like_for_like(runs: Runs) -> pd.DataFrame:
+    """How far W2's updates in successive cycles overlap, and the rank of the net update: a row a size and method."""
+    rows = runs.regular()
+    rows = rows[rows.component == "w2"]
+    keys = ["size", "method"]
+    overlap = rows[(rows.quantity == "cycle_update") & (rows.metric == "overlap_right")].groupby(keys, sort=False)
+    rank = rows[(rows.quantity == "cumulative_update") & (rows.metric == "effective_rank")]
+    last = rank[rank.step == rank.groupby("cell").step.transform("max")].groupby(keys, sort=False).value.mean()
+    table = pd.DataFrame({"overlap of input directions": overlap.value.mean(), "effective rank since step 0": last})
+    return table.reset_index()
+
+
+def _patterns(table: pd.DataFrame) -> pd.DataFrame:
+    """The adapters' pattern as means over seeds, a row a published size and method, the published row first."""
+    measures = ["distance", "correlation", "first", "growth"]
+    parts = []
+    for size, rows in table.groupby("published_size", sort=False):
+        first = rows.iloc[0]
+        theirs = {"method": "published", "distance": 0.0, "correlation": 1.0}
+        theirs |= {"first": first.published_first, "growth": first.published_growth}
+        means = rows.groupby("method", sort=False)[measures].mean().reset_index()
+        parts.append(pd.concat([pd.DataFrame([theirs]), means]).assign(published_size=size))
+    return pd.concat(parts)[["published_size", "method", *measures]] if parts else pd.DataFrame()
 
 
 def _beside_counts(runs: Runs) -> pd.DataFrame:

@@ -3,33 +3,35 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import Cell, RateRatios, Section
+from ..config import Cell, Section
 from ..config.method import Method, idle_keys
 from ..config.training import Recipe
 from .numbers import MISSING, method_label, setting
 
 Rows = list[list[str]]
 COLUMNS = {
-    "rank": "r",
-    "alpha": "α",
+    "rank": "rank r",
+    "alpha": "scale α",
     "adapter_initialization": "first A",
     "merge": "merge",
     "restart": "restart",
-    "reset_period": "cycle",
+    "reset_period": "steps of a cycle",
     "schedule": "schedule",
-    "warmup_steps": "warm-up",
-    "rewarmup_steps": "re-warm-up",
+    "warmup_steps": "warm-up steps",
+    "rewarmup_steps": "re-warm-up steps",
 }
 
 
 def rules(cells: Mapping[str, Cell]) -> Rows:
-    """The main rules of each method, of which ``cells`` holds a cell: a header, and a row a method.
+    """The main rules of each method, of which ``cells`` holds a cell, and every other in which methods differ.
 
-    Rates of groups are among them where a method has any.
+    A header with the methods, and a row a rule. A dash marks a rule that says nothing of a method.
     """
     methods = {name: _values(cell) | {"rank": cell.method.target_rank or None} for name, cell in cells.items()}
-    apart = any(cell.method.rate_ratios != RateRatios() for cell in cells.values())
-    return _table(methods, COLUMNS | ({"rate_ratios": "rate ratios"} if apart else {}))
+    keys = [key for key in (*Method.model_fields, *Recipe.model_fields) if key not in COLUMNS]
+    apart = [key for key in keys if len({str(values[key]) for values in methods.values()} - {"None"}) > 1]
+    table = _table(methods, COLUMNS | {key: key.replace("_", " ") for key in apart})
+    return [list(row) for row in zip(*table, strict=True)]
 
 
 def differing_rules(cells: Mapping[str, Cell]) -> Rows:

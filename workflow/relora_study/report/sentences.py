@@ -1,7 +1,6 @@
 """The sentences of the paper that depend on the data. The numbers choose the words of each."""
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,11 +11,10 @@ from ..analysis.differences import LOSS, differences, gap_effects
 from ..analysis.effects import EQUAL, HIGHER, LOWER, ONE_SEED, UNDECIDED
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
-from ..analysis.source import Source, select
+from ..analysis.source import Source
 from ..analysis.training_time import devices, on_gpu
 from ..config.benchmark_names import BLIMP
-from ..config.measuring import LEVEL
-from .numbers import cell_label, listed, method_label, p_value, plain, signed, size_and_method, spread, with_interval
+from .numbers import cell_label, listed, method_label, signed, spread
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
@@ -73,6 +71,19 @@ def findings(runs: Runs, audited: pd.DataFrame) -> list[str]:
     return [sentence for sentence in (*found, _best_pattern(audited)) if sentence]
 
 
+def findings_of_figures(runs: Runs, audited: pd.DataFrame) -> dict[str, str]:
+    """What each of the paper's figures shows, in a sentence that its caption begins with, by the figure's name."""
+    found = {
+        "gap_over_training": " ".join(answer(runs)),
+        "training_curves": _beside_counts(runs),
+        "cycle_overlap": _overlap(runs),
+        "gap_by_width": _growth(runs),
+        "resets": _spikes(audited),
+        "adapter_pattern": _best_pattern(audited),
+    }
+    return {name: sentence for name, sentence in found.items() if sentence}
+
+
 def _beside_counts(runs: Runs) -> str:
     """Which counted models the best of ours passes."""
     whole = {
@@ -109,7 +120,7 @@ def _dropped(audited: pd.DataFrame) -> str:
     lost = outcomes(audited, "update_lost", "lost")
     if lost.empty:
         return ""
-    return f"A merge of {listed(_methods_of(lost.cell))} drops {spread(lost.value, '.0%')} of the adapters' product."
+    return f"A merge of {listed(_methods_of(lost.method))} drops {spread(lost.value, '.0%')} of the adapters' product."
 
 
 def _overlap(runs: Runs) -> str:
@@ -145,37 +156,8 @@ def diverged(runs: Runs) -> list[str]:
     ]
 
 
-def _gaps(runs: Runs, final: pd.DataFrame) -> pd.Series:
-    """By cell of another method: its held-out loss minus the held-out loss of full rank at equal size and seed."""
-    loss = final.set_index("cell").held_out_loss
-    gaps = {
-        name: loss[name] - loss[full.name]
-        for name, cell in runs.cells.items()
-        if (full := runs.full_rank_of(cell)) and not {name, full.name} & set(runs.diverged)
-    }
-    return pd.Series(gaps, dtype=float)
-
-
-def _headline(runs: Runs, final: pd.DataFrame) -> str:
-    gaps = _gaps(runs, final)
-    if gaps.empty:
-        return ""
-    better, apart = int((gaps > 0).sum()), spread(gaps.abs(), ".3f")
-    methods = [runs.cells[str(name)].method for name in gaps.index]
-    adapted = "adapters" if all(method.rank for method in methods) else "the other method"
-    adapted = "ReLoRA" if all(method.restarts for method in methods) else adapted
-    if better in (0, len(gaps)):
-        lower, higher = ("full rank", adapted) if better else (adapted, "full rank")
-        every = {1: "the one comparison", 2: "both comparisons"}.get(len(gaps), f"all {len(gaps)} comparisons")
-        return f"In {every}, {lower} reaches a lower held-out loss than {higher}, by {apart} nats a token."
-    return (
-        f"Full rank reaches a lower held-out loss than {adapted} in {better} of {len(gaps)} comparisons. The"
-        f" differences are {apart} nats a token."
-    )
-
-
 def _dead(audited: pd.DataFrame) -> str:
-    dead = outcomes(audited, "first_gradient", "dead").cell
+    dead = outcomes(audited, "first_gradient", "dead").method
     if dead.empty:
         return ""
     return f"Before the first reset, the adapters of {listed(_methods_of(dead))} receive no gradient at all."
@@ -185,7 +167,7 @@ def _best_pattern(audited: pd.DataFrame) -> str:
     rows = audited[audited.key == "correlation"].dropna(subset="value")
     if rows.empty:
         return ""
-    means = rows.groupby(rows.cell.map(_method), sort=False).value.mean()
+    means = rows.groupby("method", sort=False).value.mean()
     if len(means) < 2:
         return ""
     best, correlation = method_label(str(means.idxmax())), f"(mean correlation {means.max():.2f})"
@@ -223,149 +205,22 @@ def published(audited: pd.DataFrame) -> list[str]:
     ]
 
 
-def comparisons(final: pd.DataFrame, tests: pd.DataFrame) -> list[str]:
-    """A sentence for each size and method but full rank: loss and accuracy against full rank, over seeds."""
-    by_cell, said = final.set_index("cell"), []
-    for cells, seeds in tests.groupby(tests.cell.map(size_and_method), sort=False):
-        adapted, full = by_cell.loc[seeds.cell], by_cell.loc[seeds.against]
-        gap = pd.Series(adapted.held_out_loss.to_numpy() - full.held_out_loss.to_numpy())
-        side = "above" if (gap > 0).all() else "below" if (gap < 0).all() else "on both sides of"
-        said.append(
-            f"{_label(*cells)}: the held-out loss is {spread(adapted.held_out_loss, '.3f')},"
-            f" {spread(gap.abs(), '.3f')} nats {side} full rank, and the accuracy is {spread(adapted.accuracy, '.3f')}"
-            f" against {spread(full.accuracy, '.3f')}. {_shown(seeds.p)} (one-sided p {_p_values(seeds.p)})."
-        )
-    return said
-
-
-def _shown(p: pd.Series) -> str:
-    """Whether the pairs show at the 5 % level that full rank is better; ``p`` has a value for each seed."""
-    shown = int((p < LEVEL).sum())
-    verb = "show" if shown == len(p) else "do not show" if shown == 0 else f"show in {shown} of {len(p)} seeds"
-    return f"The pairs {verb} at the 5 % level that full rank is better"
-
-
-def spectra(runs: Runs) -> list[str]:
-    """A sentence for each size: PER of W2 at step 0, and at the end of each method."""
-    rows, said = select(runs.labelled(), "weights", "per"), []
-    rows = rows[rows.component == "w2"]
-    for size in runs.sizes:
-        of_size = rows[rows["size"] == size]
-        means = of_size.groupby(["method", "step"], sort=False).value.mean()
-        ends = [
-            f"{means[method].sort_index().iloc[-1]:.3f} ({method_label(str(method))})"
-            for method in of_size.method.unique()
-        ]
-        start = means.groupby("method").first().mean()
-        said.append(f"{size.replace('_', ' ').capitalize()}: PER starts at {start:.3f} and ends at {listed(ends)}.")
-    return said
-
-
-def like_for_like(runs: Runs) -> list[str]:
-    """A sentence for each size and method: how far W2's updates in successive cycles overlap, and their rank."""
-    rows = runs.regular()
-    rows = rows[rows.component == "w2"]
-    overlap = rows[(rows.quantity == "cycle_update") & (rows.metric == "overlap_right")]
-    rank = rows[(rows.quantity == "cumulative_update") & (rows.metric == "effective_rank")]
-    last = rank[rank.step == rank.groupby("cell").step.transform("max")]
-    said = []
-    for cells, overlaps in overlap.groupby(overlap.cell.map(size_and_method), sort=False):
-        reached, shared = last[last.cell.isin(overlaps.cell.unique())].value.mean(), overlaps.value.mean()
-        overlapping = f"the leading input directions of a cycle overlap by {shared:.0%} with the cycle before"
-        said.append(
-            f"{_label(*cells)}: {'no two successive cycles both move W2' if pd.isna(shared) else overlapping},"
-            f" and the net update since step 0 has effective rank {plain(float(reached))}."
-        )
-    return said
-
-
-def verdicts(audited: pd.DataFrame) -> list[list[str]]:
-    """Rows of a finding of the audit and a text: each verdict on its measures, with the methods that have it."""
-    said: dict[str, list[str]] = {}
-    for _, rows in audited.groupby("key", sort=False):
-        each = [
-            f"{_merged(with_it.verdict)} ({listed(_methods_with(with_it.cell, rows.cell))})"
-            for _, with_it in rows.groupby("outcome", sort=False)
-        ]
-        finding, measure = rows.finding.iloc[0], rows.measure.iloc[0]
-        said.setdefault(finding, []).append(f"{_first_upper(measure)}: {'; '.join(each)}.")
-    return [[_first_upper(finding), " ".join(texts)] for finding, texts in said.items()]
-
-
-def _merged(texts: pd.Series) -> str:
-    """One text of ``texts`` that differ in their numbers alone: each number that differs becomes a range."""
-    parts = zip(*(re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text) for text in texts.unique()), strict=True)
-    ends = ((min(part, key=float), max(part, key=float)) if len(set(part)) > 1 else (part[0],) for part in parts)
-    return "".join(" to ".join(end) for end in ends)
-
-
-def claimed(table: pd.DataFrame) -> list[list[str]]:
-    """Rows of a claim of the ledger and a text: the published evidence, our measure, and each method's verdict."""
-    said = []
-    for claim, rows in table.groupby("claim", sort=False):
-        first = rows.iloc[0]
-        ours = [f"{method_label(row.method)}: {row.verdict}{_numbers(row)}" for _, row in rows.iterrows()]
-        text = (
-            f"Published: {first.published_evidence}. Our measure is {first.measure}. {_first_upper('; '.join(ours))}."
-        )
-        said.append([f"{claim} ({first.origin})", text])
-    return said
-
-
-def _numbers(row: pd.Series) -> str:
-    """The measure of a row of the ledger and its test in brackets, as far as it has them."""
-    numbers = [with_interval(row.value, row.value_low, row.value_high)] if pd.notna(row.value) else []
-    numbers += [f"Holm p {p_value(row.p_holm)}"] if pd.notna(row.p_holm) else []
-    return f" ({'; '.join(numbers)})" * bool(numbers)
-
-
-def _methods_with(cells: pd.Series, every_cell: pd.Series) -> Iterable[str]:
-    """The methods of ``cells``, each with a count where only some of its cells in ``every_cell`` are among them."""
-    whole = every_cell.map(_method).value_counts()
-    for method, count in cells.map(_method).value_counts(sort=False).items():
+def _methods_with(rows: pd.DataFrame, every: pd.DataFrame) -> Iterable[str]:
+    """The methods of ``rows``, each with a count where only some of its cells in ``every`` are among them."""
+    whole = every.method.value_counts()
+    for method, count in rows.method.value_counts(sort=False).items():
         part = "" if count == whole[method] else f"{count} of {whole[method]} cells of "
         yield part + method_label(str(method))
 
 
-def patterns(table: pd.DataFrame, audited: pd.DataFrame) -> list[str]:
-    """For each published size, our methods' adapters against the published curve, and the nearest method."""
-    said = []
-    for size, rows in table.groupby("published_size", sort=False):
-        first, growth = rows.published_first.iloc[0], rows.published_growth.iloc[0]
-        each = [
-            f"{method_label(str(method))}: distance {spread(cells.distance, '.2f')}, correlation"
-            f" {spread(cells.correlation, '.2f')}, first cycle {spread(cells['first'], '.2f')},"
-            f" growth {spread(cells.growth, '.2f')}."
-            for method, cells in rows.groupby("method", sort=False)
-        ]
-        said.append(
-            f"The published curve of {size} has {first:.2f} in the first cycle and growth {growth:.2f}."
-            f" {' '.join(each)} {_nearest(rows)}".rstrip()
-        )
-    return [sentence for sentence in (*said, _spikes(audited)) if sentence]
-
-
 def _spikes(audited: pd.DataFrame) -> str:
     """The methods whose loss spikes after resets; empty where no cell is reset."""
-    jumps, spiking = audited[audited.key == "spike"], outcomes(audited, "spike", "spikes").cell
+    jumps, spiking = audited[audited.key == "spike"], outcomes(audited, "spike", "spikes")
     if jumps.empty:
         return ""
     if spiking.empty:
         return "In none of our cells does the loss spike after resets, unlike the published loss."
-    return f"Like the published loss, the loss of {listed(_methods_with(spiking, jumps.cell))} spikes after resets."
-
-
-def _nearest(rows: pd.DataFrame) -> str:
-    """The nearest method by each measure, from means over its cells; empty for a single method."""
-    means = rows.groupby("method", sort=False)[["distance", "correlation", "first", "published_first"]].mean()
-    if len(means) == 1:
-        return ""
-    off = (means["first"] - means.published_first).abs()
-    nearest = {"level": means.distance.idxmin(), "shape": means.correlation.fillna(-1).idxmax()}
-    if off.notna().any():
-        nearest["the first cycle"] = off.idxmin()
-    places = [f"in {what} {method_label(str(method))}" for what, method in nearest.items()]
-    return f"Nearest to it is {listed(places)}."
+    return f"Like the published loss, the loss of {listed(_methods_with(spiking, jumps))} spikes after resets."
 
 
 def scale(runs: Runs) -> list[str]:
@@ -442,10 +297,6 @@ def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def _method(cell: str) -> str:
-    return cell.split("-")[1]
-
-
 def _words(sizes: pd.Series) -> list[str]:
     return [str(size).replace("_", " ") for size in sizes]
 
@@ -454,13 +305,8 @@ def _label(size: str, method: str) -> str:
     return f"{size.replace('_', ' ')}, {method_label(method)}"
 
 
-def _methods_of(cells: pd.Series) -> list[str]:
-    return [method_label(method) for method in dict.fromkeys(cells.map(_method))]
-
-
-def _p_values(values: pd.Series) -> str:
-    low, high = p_value(float(values.min())), p_value(float(values.max()))
-    return f"= {low}" if low == high else f"from {low} to {high}"
+def _methods_of(methods: pd.Series) -> list[str]:
+    return [method_label(method) for method in dict.fromkeys(methods)]
 
 
 def _first_upper(text: str) -> str:

@@ -28,6 +28,9 @@ LOOKS: list[dict[str, Any]] = [
     {"color": "#8C6D00", "linestyle": (0, (4, 1, 1, 1, 1, 1)), "marker": "<"},
 ]
 
+TEXT_WIDTH = 6.5  # inches, of the paper's text: the paper shows a figure as it is drawn, so 7 points stay 7
+SMALL = 7  # points, the smallest type
+
 # Published curves are thin and dashed, without marks: grey beside our black, purple beside our colours.
 PUBLISHED = {
     LABELS["full"]: {"color": "#777777", "linestyle": (0, (4, 2)), "marker": "", "linewidth": 0.9},
@@ -38,13 +41,13 @@ matplotlib.use("Agg")
 matplotlib.rcdefaults()  # a matplotlibrc in the working directory is read before the one that report/__init__.py names
 matplotlib.rcParams.update(
     {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "pdf.fonttype": 42, "lines.markersize": 3.5}
+    | dict.fromkeys(("axes.labelsize", "xtick.labelsize", "ytick.labelsize"), SMALL)
 )
 
 
 EMPTY = "no reading at these checkpoints"
-TEXT_WIDTH = 6.5  # inches, of the paper's text: the paper shows a figure as it is drawn, so 7 points stay 7
-SMALL = 7  # points, the smallest type
-LETTERS_AN_INCH = 17  # of the note below the panels
+LETTERS_AN_INCH = 17  # of small type, in the legend and in the note below the panels
+ENTRY = 0.55  # inches of a legend's entry beside its words
 POINTS = {LABELS["full"]: "x", LABELS["relora"]: "+"}  # marks of published values in figures without lines
 
 
@@ -86,7 +89,7 @@ def panels(
     figure, grid = pyplot.subplots(
         rows,
         columns,
-        figsize=(width, 0.7 + 1.55 * rows),
+        figsize=(width, 0.7 + 1.35 * rows),
         squeeze=False,
         sharex="col" if share_x else False,
         sharey=share_y,
@@ -115,9 +118,12 @@ def finish(figure: Figure, output: Path, diverged: Mapping[str, list[str]] | Non
         text.set_text(text.get_text() + " †" * (text.get_gid() in marked))
     entries = {label: one for label, one in entries.items() if one.get_gid() not in {t.get_gid() for t in named}}
     if entries:
-        columns = max(2, min(4, int(figure.get_figwidth() / 1.6)))
         labels = [label + " †" * (handle.get_gid() in marked) for label, handle in entries.items()]
-        figure.legend(entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False)
+        fits = sum(ENTRY + len(label) / LETTERS_AN_INCH for label in labels) <= figure.get_figwidth()
+        columns = len(labels) if fits else max(2, min(4, int(figure.get_figwidth() / 1.6)))
+        figure.legend(
+            entries.values(), labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=SMALL
+        )
     if marked:
         note = "† diverged: " + "; ".join(cell for cells in marked.values() for cell in cells)
         letters = int(figure.get_figwidth() * LETTERS_AN_INCH)

@@ -167,7 +167,8 @@ def significance(source: Runs | Published) -> pd.DataFrame:
 
 def audit(source: Runs | Published) -> pd.DataFrame:
     """The audit, without the keys by which code finds its rows."""
-    return audits.audit(source).drop(columns=["key", "outcome"])
+    columns = audits.COLUMNS if isinstance(source, Runs) else audits.PUBLISHED_COLUMNS
+    return audits.audit(source)[columns]
 
 
 def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
@@ -196,6 +197,7 @@ def write_table(table: pd.DataFrame, output: Path) -> None:
         words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n",
     )
     columns = "".join(side[0] for side in aligned)
+    words = words.map(lambda text: text.replace("−", "-"))  # which not every LaTeX knows
     write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))
 
 

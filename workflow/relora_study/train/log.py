@@ -6,7 +6,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -15,8 +15,33 @@ from ..storage.files import errors_naming, sync, write_text
 from .divergence import Diverged
 from .events import Events
 
-LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "adapter_gradient_norm", "reset"]
-LOG_COLUMNS += ["update_norm", "clipped_gradient_norm"]  # later versions' columns come last: older rows lack them
+
+class Column(NamedTuple):
+    """A column of log.csv."""
+
+    name: str
+    definition: str
+    unit: str = "–"
+
+
+COLUMNS = [  # later versions' columns come last, because older rows lack them
+    Column("step", "the optimizer step, from 1", "steps"),
+    Column("tokens", "the tokens seen up to it", "tokens"),
+    Column("loss", "mean cross-entropy of the step's batch", "nats a token"),
+    Column("learning_rate", "of the step, which `rate_ratios` multiplies"),
+    Column("gradient_norm", "of all gradients, before clipping", "nats a token, over the parameters'"),
+    Column(
+        "adapter_gradient_norm", "the same, of the adapters; empty without adapters", "nats a token, over A's and B's"
+    ),
+    Column("reset", "1 if a reset followed the step"),
+    Column("update_norm", "of the optimizer's change to the decoder's layers: to adapters, or to whole weights"),
+    Column(
+        "clipped_gradient_norm",
+        "of all gradients after clipping; empty without `gradient_clipping`, and in logs of 1.0 and before",
+        "nats a token, over the parameters'",
+    ),
+]
+LOG_COLUMNS = [column.name for column in COLUMNS]
 TIMING_COLUMNS = ["step", "seconds", "tokens_per_second"]
 
 LogRow = dict[str, Any]  # column -> a number, None, or a 0-dimensional tensor that a GPU may still compute
@@ -137,3 +162,9 @@ def rows_up_to(path: Path, step: int) -> list[str]:
         if len(rows) < step and line.startswith(f"{len(rows) + 1},"):
             rows.append(line)
     return rows
+
+
+def document() -> str:
+    """Return the table of all columns, in Markdown."""
+    rows = [f"| `{column.name}` | {column.definition} | {column.unit} |" for column in COLUMNS]
+    return "\n".join(["| column | content | unit |", "|---|---|---|", *rows])

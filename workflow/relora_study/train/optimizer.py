@@ -11,8 +11,7 @@ from transformers import PreTrainedModel
 from ..config import Cell, Method
 from ..config.updates import UPDATES
 from ..model.build import first_model
-from ..model.factorized import factorized
-from ..model.relora import adapters, add_adapters, targeted
+from ..model.relora import adapters, add_adapters, factorized, targeted
 from .rates import RATE_RATIO, by_rate
 from .updates import Matrix
 

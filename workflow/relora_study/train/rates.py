@@ -6,8 +6,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..config import Method
-from ..model.factorized import factorized
-from ..model.relora import adapters, targeted
+from ..model.relora import adapters, factorized, targeted
 
 RATE_RATIO = "rate_ratio"  # in an optimizer's group: its rate over the schedule's
 
