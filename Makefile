@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-traffic bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings picture notebook check lock clean
+.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings picture notebook check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -60,13 +60,10 @@ citation: .venv-metadata ## check CITATION.cff, and make codemeta.json and .zeno
 drill: .venv/test ## run the drills of docs/reliability.md that take minutes
 	@python -m pytest -m slow -s
 
-bench: bench-train bench-traffic bench-methods bench-dynamics bench-eval bench-zero2 ## run every benchmark; results/benchmarks/*.csv
+bench: bench-train bench-methods bench-dynamics bench-eval bench-zero2 ## run every benchmark; results/benchmarks/*.csv
 
 bench-train: .venv/test ## time training steps against transformers'
 	@PYTHONPATH=workflow python benchmarks/train.py
-
-bench-traffic: .venv/test ## count what a micro-batch moves on a GPU, eager and compiled (no GPU needed)
-	@PYTHONPATH=workflow python benchmarks/traffic.py
 
 bench-methods: .venv/test ## measure what each method of methods.yaml holds and costs (GAPS=a study's results/tables/gaps.csv)
 	@PYTHONPATH=workflow python benchmarks/methods.py --gaps $(or $(GAPS),results/tables/gaps.csv)

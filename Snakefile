@@ -15,6 +15,7 @@ configfile: "config.yaml" if Path("config.yaml").exists() else str(ROOT / "confi
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/engine.smk"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/experiment_inputs.smk"
 include: "workflow/rules/report_inputs.smk"
@@ -32,10 +33,7 @@ include: "workflow/rules/session.smk"
 localrules:
     all,
     published_only,
-    section_settings,
-    code_listing,
-    cell_settings,
-    search_settings,
+    settings,
     tuned_settings,
     selection,
 
@@ -74,4 +72,4 @@ onsuccess:
 
 
 onerror:
-    end_unfinished()
+    PROGRESS.stop()

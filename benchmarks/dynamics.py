@@ -16,7 +16,7 @@ from relora_study.dynamics.cell import Subject, read_step
 from relora_study.dynamics.matrices import weight_matrices
 from relora_study.dynamics.measures import spectral_metrics, spectrum
 from relora_study.model.checkpoints import save_checkpoint
-from relora_study.model.memory import release_freed_memory
+from relora_study.model.device import release_freed_memory
 from relora_study.train.run import start
 from torch import Tensor
 from train import CPU, paper_or_default

@@ -24,7 +24,7 @@ from relora_study.data.tokenizer import open_tokenizer, train_tokenizer
 from relora_study.evaluate.minimal_pairs import encode_pairs, judge, read_suite
 from relora_study.model.build import decoder_config
 from relora_study.model.checkpoints import load_model
-from relora_study.model.memory import keep_freed_memory
+from relora_study.model.device import keep_freed_memory
 from relora_study.storage.files import read_yaml
 from train import paper_or_default
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase

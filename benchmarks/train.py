@@ -16,9 +16,9 @@ from relora_study.analysis.published_recipe import CONTEXT_LENGTH, RANK, SHAPE, 
 from relora_study.config import Cell, cells, check
 from relora_study.cost.operations import training_flops
 from relora_study.model.build import decoder_config
+from relora_study.model.device import release_freed_memory
 from relora_study.model.kernels.attention import SMALLEST_HEAD
 from relora_study.model.kernels.matmul import matmul, matmul_transposed
-from relora_study.model.memory import release_freed_memory
 from relora_study.storage.files import read_yaml
 from relora_study.train.loop import take_step
 from relora_study.train.run import start

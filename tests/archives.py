@@ -5,7 +5,7 @@ from pathlib import Path
 
 from relora_study.config import read_study
 from relora_study.sharing.archive import pack
-from relora_study.storage.cell_manifest import CellManifest
+from relora_study.storage.contracts import CellManifest
 from studies import ROOT, write_yaml
 
 VALIDATOR = ROOT / ".venv-metadata/bin/python"

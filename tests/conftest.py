@@ -13,8 +13,8 @@ from readings import write_results
 from relora_study.analysis.results import Runs, open_runs, overlaid
 from relora_study.analysis.source import Source
 from relora_study.config import Cell, Report, cells, check, read_section
+from relora_study.storage.contracts import Manifest, Split, write_manifest
 from relora_study.storage.files import read_yaml, sha256
-from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 from studies import lay_out, snakemake, write_yaml
 
 ROOT = Path(__file__).parent.parent

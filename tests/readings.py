@@ -10,8 +10,8 @@ from relora_study.analysis.experiments import Swept
 from relora_study.analysis.losses import Losses
 from relora_study.config import cells, check
 from relora_study.config.settings import experiments_of, stage_settings, yardstick_settings
+from relora_study.storage.contracts import Manifest, Split, write_manifest
 from relora_study.storage.files import write_csv, write_json
-from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 from studies import write_yaml
 
 STEPS = range(0, 601, 60)

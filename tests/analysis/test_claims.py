@@ -19,7 +19,7 @@ from relora_study.analysis.effects import EQUAL, HIGHER, LOWER, Effect
 from relora_study.analysis.losses import Losses
 from relora_study.analysis.results import Runs, open_runs
 from relora_study.config import check
-from relora_study.config.evaluated import BLIMP, PALOMA
+from relora_study.config.benchmark_names import BLIMP, PALOMA
 from relora_study.config.settings import experiments_of
 from relora_study.storage.files import write_csv, write_json
 from scipy.stats import ttest_1samp

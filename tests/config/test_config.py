@@ -64,7 +64,6 @@ PROJECTED |= {"warmup_steps": 1, "horizon_steps": 9}
         ("methods.relora.sizes", {"tiny": {"rank": 4}}, "methods.relora.sizes.tiny.rank = 4: unknown key"),
         ("sizes.tiny.betas", [0.9], "sizes.tiny.betas = [0.9]"),
         ("methods.relora.full_rank_steps", 600, "full_rank_steps 600 must be below train.steps 600"),
-        ("methods.relora_released.merge", "scaled", "methods.relora_released.merge scaled: figures say of"),
         ("train.weight_decay", float("inf"), "train.weight_decay = inf"),
         ("schema_version", 2, "schema_version = 2"),
     ],
@@ -185,14 +184,6 @@ def test_the_default_pair_keeps_the_papers_proportions(raw):
         assert size.intermediate_size / size.d_model == 4
         assert size.num_attention_heads / size.num_key_value_heads == 3
         assert size.widths["head"] == width // 12
-
-
-def test_a_name_says_what_its_block_is(raw):
-    adapters = {**raw["methods"]["relora"], "rank": 4}
-    with pytest.raises(UserError, match=r"methods.full.rank 4: figures call `full` full rank; .* another name"):
-        check(changed(raw, "methods.full", adapters), [CONFIG])
-    with pytest.raises(UserError, match=r"methods.relora.rank 0: figures call `relora` ReLoRA"):
-        check(changed(raw, "methods.relora", raw["methods"]["full"]), [CONFIG])
 
 
 def test_published_curves_need_the_papers_sizes(raw):
@@ -369,16 +360,16 @@ def test_snakemake_reads_overlays_as_the_project_does(tmp_path):
 def test_an_overlay_in_another_folder_lies_over_the_default_study(tmp_path):
     """`--directory`: a folder without a config.yaml of its own takes the default study's, and with one its own."""
     overlay = write(tmp_path / "mine.yaml", "train: {eps: 1.0e-6}\n")
-    elsewhere = tmp_path / "else where"
+    elsewhere, file = tmp_path / "else where", "results/cells/tiny-full-s42/config.yaml"
     elsewhere.mkdir()
     places = ["--snakefile", CONFIG.parent / "Snakefile", "--directory", elsewhere, "--configfile", overlay]
 
-    def planned():
-        command = [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", *places]
+    def settings():
+        command = [sys.executable, "-m", "snakemake", "--cores", "1", *places, "--", file]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
-        return read_yaml(elsewhere / ".snakemake/relora_study/cells/tiny-full-s42/config.yaml")["train"]
+        return read_yaml(elsewhere / file)["train"]
 
-    assert (planned()["eps"], planned()["steps"]) == (1e-6, 600)
+    assert (settings()["eps"], settings()["steps"]) == (1e-6, 600)
     write(elsewhere / "config.yaml", CONFIG.read_text().replace("  steps: 600 ", "  steps: 660 "))
-    assert (planned()["eps"], planned()["steps"]) == (1e-6, 660)
+    assert (settings()["eps"], settings()["steps"]) == (1e-6, 660)

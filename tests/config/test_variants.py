@@ -171,19 +171,11 @@ def test_what_only_a_sweep_names_is_checked_as_the_studys_own(raw, methods, swee
         check(swept({**raw, "methods": changed(raw, "other", **methods)}, sweep), [])
 
 
-def test_a_name_says_what_its_block_is_in_sweeps_and_searches_too(raw):
-    adapters = {**raw, "methods": {**raw["methods"], "full": {**raw["methods"]["relora"], "rank": 4}}}
-    alone = {**adapters, "study": {**raw["study"], "methods": ["relora"]}, "sweeps": {"mine": {"methods": ["full"]}}}
-    with pytest.raises(UserError, match=r"sweeps.mine: methods.full.rank 4: figures call `full` full rank"):
-        check(alone, [])
-    whole = {"methods": ["full"], "space": {"points": [{"rank": 4, "alpha": 8, "targets": ["q_proj"]}]}}
-    with pytest.raises(UserError, match=r"sweeps.mine: the variant tiny-full\+.*: methods.full.rank 4"):
-        check(swept(raw, whole), [])
-    merges = grid(merge=["scaled", "unscaled"])
-    assert check(swept(raw, {"methods": ["relora_released"], **merges}), []), "a sweep shows what it varies"
-    study = {"sizes": ["tiny"], "methods": ["relora_released"], "seeds": [1]}
-    with pytest.raises(UserError, match=r"tuning: the variant .*: figures say of `relora_released`"):
-        check({**tuned(raw), "study": study, "tuning": {**TUNING, **merges}}, [])
+def test_a_label_changes_no_cell_and_cannot_vary(raw):
+    named = {**raw, "methods": {**raw["methods"], "full": {**raw["methods"]["full"], "label": "All weights"}}}
+    assert cells(check(named, [])) == cells(check(raw, []))
+    with pytest.raises(UserError, match="'label' is no key of a method"):
+        check(swept(raw, grid(label=["one", "two"])), [])
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,7 @@ from accelerate import Accelerator
 from peft.tuners.lora import LoraLayer
 from relora_study.conformance import questions
 from relora_study.conformance.observation import observe
-from relora_study.conformance.questions import findings, largest_update
-from relora_study.conformance.schedule import nearest_restart, rate_restarts
+from relora_study.conformance.questions import findings, largest_update, nearest_restart, rate_restarts
 from relora_study.conformance.training import Training, load
 from relora_study.errors import UserError
 from transformers.pytorch_utils import Conv1D

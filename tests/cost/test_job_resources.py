@@ -10,8 +10,6 @@ import torch
 import yaml
 from relora_study.config import Runtime, cells, check
 from relora_study.cost.job_resources import (
-    launch_command,
-    node_resources,
     parameter_count,
     pretrain_megabytes,
     pretrain_minutes,
@@ -22,6 +20,7 @@ from relora_study.cost.job_resources import (
 from relora_study.errors import UserError
 from relora_study.model.build import first_model
 from relora_study.model.relora import add_adapters
+from relora_study.session.jobs import launch_command, node_resources
 
 ROOT = Path(__file__).parents[2]
 METHODS = [

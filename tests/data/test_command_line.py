@@ -20,8 +20,8 @@ from relora_study.data.sources import PINS, fetch_news, read_files, read_news
 from relora_study.data.tokenizer import load_tokenizer, train_tokenizer
 from relora_study.data.tokens import open_tokens, row, row_count
 from relora_study.errors import UserError
+from relora_study.storage.contracts import read_manifest
 from relora_study.storage.files import sha256
-from relora_study.storage.token_manifest import read_manifest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

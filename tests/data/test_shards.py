@@ -24,8 +24,8 @@ from relora_study.data.shards import shard_name
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.data.tokens import open_tokens, row
 from relora_study.errors import UserError
+from relora_study.storage.contracts import read_manifest
 from relora_study.storage.files import sha256
-from relora_study.storage.token_manifest import read_manifest
 from typer.testing import CliRunner
 
 CONTEXT, ROWS, VOCABULARY = 16, 40, 300

@@ -113,7 +113,7 @@ import sys
 from relora_study.data.documents import Document, Stored, split
 from relora_study.data.tokenizer import open_tokenizer
 from relora_study.data.tokens import encode, write_split
-from relora_study.model.memory import peak_memory_bytes
+from relora_study.model.device import peak_memory_bytes
 from pathlib import Path
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 text = "the law of the city is new and the minister said so " * 400

@@ -9,8 +9,8 @@ from relora_study.data.tokenizer import train_tokenizer
 from relora_study.data.tokens import open_documents, row_order
 from relora_study.errors import UserError
 from relora_study.evaluate.texts import Texts, document_losses, held_out_texts, mean_loss
+from relora_study.storage.contracts import Manifest, Split, read_manifest, write_manifest
 from relora_study.storage.files import sha256, write_csv
-from relora_study.storage.token_manifest import Manifest, Split, read_manifest, write_manifest
 from transformers import LlamaConfig, LlamaForCausalLM
 
 END = 7

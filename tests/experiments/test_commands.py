@@ -10,8 +10,7 @@ from relora_study.config import Cell, Space, Tuning, check, read_section
 from relora_study.config.settings import SearchSettings, searches
 from relora_study.errors import UserError
 from relora_study.experiments.__main__ import select, settle
-from relora_study.storage.contracts import write_contract
-from relora_study.storage.rung import Rung
+from relora_study.storage.contracts import RungResult, write_contract
 from studies import write_yaml
 
 STEPS = [120, 200, 400]
@@ -33,7 +32,7 @@ def left(folder, losses, rung, seed=0):
     """Records of a rung, in an order that is not the best's."""
     places = []
     for name, loss in losses.items():
-        record = Rung(candidate=name, seed=seed, step=STEPS[rung], loss=loss, diverged=loss is None)
+        record = RungResult(candidate=name, seed=seed, step=STEPS[rung], loss=loss, diverged=loss is None)
         places.append(folder / f"tiny-{name}-s{seed}/rung-{rung}.json")
         write_contract(places[-1], record)
     return places
@@ -51,7 +50,7 @@ def test_the_better_half_of_the_first_rung_goes_on(search):
 def test_the_dropped_are_not_listed_at_later_rungs_and_the_last_promotes_one(search):
     folder, names = search
     places = left(folder, {names[1]: 0.9, names[3]: 0.8}, 2)
-    record = Rung(candidate=names[0], seed=0, step=400, loss=None, dropped=True)
+    record = RungResult(candidate=names[0], seed=0, step=400, loss=None, dropped=True)
     write_contract(folder / names[0] / "rung-2.json", record)
     select(folder / "settings.yaml", 2, folder / "rung-2.csv", [*places, folder / names[0] / "rung-2.json"])
     table = pd.read_csv(folder / "rung-2.csv")

@@ -5,7 +5,7 @@ import math
 import pytest
 from pydantic import ValidationError
 from relora_study.config import Tuning
-from relora_study.experiments.halving import promoted
+from relora_study.experiments.__main__ import promoted
 
 
 def tuning(**changes) -> Tuning:

@@ -12,7 +12,7 @@ from relora_study.data.documents import split
 from relora_study.data.reader import list_documents
 from relora_study.data.sources import read_files
 from relora_study.errors import UserError
-from relora_study.storage.token_manifest import read_manifest
+from relora_study.storage.contracts import read_manifest
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 

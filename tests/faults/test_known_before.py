@@ -13,11 +13,11 @@ from relora_study.analysis.around_resets import over_full_rank
 from relora_study.analysis.naming import suite_name, texts_name
 from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, cells, check
-from relora_study.config.evaluated import blimp_phenomena
+from relora_study.config.benchmark_names import blimp_phenomena
 from relora_study.config.settings import CorpusNeeds
-from relora_study.data.tokens import check_enough
+from relora_study.data.tokens import check_corpus_size
 from relora_study.errors import UserError
-from relora_study.storage.token_manifest import Manifest, Split
+from relora_study.storage.contracts import Manifest, Split
 from relora_study.train.loop import train
 
 
@@ -120,11 +120,11 @@ def needs(train: int, held_out: int) -> CorpusNeeds:
 
 
 def test_data_that_repeat_and_too_little_held_out_are_said_when_tokens_are_packed():
-    assert check_enough(manifest(33 * 40, 33 * 2), needs(40, 2)) == ""
-    said = check_enough(manifest(11_495, 33 * 2), needs(3840, 2))
+    assert check_corpus_size(manifest(33 * 40, 33 * 2), needs(40, 2)) == ""
+    said = check_corpus_size(manifest(11_495, 33 * 2), needs(3840, 2))
     assert said == "warning: training reads 122,880 tokens of a corpus of 11,495: it repeats 10.7 times"
     with pytest.raises(UserError, match=r"dynamics.batch_sequences 3 is more than the 2 sequences that are held out; "):
-        check_enough(manifest(33 * 40, 33 * 3 - 1), needs(40, 3))
+        check_corpus_size(manifest(33 * 40, 33 * 3 - 1), needs(40, 3))
 
 
 def test_the_largest_seed_trains_and_is_read_back(make_cell, tmp_path):

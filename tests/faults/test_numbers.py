@@ -12,7 +12,7 @@ from relora_study.dynamics.measures import effective_rank, reason, spectrum
 from relora_study.errors import UserError
 from relora_study.model.checkpoints import load_adapters, load_model
 from relora_study.model.relora import adapters
-from relora_study.storage.token_manifest import Manifest, Split, write_manifest
+from relora_study.storage.contracts import Manifest, Split, write_manifest
 from relora_study.train import loop
 from relora_study.train.loop import train
 from safetensors.torch import load_file

@@ -80,6 +80,9 @@ def disturbed(tmp_path_factory):
             assert first.poll() is None, "the first goes on"
         first.send_signal(signal.SIGKILL)  # it alone: its jobs live on, and the next run meets them
         first.wait()
+        left = snakemake(folder, "--cores", "4")
+        assert left.returncode != 0 and "--unlock" in left.stdout + left.stderr, "Snakemake names the way out"
+        assert snakemake(folder, "--unlock").returncode == 0
     done = snakemake(folder, "--cores", "4")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, said

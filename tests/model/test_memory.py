@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from relora_study.model.memory import peak_memory_bytes
+from relora_study.model.device import peak_memory_bytes
 
 ROOT = Path(__file__).parents[2]
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 HOLES = """
 import re, torch
 from pathlib import Path
-from relora_study.model.memory import release_freed_memory
+from relora_study.model.device import release_freed_memory
 if {asked}: assert release_freed_memory()
 kept = [(torch.ones(2**20), torch.ones(2**15)) for _ in range(40)]
 small = [pair[1] for pair in kept]

@@ -12,6 +12,7 @@ from relora_study.train.optimizer import count_optimizer_numbers
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import methods
+from activations import kept_bytes
 from common import seconds_in_turns
 from train import paper_or_default
 
@@ -70,3 +71,15 @@ def test_costs_stand_beside_the_gaps_of_their_size():
     named = {"size": ["a", "a", "b", "b"], "d_model": [8, 8, 16, 16], "method": ["lora"] * 4, "seed": [1, 2, 1, 2]}
     found = methods.with_gaps(rows, pd.DataFrame(named | {"gap": [0.1, 0.3, 1.0, 3.0]}))
     assert found.gap[0] != found.gap[0] and list(found.gap[1:]) == [0.2, 2.0]
+
+
+def test_kept_bytes_are_those_of_a_plain_sum(make_cell):
+    """Full rank in float32, counted by hand: what each operation of a layer needs again, a token."""
+    cell = make_cell("full")
+    width, hidden, heads, groups, padded = 24, 48, 3, 1, 16
+    norms = 2 * (width + 1)  # each its input and a number
+    inputs = 2 * width  # of q, k, v together, of gate and up together
+    attention = padded * (2 * heads + 2 * groups) + heads + width  # q, mixture, k, v, log-sum-exp, input of o
+    by_hand = 4 * (norms + inputs + attention + 2 * hidden)
+    a, b = (kept_bytes(cell, layers, 1, 64) for layers in (1, 2))
+    assert (b - a) / 64 == pytest.approx(by_hand, rel=0.01)

@@ -6,7 +6,7 @@ import pytest
 from readings import write_results
 from relora_study.analysis.results import open_runs
 from relora_study.config import Report, read_section
-from relora_study.model.memory import peak_memory_bytes
+from relora_study.model.device import peak_memory_bytes
 from relora_study.report.explore import page
 from relora_study.report.figures import FIGURES
 from relora_study.report.paper import values

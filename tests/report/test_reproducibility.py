@@ -15,9 +15,8 @@ from relora_study.experiments.__main__ import select
 from relora_study.report.__main__ import reproducibility
 from relora_study.report.checklist_page import html_page, markdown_page
 from relora_study.report.reproducibility import Answer, open_run, sections
-from relora_study.storage.contracts import write_contract
+from relora_study.storage.contracts import RungResult, write_contract
 from relora_study.storage.files import read_yaml, write_csv, write_json
-from relora_study.storage.rung import Rung
 from studies import write_yaml
 
 
@@ -92,7 +91,7 @@ def tuned(raw, tmp_path):
         for (name, loss), seed in trained:
             place = folder / f"tiny-{name}-s{seed}"
             records.append(place / f"rung-{number}.json")
-            write_contract(records[-1], Rung(candidate=name, seed=seed, step=settings.rungs[number], loss=loss))
+            write_contract(records[-1], RungResult(candidate=name, seed=seed, step=settings.rungs[number], loss=loss))
             steps = range(1, settings.rungs[number] + 1)
             write_csv(place / "timing.csv", pd.DataFrame({"step": steps, "seconds": 0.3}))
         select(folder / "settings.yaml", number, folder / f"rung-{number}.csv", records)

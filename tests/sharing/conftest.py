@@ -4,9 +4,8 @@ from pathlib import Path
 
 import pytest
 from archives import CELL, LEFT, OWN, SHARED, configure, manifest
-from relora_study.storage.contracts import write_contract
+from relora_study.storage.contracts import Manifest, Split, write_contract, write_manifest
 from relora_study.storage.files import write_text
-from relora_study.storage.token_manifest import Manifest, Split, write_manifest
 
 
 @pytest.fixture

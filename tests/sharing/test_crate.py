@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from archives import CELL, OWN, SHARED, configure, faults, manifest, packed
-from relora_study.config.evaluated import BLIMP_SHA256, BLIMP_URL
+from relora_study.config.benchmark_names import BLIMP_SHA256, BLIMP_URL
 from relora_study.errors import UserError
 from relora_study.sharing.archive import METADATA, unpack
 from relora_study.storage.contracts import write_contract

@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from relora_study.experiments.halving import promoted
+from relora_study.experiments.__main__ import promoted
 from relora_study.model.checkpoints import load_model
+from relora_study.storage.contracts import RungResult
 from relora_study.storage.files import sha256, write_csv
-from relora_study.storage.rung import Rung
 from relora_study.train.candidates import dropped, is_promoted, scored
 from relora_study.train.loop import train
 from torch.nn import functional
@@ -65,7 +65,7 @@ def test_the_score_is_the_mean_cross_entropy_without_dropout(make_cell, tmp_path
         logits = load_model(tmp_path / "checkpoints/step-000009")(ROWS[:, :-1]).logits
     expected = functional.cross_entropy(logits.flatten(0, 1).double(), ROWS[:, 1:].flatten())
     record = scored(run, 9, DOCUMENTS, tmp_path)
-    assert record == Rung(candidate="relora", seed=1, step=9, loss=record.loss)
+    assert record == RungResult(candidate="relora", seed=1, step=9, loss=record.loss)
     assert record.loss == pytest.approx(expected.item(), abs=1e-5) and run.model.training
 
 
@@ -132,4 +132,4 @@ def test_only_the_promoted_go_on(make_cell, tmp_path):
     write_csv(tmp_path / "rung-0.csv", table)
     assert [is_promoted(tmp_path / "rung-0.csv", name) for name in ("a+x=1", "b", "c")] == [True, False, False]
     record = dropped(make_cell("full"), 9)
-    assert record == Rung(candidate="full", seed=1, step=9, loss=None, dropped=True)
+    assert record == RungResult(candidate="full", seed=1, step=9, loss=None, dropped=True)

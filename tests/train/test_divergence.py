@@ -11,7 +11,7 @@ from relora_study.config.schedule import due_steps
 from relora_study.dynamics.cell import cell_table, open_subject
 from relora_study.errors import UserError
 from relora_study.model.checkpoints import list_checkpoints
-from relora_study.storage.cell_manifest import diverged_at, read_cell_manifest
+from relora_study.storage.contracts import diverged_at, read_cell_manifest
 from relora_study.train import loop
 from relora_study.train.loop import train
 from relora_study.train.state import fingerprint

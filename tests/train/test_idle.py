@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from relora_study.config.idle import OF_ADAPTERS, idle_keys
-from relora_study.config.training import Method, Recipe
+from relora_study.config.method import OF_ADAPTERS, Method, idle_keys
+from relora_study.config.training import Recipe
 from relora_study.config.updates import keys_of_updates
-from relora_study.config.variants import settled, vary
+from relora_study.config.variants import vary, with_search_result
 from relora_study.errors import UserError
 from relora_study.model.relora import effective_state
 from relora_study.train.loop import train
@@ -47,7 +47,7 @@ BASES = {
 
 
 def test_every_key_of_a_method_is_tried():
-    assert OTHER.keys() == Method.model_fields.keys() - Recipe.model_fields.keys() - {"sizes"}
+    assert OTHER.keys() == Method.model_fields.keys() - Recipe.model_fields.keys() - {"sizes", "label"}
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -55,7 +55,7 @@ def test_a_key_is_idle_where_and_only_where_trainings_are_the_same(make_cell, tm
     short = {"steps": 8, "checkpoint_every": 8, "checkpoint_offset": 3, "state_every": 8, "batch_size": 1}
     small = {"d_model": 12, "intermediate_size": 12, "num_hidden_layers": 1}
     made = make_cell(name, train={**short, "micro_batch_size": 1}, **BASES[name])
-    cell = settled(made.model_copy(update={"method_name": "any"}), small)
+    cell = with_search_result(made.model_copy(update={"method_name": "any"}), small)
 
     def weights(one) -> list[torch.Tensor]:
         run = train(one, torch.device("cpu"), batch_of, tmp_path / one.name)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.config.idle import idle_keys
+from relora_study.config.method import idle_keys
 from relora_study.config.updates import UPDATES, Update
 from relora_study.cost.__main__ import cell_plan
 from relora_study.errors import UserError

@@ -1,4 +1,4 @@
-"""A run in a terminal: Ctrl-C, what it leaves, a dead run's lock, and the web report of a study and of its parts."""
+"""A run in a terminal: Ctrl-C, what it leaves, and the web report of a study and of its parts."""
 
 import os
 import pty
@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-from relora_study.session import snakemake as snakemake_session
 from studies import bare_environment, command, lay_out, snakemake
 
 pytestmark = pytest.mark.end_to_end
@@ -47,7 +46,7 @@ def read_on(terminal: int, until: str = "") -> str:
 
 
 @pytest.mark.long
-def test_ctrl_c_ends_in_one_line_of_ours_and_leaves_the_folder_free(folder):
+def test_ctrl_c_saves_states_shows_no_traceback_and_leaves_the_folder_free(folder):
     long = ("--config", "train={steps: 900000, checkpoint_every: 100000, state_every: 100000}")
     pid, terminal = in_terminal(folder, *long)
     before = read_on(terminal, r"\d+ % \| [^\n]*tiny-\S+ [\d,]+/900,000 loss \d")
@@ -59,31 +58,11 @@ def test_ctrl_c_ends_in_one_line_of_ours_and_leaves_the_folder_free(folder):
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     os.close(terminal)
     assert code not in (0, -signal.SIGKILL)
-    lines = after.replace("^C", "").strip().splitlines()
-    assert lines[-1] == "Stopped. Run the same command again to go on from there.", after
     assert "stopped after step" in after and "its state is saved" in after
-    assert not re.search("CalledProcessError|Traceback|RuleException|WorkflowError|Error in|At least one job", after), (
-        after
-    )
+    assert "Traceback" not in after and "Terminating processes on user request" in after, after
     assert not [*folder.glob(".snakemake/locks/*")]
     again = snakemake(folder, "--dry-run", *long)
     assert again.returncode == 0 and "lock" not in again.stdout + again.stderr
-
-
-def test_what_a_dead_run_locked_is_freed_and_what_a_living_one_locked_is_not(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    lock = tmp_path / ".snakemake/locks/0.input.lock"
-    lock.parent.mkdir(parents=True)
-    lock.write_text("file\n")
-    living = snakemake_session.hold_folder()
-    assert not lock.exists()
-    lock.parent.mkdir(exist_ok=True)
-    lock.write_text("file\n")
-    snakemake_session.hold_folder().close()
-    assert lock.exists()
-    living.close()
-    snakemake_session.hold_folder().close()
-    assert not lock.exists()
 
 
 @pytest.mark.long

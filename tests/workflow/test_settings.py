@@ -45,7 +45,7 @@ def test_a_changed_setting_trains_again(copy, triggers, notes):
     if notes == "deleted":
         shutil.rmtree(copy / ".snakemake")
     longer = ("--config", "train={steps: 30}")
-    assert planned(copy, *triggers, *longer) == {"cell_settings", "section_settings", "enough", "pretrain"}
+    assert planned(copy, *triggers, *longer) == {"settings", "enough", "pretrain"}
     assert planned(copy, *triggers) == set(), "a dry run changes no result"
     done = snakemake(copy, *triggers, *longer, "--", TRAINED)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -57,18 +57,18 @@ def test_a_changed_setting_trains_again(copy, triggers, notes):
 def test_a_new_cell_trains_where_a_check_before_training_is_made_again(copy):
     changes = ("--config", "study={seeds: [2]}", "train={steps: 30}")
     new = TRAINED.replace("s1", "s2")
-    assert planned(copy, *changes, target=new) == {"cell_settings", "section_settings", "enough", "pretrain"}
+    assert planned(copy, *changes, target=new) == {"settings", "enough", "pretrain"}
 
 
 # Texts are read again with a new tokenizer: where they are ids, they are held to its vocabulary.
-OF_TOKENS = {"tokenizer", "tokens", "enough", "task", "section_settings"}
+OF_TOKENS = {"tokenizer", "tokens", "enough", "task", "settings"}
 
 
 @pytest.mark.end_to_end
 @pytest.mark.parametrize(
     ("change", "rules"),
     [
-        ("model={vocab_size: 399}", {*OF_TOKENS, "cell_settings", "pretrain"}),
+        ("model={vocab_size: 399}", {*OF_TOKENS, "pretrain"}),
         ("data={held_out_fraction: 0.3}", {*OF_TOKENS, "documents", "pretrain"}),
     ],
 )
@@ -81,18 +81,19 @@ def test_settings_that_another_put_there_are_replaced(copy):
     """Snakemake's notes say that nothing changed since the last run; the file says otherwise."""
     place = copy / "results/cells/tiny-full-s1/config.yaml"
     place.write_text(place.read_text().replace("steps: 20", "steps: 10"))
-    assert planned(copy) == planned(copy, *MTIME) == {"cell_settings", "pretrain"}
+    assert planned(copy) == planned(copy, *MTIME) == {"settings", "pretrain"}
 
 
 @pytest.mark.long
 @pytest.mark.end_to_end
 def test_changes_of_files_with_odd_names_are_read(copy):
-    """One after the other; `--touch` takes the results for made from what is there now."""
+    """One after the other; `--touch` takes the results for made from what the listings say now."""
     files = [copy / "corpus/letters" / name for name in ODD[:2]]
     for change in (lambda: files[0].write_text("another text"), files[1].unlink):
         change()
         assert planned(copy, *MTIME) >= {"documents", "tokens", "pretrain"}
-        assert snakemake(copy, "--touch", "--", TRAINED).returncode == 0
+        for accept in (("--until", "settings"), ("--touch",)):
+            assert snakemake(copy, *accept, "--", TRAINED).returncode == 0
         assert planned(copy, *MTIME) == set()
 
 

@@ -25,7 +25,6 @@ rule archive:
         "results/logs/archive.log",
     conda:
         "../../envs/report.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,

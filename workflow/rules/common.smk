@@ -1,15 +1,13 @@
 # The study that the configuration declares, and the inputs and resources that rules of several stages share.
 import os
 import re
+from functools import cache
 from pathlib import Path
 
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
-from relora_study.config.evaluated import is_users
-from relora_study.storage.imports import source_files
+from relora_study.config.benchmark_names import is_users
 from relora_study.cost.job_resources import (
-    launch_command,
-    node_resources,
     pretrain_megabytes,
     pretrain_minutes,
     reading_megabytes,
@@ -17,44 +15,44 @@ from relora_study.cost.job_resources import (
     training_cores,
 )
 from relora_study.report.captions import captions, chapters, published_captions
-from relora_study.storage.results_version import check_results, mark_results
-from relora_study.config.settings import experiments_of, settings_files
-from relora_study.session.snakemake import hold_folder, mistakes_in_one_line
-from relora_study.session.staging import stage, stage_code, staged, staged_listing, user_places
+from relora_study.config.settings import Labels, experiments_of
+from relora_study.session.jobs import launch_command, node_resources
+from relora_study.report.numbers import use_labels
+from relora_study.session.snakemake import mistakes_in_one_line
+from relora_study.session.start import (
+    TEMPLATE,
+    check_results,
+    holds,
+    mark_results,
+    renew_template,
+    texts_at_start,
+    user_places,
+)
 from relora_study.train.events import check_tensorboard
 
 RESULTS = Path("results")
 
 
-def checked_study():
-    """The study, checked key by key; each mistake is told with the file that makes it."""
-    # Snakemake lists the Snakefile's config.yaml last, though it is the weakest file.
-    overlays = workflow.config_settings.configfiles
-    weakest = [file for file in workflow.configfiles if file not in overlays]
-    return check(config, [*weakest, *overlays], workflow.config_settings.config)
-
-
 def claim_results():
     """Refuse results of another version. A module marks its results here: Snakemake never calls a module's onstart."""
     check_results(RESULTS, STUDY.schema_version)
-    if not workflow.modifier.is_main_snakefile():
+    if is_module():
         mark_results(RESULTS, STUDY.schema_version)
 
 
 with mistakes_in_one_line():
-    STUDY = checked_study()
-    if not workflow.deployment_settings.deployment_method:
-        check_tensorboard(STUDY.runtime)  # jobs import from where this process does, and else check for themselves
+    STUDY = check(config, *configuration_files())
+    if jobs_share_this_environment():
+        check_tensorboard(STUDY.runtime)  # other jobs check for themselves
     CELLS = cells(STUDY)
     TASKS = STUDY.evaluation.every_task
     EXPERIMENTS = experiments_of(STUDY)
     ALL_CELLS = CELLS | EXPERIMENTS.cells
     claim_results()
-    # A job parses this file too, perhaps on another node: it leaves the hold and the settings to the main process.
-    if workflow.is_main_process:
-        HOLD = hold_folder()
-        stage(STUDY, settings_files(STUDY, CELLS, EXPERIMENTS), RESULTS)
+    if starts_the_run():
+        renew_template()
 
+use_labels(Labels.of(STUDY).labels)
 CAPTIONS = captions(CELLS, shows_published(STUDY.report, CELLS), suite_name(STUDY.evaluation, STUDY.report))
 PUBLISHED = published_captions()
 CHAPTERS = chapters()
@@ -77,20 +75,28 @@ def workflow_files(*names):
     return [os.path.relpath(ROOT / name) for name in names]
 
 
-def code(stage):
-    """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it.
+TEXTS = texts_at_start(STUDY, CELLS, EXPERIMENTS)
 
-    A rule copies the staged listing into place, as it does with settings. Snakemake follows a job's change to all that
-    takes its output, but misses a changed file behind an `ancient` input.
-    """
-    if workflow.is_main_process:
-        stage_code(source_files(f"{stage}.__main__"), PACKAGE, staged_listing(f"code-{stage}"))
+
+@cache
+def text_of(file):
+    """The text that the file of this path in results/ should have."""
+    return TEXTS[file]()
+
+
+def template_of(wildcards):
+    """The template of a file that the start of a run decides: newer than the file, where its text changed."""
+    return ancient(str(TEMPLATE)) if holds(RESULTS / wildcards.file, text_of(wildcards.file)) else str(TEMPLATE)
+
+
+def code(stage):
+    """The listing of the modules that a stage's command runs, as an input: a change to one reruns what imports it."""
     return f"results/settings/code-{stage}.txt"
 
 
 def users_files(reader):
     """The listing of the user's files that the rule ``reader`` reads, as an input; none where the rule reads none."""
-    return str(staged_listing(reader)) if reader in user_places(STUDY) else []
+    return f"results/settings/files-{reader}.txt" if reader in user_places(STUDY) else []
 
 
 def before_training(path, trained):
@@ -127,7 +133,7 @@ def last_readings(wildcards):
 
 def report_inputs(wildcards):
     """The inputs of a part of the report: readings, settings, the published values and the code that reports."""
-    settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation"])
+    settings = expand("results/settings/{section}.yaml", section=["study", "report", "evaluation", "labels"])
     return [*last_readings(wildcards), YARDSTICKS, *settings, *published_inputs(wildcards)]
 
 

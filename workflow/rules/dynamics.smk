@@ -12,7 +12,6 @@ rule dynamics:
         "results/benchmarks/jobs/dynamics-{cell}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=by_cell(reading_megabytes, STUDY.dynamics.batch_sequences * STUDY.model.context_length),
         runtime=by_cell(reading_minutes),

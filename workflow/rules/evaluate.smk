@@ -4,7 +4,7 @@ def task_inputs(wildcards):
     read = {
         "results/data/documents": chosen.source in ("held_out", "templated"),
         "results/data/tokenizer": chosen.kind == "texts",
-        str(staged_listing(f"task-{wildcards.task}")): is_users(chosen),
+        f"results/settings/files-task-{wildcards.task}.txt": is_users(chosen),
     }
     return [place for place, is_read in read.items() if is_read]
 
@@ -26,7 +26,6 @@ rule task:
     localrule: any(task.source in ("hub", "url") for task in TASKS.values())
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=2000,
         runtime=30,
@@ -36,61 +35,6 @@ rule task:
         "python -m relora_study.evaluate collect --settings {input.settings:q} --task {wildcards.task}"
         " --documents results/data/documents --tokenizer results/data/tokenizer --output {output:q}"
         " 2> >(tee {log:q} >&2)"
-
-
-rule evaluate:
-    input:
-        code("evaluate"),
-        "results/data/tokenizer",
-        "results/data/tokens",
-        manifest="results/cells/{cell}/manifest.json",
-        settings="results/settings/measurement.yaml",
-        tasks=expand("results/evaluation/{task}.parquet", task=TASKS),
-    output:
-        "results/cells/{cell}/evaluation.csv",
-    log:
-        "results/logs/evaluate/{cell}.log",
-    benchmark:
-        "results/benchmarks/jobs/evaluate-{cell}.tsv"
-    conda:
-        "../../envs/train.yaml"
-    threads: 1
-    resources:
-        mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
-        runtime=by_cell(reading_minutes),
-        gpu=int(STUDY.runtime.device == "cuda"),
-    params:
-        cell=subpath(input.manifest, parent=True),
-    message:
-        "Evaluating {wildcards.cell}"
-    shell:
-        "python -m relora_study.evaluate cell --settings {input.settings:q} --cell {params.cell:q} --data results/data"
-        " --tasks results/evaluation --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
-
-
-# What counted n-grams score on the same documents: lines that a language model should end below.
-rule yardsticks:
-    input:
-        code("evaluate"),
-        settings="results/settings/yardsticks.yaml",
-        tokens="results/data/tokens",
-    output:
-        "results/evaluation/yardsticks.csv",
-    log:
-        "results/logs/evaluate/yardsticks.log",
-    benchmark:
-        "results/benchmarks/jobs/yardsticks.tsv"
-    conda:
-        "../../envs/train.yaml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    message:
-        "Counting n-grams as yardsticks"
-    shell:
-        "python -m relora_study.evaluate yardsticks --settings {input.settings:q} --tokens {input.tokens:q}"
-        " --output {output:q} 2> >(tee {log:q} >&2)"
 
 
 # The held-out loss of every cell, of the study or of a sweep: its last checkpoint on each held-out document.
@@ -109,15 +53,61 @@ rule held_out:
         "results/benchmarks/jobs/held_out-{cell}.tsv"
     conda:
         "../../envs/train.yaml"
-    threads: 1
     resources:
         mem_mb=by_cell(reading_megabytes, STUDY.evaluation.batch_tokens),
         runtime=by_cell(reading_minutes),
         gpu=int(STUDY.runtime.device == "cuda"),
     params:
+        command="held-out",
+        tasks="",
         cell=subpath(input.manifest, parent=True),
     message:
         "Held-out loss of {wildcards.cell}"
     shell:
-        "python -m relora_study.evaluate held-out --settings {input.settings:q} --cell {params.cell:q}"
-        " --data results/data --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.evaluate {params.command} --settings {input.settings:q} --cell {params.cell:q}"
+        " --data results/data {params.tasks} --threads {threads} --output {output:q} 2> >(tee {log:q} >&2)"
+
+
+# Every checkpoint of a cell of the study.
+use rule held_out as evaluate with:
+    input:
+        rules.held_out.input,
+        manifest="results/cells/{cell}/manifest.json",
+        settings="results/settings/measurement.yaml",
+        tasks=expand("results/evaluation/{task}.parquet", task=TASKS),
+    output:
+        "results/cells/{cell}/evaluation.csv",
+    log:
+        "results/logs/evaluate/{cell}.log",
+    benchmark:
+        "results/benchmarks/jobs/evaluate-{cell}.tsv"
+    params:
+        command="cell",
+        tasks="--tasks results/evaluation",
+        cell=subpath(input.manifest, parent=True),
+    message:
+        "Evaluating {wildcards.cell}"
+
+
+# What counted n-grams score on the same documents: lines that a language model should end below.
+rule yardsticks:
+    input:
+        code("evaluate"),
+        settings="results/settings/yardsticks.yaml",
+        tokens="results/data/tokens",
+    output:
+        "results/evaluation/yardsticks.csv",
+    log:
+        "results/logs/evaluate/yardsticks.log",
+    benchmark:
+        "results/benchmarks/jobs/yardsticks.tsv"
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "Counting n-grams as yardsticks"
+    shell:
+        "python -m relora_study.evaluate yardsticks --settings {input.settings:q} --tokens {input.tokens:q}"
+        " --output {output:q} 2> >(tee {log:q} >&2)"

@@ -39,11 +39,11 @@ def inputs_of_experiment(name):
     if name != "search":
         cells = EXPERIMENTS.sweeps.sweeps[name].cells
         found = expand("results/cells/{cell}/{file}", cell=cells, file=["config.yaml", "manifest.json", "held_out.csv"])
-        settings = expand("results/settings/{section}.yaml", section=["sweeps", "report"])
+        settings = expand("results/settings/{section}.yaml", section=["sweeps", "report", "labels"])
         return [REPORT_CODE, YARDSTICKS, *settings, *found]
     last = len(STUDY.tuning.rungs)
     parts = ["settings.yaml", *(f"rung-{number}.csv" for number in range(last))]
-    own = [REPORT_CODE, "results/settings/study.yaml"]
+    own = [REPORT_CODE, "results/settings/study.yaml", "results/settings/labels.yaml"]
     return [*own, *expand("results/tuning/{search}/{part}", search=EXPERIMENTS.searches, part=parts)]
 
 

@@ -6,23 +6,6 @@ wildcard_constraints:
     rung=r"\d+",
 
 
-rule search_settings:
-    input:
-        staged("tuning/{file}.yaml"),
-    output:
-        "results/tuning/{file}.yaml",
-    log:
-        "results/logs/settings/tuning/{file}.log",
-    wildcard_constraints:
-        file=r"base/[^/]+|[^/]+/settings|[^/]+/[^/]+/config",
-    conda:
-        "../../envs/data.yaml"
-    message:
-        "Settings: {wildcards.file}"
-    shell:
-        "tail -n +2 {input:q} > {output:q} 2> {log:q}"
-
-
 rule rung:
     input:
         config="results/tuning/{search}/{candidate}/config.yaml",
@@ -73,10 +56,6 @@ rule selection:
     priority: 20
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     message:
         "Who goes on from rung {wildcards.rung}, {wildcards.search}"
     shell:
@@ -99,10 +78,6 @@ rule tuned_settings:
     priority: 20
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     message:
         "Settings: {wildcards.cell}, as its search chose them"
     shell:
@@ -132,10 +107,6 @@ rule experiment_figure:
         experiment=one_of(REPORTED_EXPERIMENTS),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=experiment_caption_of("figure"),
         folder=parent_of_output,
@@ -165,10 +136,6 @@ rule experiment_table:
         experiment=one_of(REPORTED_EXPERIMENTS),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=experiment_caption_of("table"),
         folder=parent_of_output,

@@ -30,10 +30,6 @@ rule figure:
         name=names_of("figures"),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption_of("figures"),
         folder=parent_of_output,
@@ -66,10 +62,6 @@ rule table:
         name=names_of("tables"),
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption_of("tables"),
         folder=parent_of_output,
@@ -102,10 +94,6 @@ rule paper:
         "results/benchmarks/jobs/{place}paper.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=caption_of("paper"),
         source=source_of,
@@ -142,10 +130,6 @@ rule reproducibility:
         "results/benchmarks/jobs/reproducibility.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=rst(CAPTIONS["reproducibility"]["reproducibility"]),
     message:
@@ -168,10 +152,6 @@ rule summary:
         "results/benchmarks/jobs/summary.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     message:
         "The outcome, {output[0]}"
     shell:
@@ -205,10 +185,6 @@ rule pages:
         "results/benchmarks/jobs/pages.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=rst(CAPTIONS["pages"]["pages"]),
         experiments=[f"--experiment {name}" for name in REPORTED_EXPERIMENTS],
@@ -236,10 +212,6 @@ rule explore:
         "results/benchmarks/jobs/explore.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         caption=rst(CAPTIONS["explore"]["explore"]),
     message:
@@ -262,10 +234,6 @@ rule landing:
         "results/benchmarks/jobs/{place}landing.tsv"
     conda:
         "../../envs/report.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=10,
     params:
         source=source_of,
     message:

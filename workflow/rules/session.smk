@@ -7,15 +7,11 @@ from snakemake.exceptions import WorkflowError
 from relora_study.cost.operations import estimated_minutes, expected_rung_seconds, expected_seconds
 from relora_study.session.progress import Progress, Training, last_step
 from relora_study.session.snakemake import (
-    TerminalFilter,
     cost_of_run,
-    filter_terminal,
     make_web_report,
-    stop_on_interrupt,
+    show_news_alone,
     web_report_is_due,
 )
-
-TERMINAL = TerminalFilter()
 
 
 def expected_time(kind, wildcards):
@@ -38,8 +34,7 @@ PROGRESS = Progress(workflow, expected_time, training, trusted=STUDY.runtime.dev
 def begin():
     """Before the first job: mark the results with their version, tell the cost, start the lines of progress."""
     mark_results(RESULTS, STUDY.schema_version)
-    filter_terminal(logger.handlers, TERMINAL)
-    stop_on_interrupt(TERMINAL)
+    show_news_alone(logger.handlers)
     minutes = None if STUDY.runtime.device == "cuda" else estimated_minutes(STUDY, EXPERIMENTS)
     candidates = sum(len(settings.candidates) for settings, _ in EXPERIMENTS.searches.values())
     print(cost_of_run(len(ALL_CELLS), candidates, minutes), file=sys.stderr)
@@ -53,8 +48,8 @@ def finish():
     paper, page, log = (RESULTS / name for name in ("paper.pdf", "report.html", "logs/report.log"))
     if not web_report_is_due(targets, paper, page):
         return
-    style = PACKAGE.parent / "report" / "style.css"
-    if not make_web_report(str(workflow.main_snakefile), staged("settings/whole.yaml"), style, page, log):
+    settings, style = RESULTS / "settings" / "whole.yaml", PACKAGE.parent / "report" / "style.css"
+    if not make_web_report(snakefile(), settings, style, page, log):
         raise WorkflowError(f"the web report could not be made; {log} says why")
     tell_outcome()
     print(f"Done: {paper}, {page}, results/figures/, results/tables/", file=sys.stderr)
@@ -74,10 +69,3 @@ def tell_outcome_again(record):
 
 
 logger.addFilter(tell_outcome_again)
-
-
-def end_unfinished():
-    """After Ctrl-C, print the last line. After an error, Snakemake has printed the message."""
-    PROGRESS.stop()
-    if TERMINAL.interrupted:
-        print("Stopped. Run the same command again to go on from there.", file=sys.stderr)

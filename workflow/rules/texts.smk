@@ -11,10 +11,6 @@ rule fetch:
     localrule: True
     conda:
         "../../envs/data.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-        runtime=30,
     message:
         "Fetching the corpus"
     shell:
@@ -35,7 +31,6 @@ rule documents:
         "results/benchmarks/jobs/documents.tsv"
     conda:
         "../../envs/data.yaml"
-    threads: 1
     resources:
         mem_mb=3000,
         runtime=60,

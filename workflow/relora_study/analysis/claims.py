@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell, read_section
-from ..config.evaluated import BLIMP, PALOMA
+from ..config.benchmark_names import BLIMP, PALOMA
 from ..config.measuring import LEVEL
 from ..config.settings import Sweeps
 from .differences import over_full_rank, trend

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from ..config import Cell
-from ..config.evaluated import BLIMP, PALOMA
+from ..config.benchmark_names import BLIMP, PALOMA
 from .adapter_pattern import nearest_size
 from .published import published_values
 from .published_recipe import STEPS, WIDTHS, has_papers_shape

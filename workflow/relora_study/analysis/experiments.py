@@ -13,8 +13,8 @@ from ..config import Cell, Point, Report, Selection, read_section
 from ..config.cells import base_method
 from ..config.experiments import PREVIOUS
 from ..config.settings import SearchSettings, Sweeps, SweepSettings
-from ..config.variants import settled
-from ..storage.cell_manifest import read_cell_manifest
+from ..config.variants import with_search_result
+from ..storage.contracts import read_cell_manifest
 from ..storage.files import read_csv
 from .differences import in_columns
 from .effects import Effect, verdicts
@@ -235,7 +235,7 @@ def search_of(results: Path, cell: Cell) -> Path | None:
         return None
     search = read_section(SearchSettings, folder / "settings.yaml")
     best = str(read_csv(folder / f"rung-{len(search.rungs) - 1}.csv").candidate.iloc[0])
-    chose = settled(read_section(Cell, base), search.candidates[best]) == cell
+    chose = with_search_result(read_section(Cell, base), search.candidates[best]) == cell
     return folder if chose else None  # else left by a study that searched
 
 

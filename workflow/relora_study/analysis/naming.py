@@ -6,7 +6,7 @@ No pandas here: Snakemake imports this module at each start.
 from collections.abc import Mapping
 
 from ..config import Cell, Evaluation, Report
-from ..config.evaluated import BLIMP, PALOMA, is_blimp, is_paloma, plain_name
+from ..config.benchmark_names import BLIMP, PALOMA, is_blimp, is_paloma, plain_name
 from .published_recipe import has_papers_shape
 
 TEMPLATED = "the project's templated minimal pairs (not BLiMP)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..config.evaluated import BLIMP, blimp_phenomena
+from ..config.benchmark_names import BLIMP, blimp_phenomena
 from ..config.schedule import learning_rate_ratio
 from .around_resets import AroundResets
 from .published_recipe import (

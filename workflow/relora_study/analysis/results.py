@@ -11,7 +11,7 @@ import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
 from ..config import Cell, Evaluation, Method, Report, Selection, read_section
-from ..config.evaluated import BLIMP, PALOMA
+from ..config.benchmark_names import BLIMP, PALOMA
 from ..config.measuring import HEADLINES, MARGIN
 from ..errors import UserError
 from ..storage.files import read_yaml

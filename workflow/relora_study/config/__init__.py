@@ -4,15 +4,15 @@
 docs/configuration.md, and the comments in config.yaml.
 """
 
-from .cells import Cell, cell_name, cells
+from .cells import Cell, cells
 from .data import Data, Files, HubPretokenized, Tokenizer
 from .experiments import Point, Range, Space, Sweep, Tuning
 from .fields import Section, SectionT
-from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report
+from .measuring import Dynamics, Evaluation, MinimalPairs, Perplexity, Report, Sharing
+from .method import Method, RateRatios, SizeRecipe
 from .reading import check, read_section, read_study
-from .sharing import Sharing
-from .study import PAPERS_SIZES, Selection, Study
-from .training import Method, Model, RateRatios, Recipe, Runtime, Size, SizeRecipe, Train
+from .study import PAPERS_SIZES, Selection, Study, cell_name
+from .training import Model, Recipe, Runtime, Size, Train
 
 __all__ = [
     "PAPERS_SIZES",

@@ -6,8 +6,8 @@ import typer
 
 from ..errors import command_line
 from ..storage.files import read_yaml, write_text
-from .documents import commented, page, schema_text
 from .reading import PROJECT
+from .schema_docs import commented, page, schema_text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -1,29 +1,17 @@
 """Make the cells of a study: a size, a method and a seed each, with all settings of the training, which go together."""
 
-import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from ..errors import UserError
 from .fields import PositiveInt, Section, at_default
-from .training import Method, Model, Runtime, Size, Train
-
-if TYPE_CHECKING:
-    from .study import Study  # which checks its cells, and so imports this module
+from .method import Method
+from .study import Study, cell_name
+from .training import Model, Runtime, Size, Train
 
 MARK = "+"  # parts a method's name from what a variant changes in it; no method of the configuration may hold it
-RELEASED = {"adapter_initialization": "zero", "merge": "unscaled"}
-CLAIMS: dict[str, dict[str, Any]] = {  # what figures say of a method of this name
-    "relora_released": RELEASED,
-    "relora_zero2": RELEASED | {"restart": "undone"},
-}
-
-
-def cell_name(size: str, method: str, seed: int) -> str:
-    """Return the name of a cell and of its folder."""
-    return f"{size}-{method}-s{seed}"
 
 
 class Cell(Section):
@@ -49,7 +37,7 @@ class Cell(Section):
             targets = self.method.targets_in(self.size)
         except ValueError as error:
             raise ValueError(f"methods.{base_method(self)}.{error}, for the size {self.size_name}") from error
-        for problem in itertools.chain(_misnamed(self), _conflicts(self)):
+        for problem in _conflicts(self):
             raise ValueError(problem)
         return self.model_copy(update={"method": self.method.model_copy(update={"targets": targets})})
 
@@ -57,26 +45,6 @@ class Cell(Section):
 def base_method(cell: Cell) -> str:
     """The method of the configuration that a variant was made from."""
     return cell.method_name.partition(MARK)[0]
-
-
-def _misnamed(cell: Cell) -> Iterator[str]:
-    """Yield a problem where a cell's settings contradict its method's name in figures and the paper.
-
-    A variant shows what it changes beside that name, but `full` stays full rank, and ReLoRA has adapters.
-    """
-    name, method = base_method(cell), cell.method
-    if name == "full" and (rank := method.rank):
-        yield f"methods.full.rank {rank}: figures call `full` full rank; give a method with adapters another name"
-    if name == "full" and not method.rank and not method.is_full_rank:
-        yield "methods.full: figures call `full` full rank; give a method with factor_rank or update another name"
-    if name in ("relora", *CLAIMS) and not method.rank:
-        yield f"methods.{name}.rank 0: figures call `{name}` ReLoRA; give a method without adapters another name"
-    for key, value in CLAIMS.get(cell.method_name, {}).items():
-        if (chosen := getattr(method, key)) != value:
-            yield (
-                f"methods.{name}.{key} {chosen}: figures say of `{name}` that it runs the released code's rules"
-                f" ({key}: {value}); give another method another name"
-            )
 
 
 def _conflicts(cell: Cell) -> Iterator[str]:
@@ -102,7 +70,7 @@ def _conflicts(cell: Cell) -> Iterator[str]:
         yield f"train.batch_size {train.batch_size} must be a multiple of runtime.processes {cell.runtime.processes}"
 
 
-def cells(study: "Study") -> dict[str, Cell]:
+def cells(study: Study) -> dict[str, Cell]:
     """Return the study's cells by name; sizes vary slowest, then methods, then seeds."""
     chosen = study.study
     made = (
@@ -114,7 +82,7 @@ def cells(study: "Study") -> dict[str, Cell]:
     return {cell.name: cell for cell in made}
 
 
-def make_cell(study: "Study", size: str, method: str, seed: int) -> Cell:
+def make_cell(study: Study, size: str, method: str, seed: int) -> Cell:
     """The cell of a size, a method and a seed, with all that they set apart.
 
     Raises :class:`UserError` where they do not go together.
@@ -142,7 +110,7 @@ def valid_cell(**settings: Any) -> Cell:
         raise UserError(f"{key} = {problem['input']!r}: {problem['msg']}") from error
 
 
-def resolved_recipe(study: "Study", size: str, method: str) -> Train:
+def resolved_recipe(study: Study, size: str, method: str) -> Train:
     """Return the recipe of a cell.
 
     A key is taken from the method's block for the size, else from the method, else from the size, else from `train`.

@@ -1,4 +1,4 @@
-"""Sections about measuring and showing: evaluation, learning dynamics, and the report."""
+"""Sections about measuring, showing and sharing: evaluation, learning dynamics, the report, and the archive."""
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -201,3 +201,20 @@ class Report(Section):
 
     Null: Paloma for Paloma's datasets on the Hub, else the name of their folder or dataset.
     """
+
+
+class Sharing(Section):
+    """What an archive says of the run beside its results (docs/sharing.md)."""
+
+    run_by: str | None = None
+    """Name of the person who ran the study; null: the archive names nobody."""
+    orcid: Annotated[str, Field(pattern=r"^\d{4}-\d{4}-\d{4}-\d{3}[\dX]$")] | None = None
+    """The person's ORCID, such as 0000-0002-1825-0097; null: none."""
+    licence: Annotated[str, Field(pattern=r"^[A-Za-z0-9.+-]+$")] | None = None
+    """SPDX identifier of the results' licence, such as CC-BY-4.0; null: none chosen."""
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> Self:
+        if self.orcid and not self.run_by:
+            raise ValueError("run_by must name the person whose orcid this is")
+        return self

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
 from ..storage.files import read_yaml
-from .evaluated import BLIMP, is_blimp
+from .benchmark_names import BLIMP, is_blimp
+from .checks import problems_of_cells
 from .fields import SectionT
 from .study import Study
 
@@ -91,10 +92,13 @@ def _merged(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _validated(raw: dict[str, Any], contents: Files) -> Study:
     typed = _typed(raw, [], list(contents.values()))
     try:
-        return _with_suite(Study.model_validate(typed))
+        study = Study.model_validate(typed)
     except ValidationError as error:
         problems = [_describe(dict(problem), typed, contents) for problem in error.errors()]
         raise UserError("; ".join(problems)) from error
+    for problem in problems_of_cells(study):
+        raise UserError(_describe({"loc": (), "msg": problem, "type": "value_error", "input": {}}, typed, contents))
+    return _with_suite(study)
 
 
 def _with_suite(study: Study) -> Study:

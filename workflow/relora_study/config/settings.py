@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Self
 import yaml
 
 from . import Cell, Data, Dynamics, Evaluation, Point, Section, Study
-from .cells import cell_name
 from .fields import PositiveInt
+from .study import cell_name
 from .variants import candidates, every_cell, sweep_variants
 
 DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's dumper plans a study of 1,000 cells in seconds
@@ -63,6 +63,17 @@ class DynamicsSettings(Dynamics):
     """Settings for taking spectra: the dynamics section, and the cycle over which all methods are compared."""
 
     cycle_steps: PositiveInt
+
+
+class Labels(Section):
+    """What the report calls each method that has a label, by the method's name."""
+
+    labels: dict[str, str]
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        """The labels of the methods of ``study``."""
+        return cls(labels={name: method.label for name, method in study.methods.items() if method.label})
 
 
 class SearchSettings(Section):
@@ -193,6 +204,7 @@ def stage_settings(study: Study) -> dict[str, Section]:
             held_out_tokens_per_domain=data.held_out_tokens_per_domain,
         ),
         "dynamics": DynamicsSettings(**study.dynamics.model_dump(), cycle_steps=study.cycle_steps),
+        "labels": Labels.of(study),
         "whole": study,
     }
 

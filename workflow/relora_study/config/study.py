@@ -5,21 +5,23 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ..errors import UserError
-from .cells import Cell, cell_name
 from .data import Data
 from .experiments import PREVIOUS, Sweep, Tuning
 from .fields import Name, Section, Seeds, at_default, is_none
-from .measuring import Dynamics, Evaluation, Report
-from .sharing import Sharing
-from .training import Method, Model, Recipe, Runtime, Size, Train
-from .variants import candidates, every_cell
+from .measuring import Dynamics, Evaluation, Report, Sharing
+from .method import Method
+from .training import Model, Recipe, Runtime, Size, Train
 
 # Candidates see equally many tokens, as the rungs say, and their losses of a token compare: no key of these varies.
 ONE_FOR_ALL_CANDIDATES = {"steps", "batch_size", "context_length", "vocab_size"} | (
     Size.model_fields.keys() - Recipe.model_fields.keys()
 )
 PAPERS_SIZES = ("tiny", "small")  # the sizes with published curves
+
+
+def cell_name(size: str, method: str, seed: int) -> str:
+    """Return the name of a cell and of its folder."""
+    return f"{size}-{method}-s{seed}"
 
 
 class Selection(Section):
@@ -107,7 +109,6 @@ class Study(Section):
         yield from _of_tuning(self)
         for method, sizes in _trained_at(self).items():
             yield from _of_method(self, method, sizes)
-        yield from _of_cells(self)
 
     def _baseline(self) -> Iterator[str]:
         name = self.study.baseline
@@ -147,26 +148,6 @@ def _without_texts(study: Study) -> Iterator[str]:
         )
 
 
-def _too_little_data(study: Study, longest: Cell) -> Iterator[str]:
-    """Yield a problem if the configuration alone shows that the corpus has too few rows for its ``longest`` cell."""
-    shards, needed, fixed = study.data.hub_pretokenized, longest.train.sequences, study.dynamics
-    if study.data.source == "hub_pretokenized":
-        if (rows := shards.shards * shards.rows_per_shard) < needed:
-            yield (
-                f"data.hub_pretokenized.shards {shards.shards} hold {rows} rows, and train.steps times"
-                f" train.batch_size are {needed} in {longest.name}: raise shards"
-            )
-        if fixed.batch_sequences > shards.rows_per_shard:
-            yield f"dynamics.batch_sequences is above {shards.rows_per_shard}, the rows of the shard that is held out"
-        return
-    scores_held_out = study.evaluation.perplexity.source == "held_out"
-    if scores_held_out and study.data.held_out_tokens_per_domain < study.model.context_length + 1:
-        yield "data.held_out_tokens_per_domain must hold one sequence: above model.context_length"
-    fixed_tokens = fixed.batch_sequences * (study.model.context_length + 1)
-    if study.data.held_out_tokens < fixed_tokens:
-        yield f"data.held_out_tokens must hold dynamics.batch_sequences: at least {fixed_tokens}"
-
-
 def _trained_at(study: Study) -> dict[str, list[str]]:
     """The sizes at which each method trains, in the study or in a sweep."""
     sections: list[Selection | Sweep] = [study.study, *(study.sweeps or {}).values()]
@@ -190,17 +171,6 @@ def _of_method(study: Study, name: str, sizes: list[str]) -> Iterator[str]:
             method.switches_at(size)
         except ValueError as error:
             yield f"methods.{name}.{error}"
-
-
-def _of_cells(study: Study) -> Iterator[str]:
-    """Yield why a cell of the study, of a sweep or of the search cannot train, or too little data for the longest."""
-    try:
-        longest = max(every_cell(study), key=lambda cell: cell.train.sequences)
-    except UserError as error:
-        yield str(error)
-        return
-    yield from _too_little_data(study, longest)
-    yield from _alike(study)
 
 
 def _of_sweeps(study: Study) -> Iterator[str]:
@@ -244,17 +214,3 @@ def _of_tuning(study: Study) -> Iterator[str]:
             )
     if tuning.rungs[-1] > study.train.steps:
         yield f"tuning.rungs {tuning.rungs} must end at train.steps {study.train.steps} or before"
-
-
-def _alike(study: Study) -> Iterator[str]:
-    """Yield a problem for each search of which candidates would train alike: it would be smaller than the others."""
-    for method in study.study.methods if study.tuning else ():
-        assert study.tuning is not None
-        space = study.tuning.space_of(method)
-        found = candidates(study, study.study.sizes[0], method).values()
-        tried, distinct = len(space.candidates()), len({variant.cell.method_name for variant in found})
-        if distinct < tried:
-            yield (
-                f"tuning: of the {tried} candidates of {method}, only {distinct} differ, because it does not use every"
-                f" one of {', '.join(space.keys)}; give it a space of its own in tuning.spaces"
-            )

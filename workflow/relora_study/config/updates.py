@@ -7,12 +7,18 @@ begins, because the configuration must be read without torch.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .training import Method
 
-Numbers = Callable[[tuple[int, ...], "Method"], int]
+class Projecting(Protocol):
+    """What an update reads of a method to count what it keeps."""
+
+    @property
+    def projection_rank(self) -> int | None:
+        """Rank of the projection."""
+
+
+Numbers = Callable[[tuple[int, ...], Projecting], int]
 
 
 @dataclass(frozen=True)
@@ -33,11 +39,11 @@ class Update:
     keys: frozenset[str] = frozenset()
 
 
-def _two_moments(shape: tuple[int, ...], method: "Method") -> int:
+def _two_moments(shape: tuple[int, ...], method: Projecting) -> int:
     return 2 * shape[0] * shape[1]
 
 
-def _projected(shape: tuple[int, ...], method: "Method") -> int:
+def _projected(shape: tuple[int, ...], method: Projecting) -> int:
     """Two moments of the projected gradient, and the projection."""
     return (method.projection_rank or 0) * (2 * max(shape) + min(shape))
 
@@ -45,11 +51,11 @@ def _projected(shape: tuple[int, ...], method: "Method") -> int:
 PROJECTION = frozenset({"projection_rank", "projection_period", "projection_scale"})
 
 
-def _momentum(shape: tuple[int, ...], method: "Method") -> int:
+def _momentum(shape: tuple[int, ...], method: Projecting) -> int:
     return shape[0] * shape[1]
 
 
-def _momentum_and_vector(shape: tuple[int, ...], method: "Method") -> int:
+def _momentum_and_vector(shape: tuple[int, ...], method: Projecting) -> int:
     """A momentum, and the vector of a power iteration."""
     return shape[0] * shape[1] + max(shape)
 

@@ -3,25 +3,23 @@
 import hashlib
 from collections.abc import Iterator
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import UserError
-from .cells import MARK, Cell, cell_name, cells, make_cell, valid_cell
+from .cells import MARK, Cell, cells, make_cell, valid_cell
 from .experiments import Point, Sweep
 from .fields import Section
-from .idle import idle_keys
-from .training import Method, Model, RateRatios, Recipe, Size, Train
-
-if TYPE_CHECKING:
-    from .study import Study  # which checks its variants, and so imports this module
+from .method import Method, RateRatios, idle_keys
+from .study import Study, cell_name
+from .training import Model, Recipe, Size, Train
 
 SECTIONS: dict[str, type[Section]] = {"train": Train, "model": Model, "method": Method, "size": Size}
 OF_TOKENS = ("vocab_size", "context_length")  # the settings of the token ids, which all cells share
 # The keys of each section of a cell, which holds what methods and sizes set apart in `train`. A dot parts a key of a
 # section inside it.
-APART = {"sizes", *Recipe.model_fields}
+APART = {"sizes", "label", *Recipe.model_fields}
 KEYS = {section: [key for key in kind.model_fields if key not in OF_TOKENS] for section, kind in SECTIONS.items()}
 KEYS |= {section: [key for key in KEYS[section] if key not in APART] for section in ("method", "size")}
 KEYS["method"] += [f"rate_ratios.{group}" for group in RateRatios.model_fields]
@@ -79,7 +77,7 @@ def vary(cell: Cell, point: Point) -> Cell:
     return _changed(cell, point, variant_name(cell.method_name, point))
 
 
-def settled(cell: Cell, point: Point) -> Cell:
+def with_search_result(cell: Cell, point: Point) -> Cell:
     """``cell`` with the keys of ``point`` changed, under its own name: the settings that a search chose for it."""
     return _changed(cell, point, cell.method_name)
 
@@ -115,7 +113,7 @@ def variants(cell: Cell, points: list[Point]) -> list[Variant]:
     return [Variant(vary(cell, point), point) for point in used]
 
 
-def sweep_variants(study: "Study", sweep: Sweep) -> list[Variant]:
+def sweep_variants(study: Study, sweep: Sweep) -> list[Variant]:
     """The cells of ``sweep``, sizes outermost, seeds innermost.
 
     They have the settings of the configuration and the sweep's own, never those that a search chose. So what a sweep
@@ -138,7 +136,7 @@ def _untuned(variant: Variant) -> Variant:
     return variant._replace(cell=cell.model_copy(update=named))
 
 
-def candidates(study: "Study", size: str, method: str) -> dict[str, Variant]:
+def candidates(study: Study, size: str, method: str) -> dict[str, Variant]:
     """What the study's search trains for a size and a method up to its last rung, by the cell's name.
 
     Every candidate is a cell for each of the search's seeds. Raises :class:`UserError` where the first rung is too
@@ -167,7 +165,7 @@ def _require_cycles(candidate: Cell) -> None:
         )
 
 
-def every_cell(study: "Study") -> Iterator[Cell]:
+def every_cell(study: Study) -> Iterator[Cell]:
     """Every cell that a study may train: its own, those of sweeps, candidates, and its own with a candidate's settings.
 
     Raises :class:`UserError`, which names the place in the configuration, where one cannot train.
@@ -185,7 +183,7 @@ def every_cell(study: "Study") -> Iterator[Cell]:
         searched = {(cell.size_name, cell.method_name): cell for cell in own.values() if study.tuning}
         for cell in searched.values():
             for variant in candidates(study, cell.size_name, cell.method_name).values():
-                yield from (variant.cell, settled(cell, variant.point))
+                yield from (variant.cell, with_search_result(cell, variant.point))
     except UserError as error:
         raise UserError(f"{place}: {error}") from error
 

@@ -27,11 +27,8 @@ from ..train.disk import bytes_needed
 from ..train.loop import take_step
 from ..train.optimizer import count_optimizer_numbers
 from ..train.run import start
-from .activations import activation_bytes
-from .operations import data_bytes, training_flops
-from .roofline import GPUS, expected_tokens_per_second, share_of_peak
+from .operations import MODES, data_bytes, expected_tokens_per_second, training_flops
 
-MODES = ("eager", "compiled")  # of one GPU: `runtime.compile` false or true
 MEASURED_STEPS = 3
 RATES = {"learning_rate", "betas", "eps", "weight_decay"}
 COSTLESS: Any = {"name": True, "method_name": True, "seed": True, "train": RATES}
@@ -40,15 +37,14 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def cell_plan(cell: Cell) -> dict[str, float | str]:
-    """Return the plan's row of ``cell``; its hours are those of one GPU, eager and compiled, from a roofline.
+    """Return the plan's row of ``cell``; its hours are those of one H200, eager and compiled (:mod:`.speeds`).
 
     ``memory_GiB`` counts float32 weights, gradients and the optimizer's state (Adam's two moments, and projections),
-    which each GPU holds throughout.
-    ``activations_GiB``, which a micro-batch keeps for its backward pass, come on top. ``disk_GB`` is for one cell.
+    which each GPU holds throughout. Activations come on top. ``disk_GB`` is for one cell.
     """
     total, trainable = count_parameters(cell)
     tokens = cell.train.steps * cell.train.batch_size * cell.model.context_length
-    flops = training_flops(cell)
+    flops, speeds = training_flops(cell), {mode: expected_tokens_per_second(cell, mode) for mode in MODES}
     return {
         "cell": f"{cell.size_name}-{cell.method_name}",
         "parameters": total,
@@ -57,26 +53,20 @@ def cell_plan(cell: Cell) -> dict[str, float | str]:
         "flops_per_token": flops / tokens,
         "flops": float(flops),
         "memory_GiB": 4 * (total + trainable + count_optimizer_numbers(cell)) / 2**30,
-        "activations_GiB": activation_bytes(cell) / 2**30,
         "disk_GB": bytes_needed(cell, total) / 1e9,
         "checkpoints": sum(is_due(cell, step) for step in range(cell.train.steps + 1)),
-        **{name: value for gpu in GPUS for name, value in _speeds(cell, gpu, tokens).items()},
+        **{_speed(mode): speeds[mode] for mode in MODES},
+        **{_hours(mode): tokens / speeds[mode] / 3600 for mode in MODES},
         "published_gpu_hours": _published_hours(cell),
     }
 
 
-def _speeds(cell: Cell, gpu: str, tokens: int) -> dict[str, float]:
-    """Return the plan's columns for ``gpu``: tokens a second, share of its peak and hours, eager and compiled."""
-    speeds = {mode: expected_tokens_per_second(cell, GPUS[gpu], mode == "compiled") for mode in MODES}
-    return {
-        **{_column("tokens_per_second", gpu, mode): speed for mode, speed in speeds.items()},
-        **{_column("share_of_peak", gpu, mode): share_of_peak(cell, GPUS[gpu], speeds[mode]) for mode in MODES},
-        **{_column("hours", gpu, mode): tokens / speed / 3600 for mode, speed in speeds.items()},
-    }
+def _speed(mode: str) -> str:
+    return f"tokens_per_second_H200_{mode}"
 
 
-def _column(quantity: str, gpu: str, mode: str) -> str:
-    return f"{quantity}_{gpu.replace(' ', '_')}_{mode}"
+def _hours(mode: str) -> str:
+    return f"hours_H200_{mode}"
 
 
 def _published_hours(cell: Cell) -> float:
@@ -177,19 +167,14 @@ def _readable(value: float) -> str:
     return "-" if isnan(value) else f"{value:.3g}"
 
 
-def _range(hours: pd.Series, gpu: str) -> str:
-    eager, compiled = hours
-    return f"{compiled:.0f} to {eager:.0f} on {gpu}"
-
-
 def _summary(study: Study, table: pd.DataFrame) -> str:
     """Say the cost of the whole study, which the table leaves out: all trainings, and the corpus that they share."""
     whole = table.drop(columns="cell").mul(table.trainings, axis=0).sum()
-    hours = ", ".join(_range(whole[[_column("hours", gpu, mode) for mode in MODES]], gpu) for gpu in GPUS)
-    text = f"One of {len(study.study.seeds)} seeds. Speeds and hours are derived from a roofline, not measured."
+    eager, compiled = (whole[_hours(mode)] for mode in MODES)
+    text = f"One of {len(study.study.seeds)} seeds. Speeds and hours follow from those that an H200 reached."
     if study.sweeps or study.tuning:
         text += " A sweep's or the search's column is a mean over its trainings, and of memory the most."
-    text += f" GPU hours of all {table.trainings.sum()} trainings, compiled and eager: {hours}."
+    text += f" Hours of all {table.trainings.sum()} trainings, compiled to eager: {compiled:.0f} to {eager:.0f}."
     text += f" Disk: {whole.disk_GB:.0f} GB for them"
     if study.data.source != "hub_pretokenized":
         return text + "."

@@ -1,19 +1,22 @@
-"""The memory, minutes and nodes that a cell's jobs ask a scheduler for, and the command that starts a training."""
+"""The memory, minutes and cores that a cell's jobs ask a scheduler for."""
 
 import math
 
 from ..config import Cell, Runtime
-from .operations import NOMINAL_FLOPS_PER_SECOND, flops_per_token, micro_batch_rows, training_flops
+from .operations import (
+    LEAST_FLOPS_PER_SECOND,
+    NOMINAL_FLOPS_PER_SECOND,
+    flops_per_token,
+    micro_batch_rows,
+    training_flops,
+)
 
 CORES_OF_NOMINAL = 2  # cores that reach the nominal speed together
-GPU_FLOPS_PER_SECOND = 0.05 * 312e12  # the least share of an A100's peak that `roofline` expects at the paper's shapes
 SAFETY = 3  # times the estimate: a job that the scheduler cuts off costs more than a job that waits longer
 TOKENS_READ = 5_000_000  # per checkpoint: BLiMP's 134,000 sentences and as many tokens of texts, rounded up
 START_AND_SAVE = 15  # minutes beyond the time limit: imports from a busy disk, saving the last state
 LIBRARIES = {"cpu": 800, "cuda": 4000}  # megabytes of host memory that a process takes before the model
 CORES_PER_GPU = 4  # one starts kernels without a break; others read batches, copy, compile, and carry NCCL and gloo
-SHUTDOWN_SECONDS = 300  # that torchrun leaves its processes after a signal; SLURM's own limits come earlier
-STOP_SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"  # that torchrun hands on: its default, and the last one
 MEGABYTE = 2**20
 
 
@@ -39,7 +42,7 @@ def training_minutes(cell: Cell) -> float:
 def _minutes(cell: Cell, flops: float) -> float:
     """Estimate generously the minutes that one GPU or one core takes for ``flops``."""
     on_gpu = cell.runtime.device == "cuda"
-    speed = GPU_FLOPS_PER_SECOND if on_gpu else NOMINAL_FLOPS_PER_SECOND / CORES_OF_NOMINAL
+    speed = LEAST_FLOPS_PER_SECOND if on_gpu else NOMINAL_FLOPS_PER_SECOND / CORES_OF_NOMINAL
     return SAFETY * flops / speed / 60
 
 
@@ -92,31 +95,3 @@ def _libraries(cell: Cell) -> int:
 def training_cores(runtime: Runtime) -> int:
     """Return the cores that a training needs on each node: one for a process on the CPU, a few for one with a GPU."""
     return runtime.processes_per_node * (CORES_PER_GPU if runtime.device == "cuda" else 1)
-
-
-def launch_command(runtime: Runtime, threads: int) -> str:
-    """Return the command that starts a training module: one process, several on this node, or some on each SLURM node.
-
-    On several nodes, SLURM's batch step runs the command on the job's first node, so the processes meet at that node's
-    host name. (Snakemake's SLURM plugin keeps SLURM_JOB_ID and drops the list of nodes.)
-    """
-    if runtime.processes == 1:
-        return "python -m"
-    stops = f"--shutdown-timeout={SHUTDOWN_SECONDS} --signals-to-handle={STOP_SIGNALS}"
-    torchrun = f"torchrun {stops} --nproc-per-node={runtime.processes_per_node}"
-    if runtime.nodes == 1:
-        return f"{torchrun} --standalone -m"
-    srun = f"srun --nodes={runtime.nodes} --ntasks={runtime.nodes} --ntasks-per-node=1 --cpus-per-task={threads}"
-    meeting = "--rdzv-id=$SLURM_JOB_ID --rdzv-endpoint=$(hostname):$((20000 + SLURM_JOB_ID % 10000))"
-    return f"{srun} {torchrun} --nnodes={runtime.nodes} --rdzv-backend=c10d {meeting} -m"
-
-
-def node_resources(runtime: Runtime) -> dict[str, int | str]:
-    """Return the rule resources for several SLURM nodes with one task each; empty for one node.
-
-    ``mpi: srun`` makes Snakemake leave `srun` to the job. ``tasks_per_gpu: 0`` keeps the plugin from asking for the
-    tasks again for each GPU.
-    """
-    if runtime.nodes == 1:
-        return {}
-    return {"mpi": "srun", "nodes": runtime.nodes, "tasks": runtime.nodes, "tasks_per_gpu": 0}

@@ -11,15 +11,15 @@ from ..config import Data, read_section
 from ..config.settings import CorpusNeeds, TokenSettings
 from ..errors import command_line
 from ..progress_lines import progress
+from ..storage.contracts import Files, Manifest, Split, read_manifest, write_manifest
 from ..storage.files import sha256, write_json, write_text
-from ..storage.token_manifest import Files, Manifest, Split, read_manifest, write_manifest
 from .convert import ShardLayout, convert
 from .documents import Stored, split
 from .reader import list_documents
 from .shards import download_shards, held_out_name, local_shards, read_shards, training_names
 from .sources import FILES, fetch_news, read_files, read_news
 from .tokenizer import id_count, load_tokenizer, open_tokenizer, train_tokenizer
-from .tokens import check_enough, encode, write_split
+from .tokens import check_corpus_size, encode, write_split
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the data section, settings/data.yaml")]
@@ -97,7 +97,7 @@ def tokens(settings: IdSettings, documents: Folder, tokenizer: Folder, output: O
 @app.command()
 def enough(settings: NeedSettings, tokens: Folder, output: Output) -> None:
     """Check before any training that TOKENS hold enough for the study, and warn if training repeats the data."""
-    warning = check_enough(read_manifest(tokens), read_section(CorpusNeeds, settings))
+    warning = check_corpus_size(read_manifest(tokens), read_section(CorpusNeeds, settings))
     if warning:
         print(warning, file=sys.stderr)
     write_text(output, warning + "\n" * bool(warning))

@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from pyarrow.parquet import ParquetFile
 
 from ..errors import UserError
+from ..storage.contracts import Split
 from ..storage.files import require_room, sha256, write_csv, write_whole
-from ..storage.token_manifest import Split
 from .shards import Shards, in_parallel, verify
 from .tokens import IdArray
 

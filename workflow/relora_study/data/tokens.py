@@ -15,9 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from ..config.settings import CorpusNeeds
 from ..errors import UserError
+from ..storage.contracts import Manifest, Split, read_manifest
 from ..storage.files import sha256, write_whole
 from ..storage.known_hashes import has_sha256
-from ..storage.token_manifest import Manifest, Split, read_manifest
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time
@@ -175,7 +175,7 @@ def row(ids: IdArray, index: int, context_length: int) -> IdArray:
     return np.asarray(ids[start : start + context_length + 1], dtype=np.int64)
 
 
-def check_enough(manifest: Manifest, needs: CorpusNeeds) -> str:
+def check_corpus_size(manifest: Manifest, needs: CorpusNeeds) -> str:
     """Return a warning if training repeats the data, else an empty text.
 
     Raises :class:`UserError` if fewer sequences are held out than the fixed batch needs, which would stop the readings

@@ -10,8 +10,7 @@ from ..config import Cell, read_section
 from ..config.settings import DynamicsSettings
 from ..data.tokens import held_out_batch
 from ..errors import command_line
-from ..model.device import chosen_device
-from ..model.memory import release_freed_memory
+from ..model.device import chosen_device, release_freed_memory
 from ..storage.files import write_csv
 from .cell import cell_table, open_subject
 

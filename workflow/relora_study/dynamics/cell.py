@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ..config import Cell, read_section
 from ..config.schedule import due_steps
 from ..model.checkpoints import list_checkpoints, load_model, read_metadata
-from ..storage.cell_manifest import diverged_at
+from ..storage.contracts import diverged_at
 from ..storage.files import make_once, write_csv
 from ..storage.imports import code_version
 from .matrices import Matrices, stored_matrices

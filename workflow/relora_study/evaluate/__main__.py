@@ -17,9 +17,8 @@ from ..data.tokenizer import id_count, open_tokenizer
 from ..data.tokens import open_documents
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, load_model
-from ..model.device import chosen_device
-from ..model.memory import keep_freed_memory
-from ..storage.cell_manifest import diverged_at
+from ..model.device import chosen_device, keep_freed_memory
+from ..storage.contracts import diverged_at
 from ..storage.files import write_csv, write_whole
 from .ngrams import counted_losses
 from .tasks import KINDS, evaluate_once, prepare, prepare_held_out

@@ -17,7 +17,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import MinimalPairs
-from ..config.evaluated import BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, blimp_phenomena
+from ..config.benchmark_names import BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, blimp_phenomena
 from ..data.documents import Stored
 from ..data.reader import is_hidden, list_documents, parse_objects, read_objects, require_unicode
 from ..errors import UserError

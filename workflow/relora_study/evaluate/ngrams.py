@@ -24,7 +24,7 @@ import pandas as pd
 from ..config.settings import Diet
 from ..data.tokens import IdArray, open_tokens, row_count, row_order
 from ..errors import UserError
-from ..storage.token_manifest import read_manifest
+from ..storage.contracts import read_manifest
 
 NAMES = ("unigram", "bigram", "trigram")
 MOST_COUNTED = 50_000_000  # tokens: a cell that reads more is measured by the first of them, which the table says

@@ -20,7 +20,7 @@ from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Perplexity
-from ..config.evaluated import PALOMA_DATASETS
+from ..config.benchmark_names import PALOMA_DATASETS
 from ..data.reader import RawDocument, list_documents, read_documents, require_unicode
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import IdArray, open_documents

@@ -1,5 +1,10 @@
-"""`python -m relora_study.experiments`: who goes on in a search, and the settings that it chose."""
+"""`python -m relora_study.experiments`: who goes on in a search, and the settings that it chose.
 
+A search halves successively (Jamieson and Talwalkar 2016): it trains all candidates a little, the better ones longer.
+"""
+
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -8,16 +13,23 @@ import typer
 
 from ..config import Cell, read_section
 from ..config.settings import SearchSettings, as_yaml
-from ..config.variants import settled
+from ..config.variants import with_search_result
 from ..errors import UserError, command_line
-from ..storage.contracts import read_contract
+from ..storage.contracts import RungResult, read_contract
 from ..storage.files import read_csv, write_csv, write_text
-from ..storage.rung import Rung
-from .halving import promoted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the search, tuning/SIZE-METHOD/settings.yaml")]
 Output = Annotated[Path, typer.Option(help="the file to write")]
+
+
+def promoted(losses: Mapping[str, float], count: int) -> list[str]:
+    """The ``count`` candidates of the lowest loss, best first; of equal ones the first by name.
+
+    A loss that is not finite, of a run that diverged, comes behind every other.
+    """
+    order = sorted(losses, key=lambda name: (not math.isfinite(losses[name]), losses[name], name))
+    return order[:count]
 
 
 @app.command()
@@ -27,7 +39,7 @@ def select(settings: Settings, rung: Annotated[int, typer.Option(min=0)], output
     The best has the lowest mean over its seeds. One that diverged with any seed has no mean, and comes behind the rest.
     """
     search = read_section(SearchSettings, settings)
-    records = [read_contract(Rung, path, f"{path} cannot be read; delete it") for path in rungs]
+    records = [read_contract(RungResult, path, f"{path} cannot be read; delete it") for path in rungs]
     table = pd.DataFrame([record.model_dump() for record in records if not record.dropped]).astype({"loss": float})
     losses = table.groupby("candidate").loss
     means = {str(name): float(one.mean(skipna=False)) for name, one in losses}
@@ -52,7 +64,7 @@ def settle(
     if pd.isna(best.mean_loss):
         raise UserError(f"{selection}: every candidate diverged, with one seed at least; widen tuning.space")
     point = read_section(SearchSettings, settings).candidates[str(best.candidate)]
-    write_text(output, as_yaml(settled(read_section(Cell, base), point)))
+    write_text(output, as_yaml(with_search_result(read_section(Cell, base), point)))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from ..analysis.published import Published
 from ..analysis.results import Runs, open_runs, overlaid
 from ..analysis.source import Source
 from ..config import Report, read_section
+from ..config.settings import Labels
 from ..errors import UserError, command_line
 
 Place = Annotated[Path, typer.Option()]
@@ -52,6 +53,7 @@ def experiment_figure(name: str, output: Place, results: Place = Path("results")
     from .figures.experiments import draw_search, draw_sweep
     from .style import finish
 
+    _use_labels(results)
     if name == "search":
         finish(draw_search(search_rungs(results)), output)
     else:
@@ -69,6 +71,7 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
     from ..storage.files import write_csv
     from .tables import write_table
 
+    _use_labels(results)
     if name == "search":
         runs, table = search_rungs(results), search_table(results)
     else:
@@ -85,7 +88,7 @@ def summary(output: Place, results: Place = Path("results")) -> None:
     from ..storage.files import write_text
     from .summary import outcome, render
 
-    told = outcome(open_runs(results))
+    told = outcome(_runs(results))
     for ending in (".txt", ".md"):
         write_text(output.with_suffix(ending), render(f"summary{ending}", told))
 
@@ -103,7 +106,7 @@ def pages(
     from .captions import captions, experiment_caption
     from .pages import figures_page, tables_page
 
-    runs, names = open_runs(results), experiment or []
+    runs, names = _runs(results), experiment or []
     texts = captions(runs.cells, shows_published(_settings(results), runs.cells), runs.suite)
     compares = {name: name != "search" and sweep_settings(results, name).against is not None for name in names}
     for kind, make in (("figure", figures_page), ("table", tables_page)):
@@ -117,7 +120,7 @@ def explore(output: Place, results: Place = Path("results")) -> None:
     from ..storage.files import write_text
     from .explore import page
 
-    write_text(output, page(open_runs(results)))
+    write_text(output, page(_runs(results)))
 
 
 @app.command()
@@ -136,7 +139,7 @@ def reproducibility(output: Place, results: Place = Path("results")) -> None:
     from .checklist_page import html_page, markdown_page
     from .reproducibility import open_run, sections
 
-    answers = sections(open_run(open_runs(results)))
+    answers = sections(open_run(_runs(results)))
     write_text(output.with_suffix(".md"), markdown_page(answers))
     write_text(output.with_suffix(".html"), html_page(answers))
 
@@ -156,8 +159,8 @@ def paper(
     if published:
         contents = published_values(Published())
     else:
-        sections = experiment_sections(results, experiment or [])
-        contents = values(open_runs(results), _settings(results), sections)
+        runs, sections = _runs(results), experiment_sections(results, experiment or [])
+        contents = values(runs, _settings(results), sections)
     typeset(source, contents, results / "published" if published else results, output)
 
 
@@ -175,7 +178,18 @@ def findings(docs: Place = Path("docs")) -> None:
 
 
 def _source(results: Path, published: bool) -> Runs | Published:
-    return Published() if published else open_runs(results)
+    return Published() if published else _runs(results)
+
+
+def _runs(results: Path) -> Runs:
+    _use_labels(results)
+    return open_runs(results)
+
+
+def _use_labels(results: Path) -> None:
+    from .numbers import use_labels
+
+    use_labels(read_section(Labels, results / "settings" / "labels.yaml").labels)
 
 
 def _settings(results: Path) -> Report:

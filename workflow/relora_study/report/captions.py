@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Cell
-from ..config.evaluated import BLIMP
+from ..config.benchmark_names import BLIMP
 from ..storage.files import read_yaml
 
 FILE = Path(__file__).parents[2] / "report" / "captions.yaml"

@@ -18,7 +18,7 @@ from bokeh.resources import INLINE
 from ..analysis.results import Runs
 from ..analysis.source import measured
 from ..config import Cell
-from ..config.idle import idle_keys
+from ..config.method import idle_keys
 from .numbers import method_label, setting
 from .style import LOOKS
 

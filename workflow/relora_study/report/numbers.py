@@ -1,32 +1,17 @@
 """Numbers and names for readers: values rounded to their uncertainty, cells and columns in words."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import pandas as pd
 
+from ..config.reading import PROJECT
 from ..config.variants import KEYS
+from ..storage.files import read_yaml
 
-METHODS = {
-    "full": "full rank",
-    "full_slow_targets": "full rank, slow targets",
-    "relora": "ReLoRA",
-    "relora_released": "ReLoRA as released",
-    "relora_zero2": "ReLoRA under ZeRO-2",
-    "relora_repaired": "ReLoRA repaired",
-    "lora": "LoRA",
-    "factorized": "factorized",
-    "galore": "GaLore",
-    "fira": "Fira",
-    "apollo": "APOLLO",
-    "apollo_mini": "APOLLO-Mini",
-    "muon": "Muon",
-    "spectron": "Spectron",
-    "lora_muon": "LoRA-Muon",
-    "smuon": "sMuon",
-}
-NAMES = {name: METHODS[name] for name in ("relora", "lora", "galore", "fira", "apollo")}
+NAMES = {"relora": "ReLoRA", "lora": "LoRA", "galore": "GaLore", "fira": "Fira", "apollo": "APOLLO"}
 SETTINGS = {key for keys in KEYS.values() for key in keys}  # keys that users write
 HEADERS = {
     "train_loss": "train loss (nats/token)",
@@ -56,9 +41,24 @@ FEW_DIGITS = 3.55
 DIGITS = 3  # of a number without an interval
 
 
+def use_labels(labels: Mapping[str, str]) -> None:
+    """Call the methods of a study by its ``labels``, instead of those of the default study and the presets."""
+    known_labels().clear()
+    known_labels().update(labels)
+
+
+@cache
+def known_labels() -> dict[str, str]:
+    """The labels of methods by their names: of the default study and the presets, until a study gives its own."""
+    presets = sorted((PROJECT / "workflow" / "presets").glob("*.yaml"), reverse=True)
+    contents = (read_yaml(file) for file in [*presets, PROJECT / "config.yaml"])
+    blocks = (block for content in contents for block in content.get("methods", {}).items())
+    return {name: method["label"] for name, method in blocks if "label" in method}
+
+
 def method_label(method: str) -> str:
-    """A method in words; a method that the project does not know goes by its own name, with names in it as usual."""
-    return METHODS.get(method) or " ".join(NAMES.get(word, word) for word in method.split("_"))
+    """A method in words: its label, else its own name, with names in it as usual."""
+    return known_labels().get(method) or " ".join(NAMES.get(word, word) for word in method.split("_"))
 
 
 def cell_label(cell: str, seed: bool = True) -> str:

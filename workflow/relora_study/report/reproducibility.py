@@ -17,10 +17,10 @@ from ..analysis.results import Runs
 from ..analysis.spent import spent
 from ..analysis.training_time import devices, on_gpu
 from ..config import Cell, Space, Study, read_section
-from ..config.evaluated import BLIMP
+from ..config.benchmark_names import BLIMP
 from ..config.settings import Experiments, experiments_of
+from ..storage.contracts import Manifest, Split, read_manifest
 from ..storage.files import read_yaml
-from ..storage.token_manifest import Manifest, Split, read_manifest
 from .experiments import searched
 from .numbers import cell_label, listed, method_label, plain
 from .sentences import diverged, limits, places, versions

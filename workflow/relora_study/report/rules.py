@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..config import Cell, Section
-from ..config.idle import idle_keys
-from ..config.training import Method, Recipe
+from ..config.method import Method, idle_keys
+from ..config.training import Recipe
 from .numbers import MISSING, method_label, setting
 
 Rows = list[list[str]]

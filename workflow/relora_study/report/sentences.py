@@ -13,7 +13,7 @@ from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
 from ..analysis.source import Source
 from ..analysis.training_time import devices, on_gpu
-from ..config.evaluated import BLIMP
+from ..config.benchmark_names import BLIMP
 from .numbers import cell_label, listed, method_label, signed, spread
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH

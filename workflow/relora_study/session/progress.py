@@ -1,7 +1,8 @@
 """Print a line at least every 30 seconds while a study runs: the share of the work done, what runs, time left.
 
-Snakemake prints progress only when a job ends, so a long job leaves the terminal silent. The logger plugins on PyPI
-draw only on a terminal. This module reads the jobs from the running workflow, so no `quiet` hides its line.
+Snakemake prints progress only when a job ends, so a long job leaves the terminal silent. A logger plugin is no way: it
+must be installed, which this package is not, and with `quiet: progress` Snakemake logs no end of a job. So this module
+reads the jobs from the scheduler of the running workflow, which no documentation names.
 """
 
 import sys

@@ -1,22 +1,15 @@
-"""Around a Snakemake run: a dead run's lock is freed, Ctrl-C ends in one line, the web report is made."""
+"""Around a Snakemake run: a mistake in one line, its cost at the start, the web report at the end."""
 
-import fcntl
 import logging
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
-from typing import TextIO
-
-from snakemake_interface_logger_plugins.common import LogEvent
 
 from ..errors import UserError, refusal
 
-NOTES = Path(".snakemake")
 # A run's profiles, of this folder and of the user, hold options for runs alone.
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "none", "--workflow-profile", "none", "--cores", "1"]
 
@@ -32,27 +25,16 @@ def mistakes_in_one_line() -> Iterator[None]:
         sys.exit(f"error: {error}")
 
 
-def hold_folder() -> TextIO:
-    """Hold this folder while this process lives. Where no other process holds it, free a dead Snakemake's lock.
-
-    Snakemake's lock outlives a process that was killed. The hold is a lock of the system, which ends with the process.
-    """
-    NOTES.mkdir(exist_ok=True)
-    hold = (NOTES / "alive").open("w")
-    alone = False
-    with suppress(OSError):  # another process holds the folder, or the disk has no locks: Snakemake's lock decides
-        fcntl.flock(hold, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        alone = True
-    with suppress(OSError):
-        fcntl.flock(hold, fcntl.LOCK_SH)
-    if alone and any((NOTES / "locks").glob("*")):
-        unlock()
-    return hold
+def is_news(record: logging.LogRecord) -> bool:
+    """Whether a message tells more than that jobs are chosen and begin: `quiet` silences that only with the errors."""
+    return not str(record.msg).startswith(("Select jobs to execute", "Execute "))
 
 
-def unlock() -> None:
-    """Free the lock of a dead Snakemake by `snakemake --unlock`, which needs no rules."""
-    subprocess.run([*SNAKEMAKE, "--snakefile", "/dev/null", "--unlock"], capture_output=True, check=False)
+def show_news_alone(handlers: Iterable[logging.Handler]) -> None:
+    """Let each of ``handlers`` that writes to a terminal or pipe show news alone; files and plugins keep everything."""
+    for handler in handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+            handler.addFilter(is_news)
 
 
 def cost_of_run(cells: int, candidates: int, minutes: float | None) -> str:
@@ -64,45 +46,6 @@ def cost_of_run(cells: int, candidates: int, minutes: float | None) -> str:
         f"{cells} cell{'s' * (cells > 1)}{searched}: {cost}.\n"
         "Twice a minute a line tells how far the study is; results/logs holds the rest. Stop and go on at any time."
     )
-
-
-class TerminalFilter(logging.Filter):
-    """Keeps two kinds of Snakemake's messages from the terminal; the log file in .snakemake/log holds every message.
-
-    The scheduler announces each job twice, and `quiet` silences that only together with the errors. One of the two
-    messages has an event, the other is known by its text. After Ctrl-C, a job that ends is no error.
-    """
-
-    interrupted = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the terminal shows ``record``."""
-        scheduling = getattr(record, "event", None) == LogEvent.JOB_STARTED
-        return not (self.interrupted or scheduling or str(record.msg).startswith("Select jobs to execute"))
-
-
-def filter_terminal(handlers: Iterable[logging.Handler], terminal: TerminalFilter) -> None:
-    """Add the filter to each of ``handlers`` that writes to a terminal or pipe, not to files' or plugins' handlers."""
-    for handler in handlers:
-        if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
-            handler.addFilter(terminal)
-
-
-def stop_on_interrupt(terminal: TerminalFilter) -> None:
-    """Make the first Ctrl-C end the run with one line of ours; the second acts as Snakemake defines it.
-
-    A script's `&` starts a process that ignores the signal. Such a process goes on to ignore it.
-    """
-    if signal.getsignal(signal.SIGINT) != signal.default_int_handler:
-        return
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        terminal.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("Stopping: each training saves its state first.", file=sys.stderr, flush=True)
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, stop)
 
 
 def web_report_is_due(targets: Iterable[Path], paper: Path, page: Path) -> bool:

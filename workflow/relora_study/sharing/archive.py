@@ -24,9 +24,8 @@ import typer
 from ..config import Study, read_section
 from ..config.settings import Experiments, experiments_of
 from ..errors import UserError, command_line
-from ..storage.cell_manifest import read_cell_manifest
+from ..storage.contracts import read_cell_manifest, read_manifest
 from ..storage.files import write_whole
-from ..storage.token_manifest import read_manifest
 from .crate import CODE, METADATA, ROOT, Archive, metadata
 from .inputs import inputs
 

@@ -13,7 +13,7 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from ..config import Study
-from ..storage.cell_manifest import CellManifest
+from ..storage.contracts import CellManifest
 from ..storage.files import read_yaml
 from ..version import VERSION
 from .inputs import Input

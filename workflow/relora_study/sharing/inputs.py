@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..config import MinimalPairs, Perplexity, Study
-from ..config.evaluated import BLIMP, BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, PALOMA_DATASETS, is_users
+from ..config.benchmark_names import BLIMP, BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, PALOMA_DATASETS, is_users
+from ..storage.contracts import Manifest
 from ..storage.files import read_yaml, sha256
-from ..storage.token_manifest import Manifest
 
 RESOURCES = Path(__file__).parents[3] / "resources"
 HUB = "https://huggingface.co"

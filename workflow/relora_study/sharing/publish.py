@@ -16,7 +16,7 @@ from ..config import Cell, read_section
 from ..config.schedule import is_evaluated
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints
-from ..storage.cell_manifest import CellManifest, read_cell_manifest
+from ..storage.contracts import CellManifest, read_cell_manifest
 
 SHOWN = [  # suite, item and metric in evaluation.csv, and the name on the card
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),

@@ -24,10 +24,8 @@ from ..config.schedule import due_steps, is_reset
 from ..data.tokens import open_documents, open_tokens, row, row_count, row_order
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints, read_metadata
-from ..model.memory import peak_memory_bytes, release_freed_memory
-from ..storage.cell_manifest import CellManifest
-from ..storage.contracts import write_contract
-from ..storage.token_manifest import read_manifest
+from ..model.device import peak_memory_bytes, release_freed_memory
+from ..storage.contracts import CellManifest, read_manifest, write_contract
 from ..version import VERSION
 from .candidates import dropped, is_promoted, scored
 from .events import check_tensorboard

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from .device_kind import device_kind
 from .matmul import as_autocast
 
 # No mask function is registered: transformers' would make the host wait for the GPU, and mask compiled graphs.
@@ -45,12 +44,12 @@ def padded_attention(
     Without a mask, attention is causal. Transformers drops masks of padding for an attention that registers no mask
     function, so callers pad on the right, where causal attention does not look.
     """
-    without_gradients = device_kind(query) == "cpu" and not torch.is_grad_enabled()
+    without_gradients = query.device.type == "cpu" and not torch.is_grad_enabled()
     if without_gradients and attention_mask is not None and attention_mask.is_floating_point():
         return _masked_attention(query, key, value, attention_mask, scaling), None
     head_dim = query.shape[-1]
     scaling = scaling or head_dim**-0.5
-    query, key, value = _shaped_for_a_kernel(as_autocast(query, key, value), device_kind(query))
+    query, key, value = _shaped_for_a_kernel(as_autocast(query, key, value), query.device.type)
     mixed = functional.scaled_dot_product_attention(
         query,
         key,

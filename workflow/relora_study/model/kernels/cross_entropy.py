@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .device_kind import device_kind
 from .matmul import as_autocast, fits_onednn, matmul, matmul_transposed_wide
 
 CHUNK_BYTES = 64 * 2**20  # float32 logits of one chunk: smaller chunks add to the head's gradient more often
@@ -105,7 +104,7 @@ def _softmax(fused: bool) -> Callable[[Tensor, Tensor, int, bool], tuple[Tensor,
 
 
 def _chunk_rows(hidden: Tensor, weight: Tensor) -> int:
-    size = CHUNK_BYTES_ON_GPU if device_kind(hidden) == "cuda" else CHUNK_BYTES
+    size = CHUNK_BYTES_ON_GPU if hidden.device.type == "cuda" else CHUNK_BYTES
     return max(64, size // (4 * len(weight)))
 
 

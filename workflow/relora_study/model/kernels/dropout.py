@@ -9,8 +9,6 @@ Plain reference::
 import torch
 from torch import Tensor
 
-from .device_kind import device_kind
-
 
 def keep_mask(like: Tensor, dropout: float) -> Tensor:
     """Draw a boolean mask of the shape of ``like``, true with probability 1 - ``dropout`` to within 2^-16.
@@ -19,7 +17,7 @@ def keep_mask(like: Tensor, dropout: float) -> Tensor:
     torch.compile cannot trace that. So a compiled layer, and a GPU, draw one number for each entry. The number is a
     float32 even for a bfloat16 ``like``, whose 8 bits would round the probability.
     """
-    if device_kind(like) != "cpu" or torch.compiler.is_compiling():
+    if like.device.type != "cpu" or torch.compiler.is_compiling():
         return torch.rand_like(like, dtype=torch.float32) >= dropout
     draws = torch.empty(-(-like.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     return (draws.view(torch.int16)[: like.numel()] >= round(dropout * 2**16) - 2**15).view(like.shape)

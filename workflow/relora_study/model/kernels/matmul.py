@@ -20,8 +20,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .device_kind import device_kind
-
 T = TypeVar("T", Tensor, Tensor | None)
 
 
@@ -74,7 +72,7 @@ def matmul_transposed_wide(a: Tensor, b: Tensor, plus: Tensor | None = None) -> 
     """
     if a.dtype.itemsize >= 4:
         return matmul_transposed(a, b, plus)
-    if device_kind(a) == "cuda" and torch.version.hip is None:
+    if a.device.type == "cuda" and torch.version.hip is None:
         wide = torch.float32
         return torch.mm(a.mT, b, out_dtype=wide) if plus is None else torch.addmm(plus, a.mT, b, out_dtype=wide)
     product = matmul_transposed(a, b).to(torch.float32)
@@ -85,7 +83,7 @@ def fits_onednn(*operands: Tensor) -> bool:
     """Tell whether oneDNN takes a product of ``operands``; it takes none under autocast or torch.compile."""
     if not USE_ONEDNN or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
-    return all(device_kind(each) == "cpu" and each.dtype == torch.float32 for each in operands)
+    return all(each.device.type == "cpu" and each.dtype == torch.float32 for each in operands)
 
 
 def as_autocast(*tensors: T) -> tuple[T, ...]:

@@ -1,22 +1,16 @@
-"""Estimate the memory that activations take in training, from forward passes of small shapes.
-
-The plan (`relora_study.cost`) prints the estimate, so that a user picks a micro-batch that fits a GPU.
-"""
+"""Measure what a forward pass keeps in memory for its backward pass."""
 
 import weakref
 from typing import Any
 
 import torch
+from relora_study.config import Cell
+from relora_study.train.loop import mean_loss
+from relora_study.train.run import start
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ..config import Cell
-from ..train.loop import mean_loss
-from ..train.run import start
-from .operations import micro_batch_rows
-
-FEW_TOKENS = (32, 64)
 FEW_ENTRIES = 257  # of the vocabulary: the head keeps no logits, and its gradient is counted with the others
 
 
@@ -59,21 +53,3 @@ def kept_bytes(cell: Cell, layers: int, sequences: int, tokens: int) -> int:
     kept: int = sum(size for address, size in storages.alive().items() if address not in weights)
     del loss  # the loss keeps the activations alive up to here
     return kept
-
-
-def activation_bytes(cell: Cell) -> int:
-    """Estimate the bytes that a micro-batch of ``cell`` keeps for its backward pass.
-
-    With fused attention, activations grow linearly with layers and with tokens. So four small forward passes, of one
-    and two layers and of few and more tokens, give the line, and the cell's shape is a point on it. A GPU's kernels may
-    keep slightly more. The allocator and the head's chunk of logits (at most 1 GiB in float32) are not counted.
-    """
-    rows = micro_batch_rows(cell)
-    few, more = FEW_TOKENS
-    (one_layer_few, one_layer_more), (two_layers_few, two_layers_more) = (
-        [kept_bytes(cell, layers, 1, tokens) for tokens in FEW_TOKENS] for layers in (1, 2)
-    )
-    times = (rows * cell.model.context_length - few) / (more - few)
-    one_layer = one_layer_few + times * (one_layer_more - one_layer_few)
-    two_layers = two_layers_few + times * (two_layers_more - two_layers_few)
-    return round(one_layer + (cell.size.num_hidden_layers - 1) * (two_layers - one_layer))
