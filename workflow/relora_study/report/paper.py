@@ -94,6 +94,7 @@ def published_values(source: Published) -> dict[str, Any]:
     """The contents of the paper on the published values."""
     audited = audit(source)
     return {
+        "sizes": source.sizes,
         "captions": published_captions()["figures"],
         "models": _rows(models(source)),
         "final": _rows(final_results(source)),
