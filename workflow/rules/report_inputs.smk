@@ -38,9 +38,9 @@ def category_of(number):
     return lambda wildcards: CATEGORIES[wildcards.place][number]
 
 
-def title_of(wildcards):
-    """The title of a figure or a table."""
-    return title(wildcards.name)
+def labels_of(kind, format):
+    """The labels of a figure or a table in the web report: its title and the format of the file."""
+    return lambda wildcards: {kind: title(wildcards.name), "format": format}
 
 
 def chapter_of(wildcards):
