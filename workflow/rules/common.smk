@@ -85,8 +85,14 @@ def text_of(file):
 
 
 def template_of(wildcards):
-    """The template of a file that the start of a run decides: newer than the file, where its text changed."""
-    return ancient(str(TEMPLATE)) if holds(RESULTS / wildcards.file, text_of(wildcards.file)) else str(TEMPLATE)
+    """The template of a file that the start of a run decides: newer than the file, where its text changed.
+
+    A missing listing (.txt) of the user's files starts nothing: archives have none, because their text stays with its
+    owner, and what was made of it stands.
+    """
+    path = RESULTS / wildcards.file
+    stands = holds(path, text_of(wildcards.file)) or (path.suffix == ".txt" and not path.exists())
+    return ancient(str(TEMPLATE)) if stands else str(TEMPLATE)
 
 
 def code(stage):

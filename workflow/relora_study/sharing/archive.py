@@ -29,11 +29,11 @@ from ..storage.files import write_whole
 from .crate import CODE, METADATA, ROOT, Archive, metadata
 from .inputs import inputs
 
-# Files outside the cells. Data, checkpoints and states stay out, because they are large or not ours to share. Listings
-# of code stay out, because the code itself is there, and a clone with other code would measure again by them.
+# Files outside the cells. Data, checkpoints and states stay out, because they are large or not ours to share.
 SHARED_FILES = [
     "schema_version",
     "settings/*.yaml",
+    "settings/code-*.txt",
     "tuning/base/*.yaml",
     "evaluation/yardsticks.csv",
     "figures/*",
