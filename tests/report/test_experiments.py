@@ -26,16 +26,16 @@ def test_changes_are_told_by_their_verdict():
         changed("full", 0.01, 0.01, "equal within the margin"),
     ]
     assert list(compared(pd.DataFrame(rows))) == [
-        f"{COMPARED} these lower the loss: ReLoRA, -0.20 [-0.30, -0.10].",
+        f"{COMPARED} these lower the loss: ReLoRA, −0.20 [−0.30, −0.10].",
         f"{COMPARED} these raise the loss: full reset, 0.30 [0.20, 0.40] (one seed).",
         f"{COMPARED} these end level within the margin: full rank, 0.010 [0.000, 0.020].",
-        f"{COMPARED} these are undecided: warm start, -0.10 [-0.30, 0.10].",
+        f"{COMPARED} these are undecided: warm start, −0.10 [−0.30, 0.10].",
     ]
 
 
 def test_a_difference_without_an_interval_is_said_to_have_none():
     (said,) = compared(pd.DataFrame([changed("relora", -0.2, np.nan, "")]))
-    assert said == f"{COMPARED} these differ at one seed, which gives no interval: ReLoRA, -0.2000."
+    assert said == f"{COMPARED} these differ at one seed, which gives no interval: ReLoRA, −0.200."
 
 
 def test_a_diverged_method_is_named_with_its_seeds():
@@ -87,8 +87,8 @@ def test_a_lowest_loss_at_the_edge_is_said_to_be_open():
         {**spread, "method": "relora", "learning_rate": 0.003, "loss": 5.8, "verdict": "not clearly higher"},
     ]
     assert list(responded(pd.DataFrame(rows), ["learning_rate"])) == [
-        "At tiny, the lowest loss of full rank is 5.500, with learning rate 0.003.",
-        "At tiny, the lowest loss of ReLoRA is 5.750, with learning rate 0.01, at the edge of r: a lower one may"
+        "At tiny, the lowest loss of full rank is 5.50, with learning rate 0.003.",
+        "At tiny, the lowest loss of ReLoRA is 5.75, with learning rate 0.01, at the edge of r: a lower one may"
         " lie beyond. Of the 2 other settings, 1 is not clearly higher.",
     ]
 
@@ -108,7 +108,7 @@ def test_settings_that_diverge_are_said_and_so_is_a_method_of_which_none_is_left
     nan = np.nan
     found = {("full", 1): [5.0, 5.1], ("full", 2): [nan, 5.2], ("relora", 1): [nan, nan], ("relora", 2): [nan, nan]}
     lowest, some, none = responded(responses(tried(found, "rank"), ["rank"]), ["rank"])
-    assert lowest == "At tiny, the lowest loss of full rank is 5.05 [4.41, 5.69], with rank 1, at the edge of rank:" + (
+    assert lowest == "At tiny, the lowest loss of full rank is 5.0 [4.4, 5.7], with rank 1, at the edge of rank:" + (
         " a lower one may lie beyond."
     )
     assert some == "At tiny, full rank diverges with rank 2 (1 of 2 seeds)."
