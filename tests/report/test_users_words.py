@@ -51,7 +51,7 @@ def test_a_domain_is_drawn_by_its_name(results, tmp_path, word):
 @pytest.mark.parametrize("word", [word for word in WORDS if word])
 def test_a_suite_is_named_on_the_first_page_as_it_is(unchanged, word):
     named = type(unchanged)(unchanged.folder, unchanged.cells, suite=word)
-    html = publish_parts(render("first_page.rst", outcome(named) | {"image": ""}), writer="html")["html_body"]
+    html = publish_parts(render("first_page.rst", outcome(named) | {"image": "AAAA"}), writer="html")["html_body"]
     assert "system-message" not in html and "problematic" not in html
     text = word.replace("\n", " ").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     assert f"The minimal pairs are {text}." in html

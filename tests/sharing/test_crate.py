@@ -177,7 +177,7 @@ def test_the_page_of_data_says_of_licences_what_the_crate_says():
     page, known = (ROOT / "docs/data.md").read_text(), read_yaml(ROOT / "resources/licences.yaml")
     news = known["pypi_news"]
     assert [news["licence"], known["blimp"]["licence"]] == ["Apache-2.0", "CC-BY-4.0"]
-    assert "The package is Apache-2.0." in page and "CC-BY 4.0" in page and "(CC0 1.0)" in page
+    assert "the package, which is Apache-2.0" in page and "CC-BY 4.0" in page and "(CC0 1.0)" in page
     assert f"{PINNED['package']} {PINNED['version']}" in news["name"] and news["url"] in page
     assert all(origin["url"] in page for origin in news["origins"])
     published = (ROOT / "resources/published/README.md").read_text()
