@@ -164,8 +164,6 @@ def test_muon_is_no_method_of_low_rank_and_its_gap_is_to_adamw(make_cell):
     method = make_cell("muon", update="muon", targets=TARGETS).method
     assert not method.is_low_rank and not method.is_full_rank and not method.is_published_kind
     assert make_cell("lora", rank=4, targets=TARGETS, update="muon").method.is_low_rank
-    with pytest.raises(UserError, match=r"methods\.full: figures call `full` full rank"):
-        make_cell("full", update="muon", targets=TARGETS)
 
 
 @pytest.mark.parametrize(
