@@ -118,7 +118,8 @@ def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
     """What each search chose: a rate, the ratio of the matrices' or adapters' rate to it, and the edges it lies at."""
     best = rows[rows.outcome == "chosen"]
     ratio = best.filter(like="rate_ratios.").bfill(axis=1).iloc[:, 0]
-    return best.assign(ratio=ratio)[["size", "method", "learning_rate", "ratio", "loss", "edge"]].fillna({"edge": ""})
+    edge = best.edge.astype(object).fillna("")
+    return best.assign(ratio=ratio, edge=edge)[["size", "method", "learning_rate", "ratio", "loss", "edge"]]
 
 
 def _groups(swept: Swept) -> pd.DataFrame:
