@@ -5,7 +5,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-SHIPPED = ["workflow", "resources", "paper", "Snakefile", "CITATION.cff", "LICENSE"]  # what a study runs and packs
+SHIPPED = ["workflow", "resources", "paper", "Snakefile", "config.yaml", "CITATION.cff", "LICENSE"]  # what a study runs and packs
 
 
 def root_of_workflow():
