@@ -5,7 +5,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-SHIPPED = ["workflow", "resources", "paper", "Snakefile", "config.yaml", "CITATION.cff", "LICENSE"]  # what a study runs and packs
+# What a study runs and packs.
+SHIPPED = ["workflow", "resources", "paper", "Snakefile", "config.yaml", "CITATION.cff", "LICENSE"]
 
 
 def root_of_workflow():

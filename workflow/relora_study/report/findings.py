@@ -168,7 +168,7 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
 }
 OF_SWEEPS = [
     *("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change"),
-    *("implementations", "ranks"),
+    *("implementations", "ranks", "rhythm"),
 ]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
@@ -181,6 +181,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "groups": _groups,
     "gap_change": _gap_change,
     "implementations": _implementations,
+    "rhythm": lambda swept: _losses("full_steady")(swept).drop(columns=["size", "compared_with"]),
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
     "beside_control": _beside_control,
