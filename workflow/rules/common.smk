@@ -152,3 +152,14 @@ def published_inputs(wildcards):
 def parent_of_output(wildcards, output):
     """The folder of a job's outputs."""
     return str(Path(output[0]).parent)
+
+
+def task_inputs(wildcards):
+    """What the texts of a task are made from: the corpus's documents, the user's files, a vocabulary for lists of ids."""
+    chosen = TASKS[wildcards.task]
+    read = {
+        "results/data/documents": chosen.source in ("held_out", "templated"),
+        "results/data/tokenizer": chosen.kind == "texts",
+        f"results/settings/files-task-{wildcards.task}.txt": is_users(chosen),
+    }
+    return [place for place, is_read in read.items() if is_read]

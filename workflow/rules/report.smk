@@ -144,8 +144,8 @@ rule summary:
         report_inputs,
         workflow_files("workflow/report/summary.txt", "workflow/report/summary.md"),
     output:
-        "results/summary.txt",
-        "results/summary.md",
+        text="results/summary.txt",
+        markdown="results/summary.md",
     log:
         "results/logs/report/summary.log",
     benchmark:
@@ -153,9 +153,9 @@ rule summary:
     conda:
         "../../envs/report.yaml"
     message:
-        "The outcome, {output[0]}"
+        "The outcome, {output.text}"
     shell:
-        "python -m relora_study.report summary --output {output[0]:q} 2> >(tee {log:q} >&2)"
+        "python -m relora_study.report summary --output {output.text:q} 2> >(tee {log:q} >&2)"
 
 
 # Every figure and every table with its caption, a page each, because Snakemake shows a caption apart from its figure.
