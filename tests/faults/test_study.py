@@ -74,6 +74,7 @@ def disturbed(tmp_path_factory):
     for pattern in ("results/cells/*/log.csv", "results/cells/*/evaluation/*.csv"):
         first = start(folder, "--cores", "4")
         wait_for(folder, pattern, first)
+        wait_for(folder, ".snakemake/locks/*", first)  # a job of the run before may have left what the pattern names
         if not said:
             second = snakemake(folder, "--cores", "4")
             said += [second.returncode, second.stdout + second.stderr]
