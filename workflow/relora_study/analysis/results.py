@@ -124,6 +124,11 @@ class Runs:
         manifest: dict[str, Any] = self._read_already[str(place)]
         return manifest
 
+    def tokens_per_parameter(self, cell: Cell) -> float:
+        """How many tokens trained each parameter of ``cell``, which they all count."""
+        manifest = self.manifest(cell)
+        return float(manifest["tokens"] / manifest["parameters"])
+
     def labelled(self) -> pd.DataFrame:
         """Readings under the paper's labels: a ReLoRA reading is taken ``checkpoint_offset`` steps after its label."""
         rows = self.table("dynamics.csv")

@@ -101,8 +101,6 @@ class Task(Section):
     """Column of texts; null: as in `evaluation.perplexity`."""
     domain_column: Annotated[str | None, Field(exclude_if=is_none)] = None
     """Column that names a text's domain (hub); null: as in `evaluation.perplexity`."""
-    label: Annotated[str | None, Field(exclude_if=is_none)] = None
-    """Name in figures and tables; null: the task's own."""
     licence: Annotated[str | None, Field(exclude_if=is_none)] = None
     """Licence of the data, such as CC-BY-4.0, for the report; null: unknown."""
 
@@ -127,7 +125,7 @@ BUILT_IN = ("perplexity", "minimal_pairs")  # the tasks of every study
 RESERVED = ("held_out", *BUILT_IN)
 
 
-def section_of(task: str) -> str:
+def place_of(task: str) -> str:
     """Return the place of a task in config.yaml."""
     return f"evaluation.{task}" if task in BUILT_IN else f"evaluation.tasks.{task}"
 

@@ -89,8 +89,9 @@ class Size(Recipe):
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
         """Return the input and output width of each linear map of a layer, by the name by which methods target it."""
-        widths, places = self.widths, self.decoder.linears
-        return {place.rpartition(".")[2]: (widths[read], widths[made]) for place, (read, made) in places.items()}
+        widths, decoder = self.widths, self.decoder
+        shapes = ((widths[read], widths[made]) for read, made in decoder.linears.values())
+        return dict(zip(decoder.targets, shapes, strict=True))
 
     def component_shape(self, component: str) -> tuple[int, int]:
         """Return the input and output width of w2, v or o."""

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from ..config import Cell, Evaluation, read_section
-from ..config.measuring import section_of
+from ..config.measuring import place_of
 from ..config.schedule import due_steps, is_evaluated
 from ..config.settings import MeasurementSettings, YardstickSettings
 from ..data.tokenizer import id_count, open_tokenizer
@@ -35,7 +35,7 @@ def collect_task(
 ) -> None:
     """Collect the texts or pairs of TASK in a table; where these are ids, they are held to TOKENIZER."""
     chosen = read_section(Evaluation, settings).every_task[task]
-    table = KINDS[chosen.kind].collect(chosen, section_of(task), documents, tokenizer)
+    table = KINDS[chosen.kind].collect(chosen, place_of(task), documents, tokenizer)
     write_whole(output, table.to_parquet)
 
 

@@ -41,15 +41,18 @@ FEW_DIGITS = 3.55
 DIGITS = 3  # of a number without an interval
 
 
+_labels_of_study: Mapping[str, str] | None = None
+
+
 def use_labels(labels: Mapping[str, str]) -> None:
     """Call the methods of a study by its ``labels``, instead of those of the default study and the presets."""
-    known_labels().clear()
-    known_labels().update(labels)
+    global _labels_of_study
+    _labels_of_study = labels
 
 
 @cache
-def known_labels() -> dict[str, str]:
-    """The labels of methods by their names: of the default study and the presets, until a study gives its own."""
+def _labels_of_presets() -> dict[str, str]:
+    """The labels of the default study's and the presets' methods by name, for words about no study in particular."""
     presets = sorted((PROJECT / "workflow" / "presets").glob("*.yaml"), reverse=True)
     contents = (read_yaml(file) for file in [*presets, PROJECT / "config.yaml"])
     blocks = (block for content in contents for block in content.get("methods", {}).items())
@@ -58,7 +61,8 @@ def known_labels() -> dict[str, str]:
 
 def method_label(method: str) -> str:
     """A method in words: its label, else its own name, with names in it as usual."""
-    return known_labels().get(method) or " ".join(NAMES.get(word, word) for word in method.split("_"))
+    known = _labels_of_presets() if _labels_of_study is None else _labels_of_study
+    return known.get(method) or " ".join(NAMES.get(word, word) for word in method.split("_"))
 
 
 def cell_label(cell: str, seed: bool = True) -> str:

@@ -79,7 +79,6 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "claims": _claims(claims(runs)),
         "published_audit": _by_size(published_audit),
         "abstract": sentences.abstract(runs, audited, published_audit),
-        "headline": [*sentences.answer(runs), *sentences.diverged(runs)],
         "results": [*sentences.answer(runs), *sentences.diverged(runs)],
         "spectra": _rows(_ends(runs)),
         "like": _rows(_like_for_like(runs)),

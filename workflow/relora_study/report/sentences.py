@@ -127,7 +127,7 @@ def _overlap(runs: Runs) -> str:
     """How far each method's cycles move W2 in one set of directions."""
     rows = runs.regular()
     rows = rows[(rows.component == "w2") & (rows.quantity == "cycle_update") & (rows.metric == "overlap_right")]
-    rows = rows[rows.method.isin([name for name, method in runs.methods_by_name.items() if method.reset_period])]
+    rows = rows[rows.method.isin([name for name, method in runs.methods_by_name.items() if method.restarts])]
     means = rows.groupby(["method", "size"], sort=False).value.mean().dropna().groupby("method", sort=False)
     each = [f"{spread(shares, '.0%')} ({method_label(str(method))})" for method, shares in means]
     return (

@@ -92,8 +92,7 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
 def _held_out(runs: Runs) -> dict[str, pd.Series]:
     """The held-out loss of each cell with its interval over documents, and how many tokens a parameter trained it."""
     found = pd.DataFrame({name: in_columns("held_out_loss", runs.losses.mean([name])) for name in runs.cells}).T
-    manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
-    fed = pd.Series({name: manifest["tokens"] / manifest["parameters"] for name, manifest in manifests.items()})
+    fed = pd.Series({name: runs.tokens_per_parameter(cell) for name, cell in runs.cells.items()})
     return {**{str(name): found[name] for name in found}, "tokens_per_parameter": fed}
 
 
@@ -108,9 +107,10 @@ def yardsticks(runs: Runs) -> pd.DataFrame:
     ]
     for (size, method), cells in runs.by_size_and_method.items():
         whole = [cell.name for cell in cells if cell.name not in runs.diverged]
-        fed = [runs.manifest(cell)["tokens"] / runs.manifest(cell)["parameters"] for cell in cells]
-        row = {"size": size, "method": method, "tokens_per_parameter": fed[0], "seeds": len(cells)}
-        row |= {"diverged": len(cells) - len(whole)} | in_columns("held_out_loss", found := runs.losses.mean(whole))
+        fed = runs.tokens_per_parameter(cells[0])
+        row: dict[str, object] = {"size": size, "method": method, "tokens_per_parameter": fed, "seeds": len(cells)}
+        row["diverged"] = len(cells) - len(whole)
+        row |= in_columns("held_out_loss", found := runs.losses.mean(whole))
         rows.append(row | {f"over_{name}": found.mean - loss for name, loss in counted.items()})
     columns = ["size", "method", "tokens_per_parameter", "seeds", "diverged", "held_out_loss", "held_out_loss_low"]
     return pd.DataFrame(rows, columns=[*columns, "held_out_loss_high", *(f"over_{name}" for name in counted)])

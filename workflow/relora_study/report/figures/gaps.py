@@ -1,6 +1,6 @@
 """Figures of the gap to full rank: over training, and by width."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from ...analysis.around_resets import over_full_rank
 from ...analysis.differences import gap_effects, gaps
+from ...analysis.effects import Effect
 from ...analysis.results import Runs
 from ...analysis.source import Overlay, Source, by_curve
 from ..numbers import method_label, signed
@@ -31,8 +32,9 @@ def gap_over_training(source: Source) -> Figure:
             axes.set_axis_off()
         else:
             _draw_curves(source, size, axes, curves)
+    effects = gap_effects(_ours(source))
     for size, axes in zip(source.sizes, grid.flat, strict=False):  # once every panel has widened the shared axis
-        names_at_right(axes, list(_names(source, size, curves)))
+        names_at_right(axes, list(_names(source, size, curves, effects)))
     for axes in grid[:, 0]:
         axes.set_ylabel("loss over full rank's\non the same batch (nats/token)")
     return figure
@@ -62,9 +64,8 @@ def _draw_curves(source: Source, size: str, axes: Any, curves: Curves) -> None:
     axes.set(title=size.replace("_", " "), xlabel="optimizer step")
 
 
-def _names(source: Source, size: str, curves: Curves) -> Iterator[Named]:
+def _names(source: Source, size: str, curves: Curves, effects: Mapping[tuple[str, str], Effect]) -> Iterator[Named]:
     """The place, words and look of each line's name: at the gap in held-out loss, else where the line ends."""
-    effects = gap_effects(_ours(source))
     if full := source.full_rank_method:
         yield 0.0, method_label(full), {"gid": full}
     for method in source.methods:
