@@ -1,12 +1,15 @@
 """The outcome on one screen: one source for the terminal, the Markdown page and the web report's first page."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from docutils.core import publish_parts
 from readings import with_losses
 from relora_study.analysis.published import Published
-from relora_study.report.sentences import answer
+from relora_study.config import RateRatios
+from relora_study.report.sentences import answer, limits
 from relora_study.report.summary import first_page, outcome, render
 
 
@@ -31,6 +34,16 @@ def test_a_cell_that_diverged_has_no_loss_and_is_counted(unchanged, monkeypatch)
     assert lines[0].startswith("6 trainings of 614,400 tokens, 1 of them diverged.")
     assert pd.Series(lines).str.match(r"ReLoRA +diverged +5\.000").any()
     assert "1 of 6 cells diverged: tiny, ReLoRA" in render("summary.md", told)
+
+
+def test_one_rate_for_all_weights_is_a_limit_where_no_method_has_rates_by_group(unchanged):
+    said = "All weights of a method share one learning rate"
+    assert said in " ".join(limits(unchanged)) and said in render("summary.md", outcome(unchanged))
+    cells = dict(unchanged.cells)
+    name, cell = next(iter(cells.items()))
+    apart = cell.method.model_copy(update={"rate_ratios": RateRatios(embedding=4.0)})
+    cells[name] = cell.model_copy(update={"method": apart})
+    assert said not in " ".join(limits(replace(unchanged, cells=cells)))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
 from ..analysis.results import Runs
 from ..analysis.source import Source
 from ..analysis.training_time import devices, on_gpu
+from ..config import RateRatios
 from ..config.benchmark_names import BLIMP
 from .numbers import cell_label, listed, method_label, signed, spread
 
@@ -261,6 +262,11 @@ def limits(runs: Runs) -> list[str]:
     else:
         few = " A bootstrap over so few seeds understates their spread." * (seeds < 10)
         said.append(f"Each method has {seeds} seeds.{few}")
+    if all(each.method.rate_ratios == RateRatios() for each in runs.cells.values()):
+        said.append(
+            "All weights of a method share one learning rate, and rates by group change the gaps: the preset `fair`"
+            " searches them (docs/findings.md)."
+        )
     if cell.train.steps < STEPS:
         said.append(f"Our cells train for {cell.train.steps:,} steps, the published runs for {STEPS:,}.")
     if runs.suite != BLIMP:

@@ -43,7 +43,9 @@ def outcome(runs: Runs) -> dict[str, Any]:
 
 def render(template: str, told: dict[str, Any]) -> str:
     """The ``template`` of workflow/report, filled with what is ``told``."""
-    folder = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True)
+    folder = Environment(
+        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
     folder.filters |= {"rst": rst, "columns": _columns, "pipe": _pipe, "grid": _grid}
     return folder.get_template(template).render(told)
 
