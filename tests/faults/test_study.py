@@ -17,6 +17,7 @@ pytestmark = pytest.mark.end_to_end
 # What holds times, by results/README.md; and the page that Snakemake makes, which tells when each job ran.
 TIMED = (
     "timing.csv",
+    "settings/files-",
     "-s1/manifest.json",
     "-s42/manifest.json",
     "cost.",

@@ -170,7 +170,7 @@ def test_the_paper_compiles_to_the_same_bytes_from_any_numbers(unchanged, drawn,
     assert (tmp_path / "1.pdf").read_bytes() == (tmp_path / "2.pdf").read_bytes()
     text = " ".join(page.extract_text() for page in PdfReader(tmp_path / "1.pdf").pages)
     assert "Which is better?" in text and "Claims" in text
-    assert ("Learning dynamics" in text) is ("verdicts" in text) is (kind == "paper")
+    assert ("Learning dynamics" in text) is ("What the audit finds" in text) is (kind == "paper")
 
 
 def test_the_published_values_are_said():

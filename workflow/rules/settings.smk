@@ -8,14 +8,10 @@ rule settings:
     log:
         "results/logs/settings/{file}.log",
     wildcard_constraints:
-        file=r"settings/[^/]+|cells/[^/]+/config\.yaml|tuning/[^/]+/[^/]+\.yaml|tuning/[^/]+/[^/]+/config\.yaml",
+        file=one_of(TEXTS),  # the settings of a cell that a search tunes come from the search (experiments.smk)
     params:
         text=lambda wildcards: text_of(wildcards.file),
     message:
         "Settings: {wildcards.file}"
     template_engine:
         "jinja2"
-
-
-# A search settles the settings of a cell that it tuned.
-ruleorder: tuned_settings > settings
