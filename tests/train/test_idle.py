@@ -34,6 +34,7 @@ RESET = {"rank": 4, "alpha": 8.0, "reset_period": 4, **TARGETS}
 BASES = {
     "full": {},
     "full_jagged": {"rank": 0, "reset_period": 4, "schedule": "jagged_cosine", "rewarmup_steps": 2},
+    "full_cosine": {"rank": 0, "schedule": "cosine"},
     "full_pruned": {"reset_period": 4, "moment_reset": "random", "moment_reset_fraction": 0.5, **TARGETS},
     "galore": {"update": "galore", "projection_rank": 4, **TARGETS},
     "apollo": {"update": "apollo", "projection_rank": 4, **TARGETS},

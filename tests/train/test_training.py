@@ -18,7 +18,7 @@ from relora_study.train.loop import take_step, train
 from relora_study.train.resets import reset
 from relora_study.train.run import start
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
 
 CPU = torch.device("cpu")
 
@@ -50,6 +50,19 @@ def test_linear_is_the_closed_form(make_cell):
     for step in range(0, 210_000, 7):
         expected = min(step / 2500, max(0, (200_000 - step) / 197_500))
         assert learning_rate_ratio(method, step) == pytest.approx(expected, abs=1e-12)
+
+
+def test_cosine_is_transformers(make_cell):
+    method = make_cell("full").method.model_copy(
+        update={"schedule": "cosine", "warmup_steps": 30, "horizon_steps": 200, "minimum_learning_rate_ratio": 0.0}
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_cosine_schedule_with_warmup(optimizer, 30, 200)
+    for step in range(200):
+        assert learning_rate_ratio(method, step) == pytest.approx(scheduler.get_last_lr()[0], abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+    assert learning_rate_ratio(method, 200) == 0 == learning_rate_ratio(method, 230)
 
 
 def test_resets_follow_the_step_after_each_multiple(make_cell):

@@ -166,10 +166,11 @@ class Method(Recipe):
     """independent (each of Adam's two moments has its own choice) | shared (the first moment's)."""
     moment_scope: Annotated[Literal["adapters", "all"], at_default("adapters")] = "adapters"
     """adapters (at full rank, targets) | all (moments of embeddings, norms and head, too)."""
-    schedule: Literal["linear", "jagged_cosine"]
-    """linear (warm-up, then straight to 0) | jagged_cosine (also climbs after each reset).
+    schedule: Literal["linear", "cosine", "jagged_cosine"]
+    """linear (warm-up, then straight to 0) | cosine | jagged_cosine (climbs after resets, too).
 
-    `jagged_cosine` falls by half a cosine to a minimum; at each multiple of the reset period it starts again from 0.
+    `cosine` falls by half a cosine to a minimum. `jagged_cosine` does so, too, and at each multiple of the reset period it
+    starts again from 0.
     """
     warmup_steps: Steps
     """Optimizer steps over which the rate first climbs to its peak."""
@@ -337,6 +338,12 @@ OF_ADAPTERS = {
     *("full_rank_steps", "full_rank_from", *OF_RESTARTS),
 }
 
+IDLE_IN_SCHEDULE: dict[str, set[str]] = {
+    "linear": {"rewarmup_steps", "minimum_learning_rate_ratio"},
+    "cosine": {"rewarmup_steps"},
+    "jagged_cosine": set(),
+}
+
 
 def idle_keys(method: Method) -> set[str]:
     """The keys of ``method`` with which it trains the same, whatever their value.
@@ -355,6 +362,5 @@ def idle_keys(method: Method) -> set[str]:
         idle |= {"moment_reset_fraction", "moment_mask"} | (
             {"moment_scope"} if method.moment_reset == "none" else set()
         )
-    if method.schedule == "linear":
-        idle |= {"rewarmup_steps", "minimum_learning_rate_ratio"}
+    idle |= IDLE_IN_SCHEDULE[method.schedule]
     return idle | (keys_of_updates() - UPDATES[method.update].keys)

@@ -8,14 +8,16 @@ from . import Cell, Method, Train
 def learning_rate_ratio(method: Method, step: int) -> float:
     """Return the learning rate of the optimizer step after ``step`` finished steps, divided by the peak rate.
 
-    ``linear`` warms up, then falls straight to 0 at the horizon. ``jagged_cosine`` (Lialin et al. 2023, section 3)
-    warms up, then follows half a cosine to the minimum at the horizon. At each multiple of the reset period it drops
-    to 0 and climbs, over the re-warm-up, to the cosine's value at the end of the climb.
+    ``linear`` warms up, then falls straight to 0 at the horizon. ``cosine`` warms up, then follows half a cosine to the
+    minimum at the horizon. ``jagged_cosine`` (Lialin et al. 2023, section 3) does so, too. At each multiple of the
+    reset period it drops to 0 and climbs, over the re-warm-up, to the cosine's value at the end of the climb.
     """
     if step < method.warmup_steps:
         return step / method.warmup_steps
     if method.schedule == "linear":
         return max(0.0, 1.0 - _decay_progress(method, step))
+    if method.schedule == "cosine":
+        return _cosine(method, step)
     assert method.reset_period is not None  # the schema requires a period with this schedule
     since_multiple = step % method.reset_period
     if step >= method.reset_period and since_multiple < method.rewarmup_steps:
