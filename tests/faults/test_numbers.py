@@ -51,10 +51,10 @@ def test_weights_that_overflow_in_the_step_of_a_state_do_not_get_into_it(make_ce
     """Loss and gradient of step 8 are finite; its update is what overflows, and step 8 saves a state."""
     cell = make_cell("full", train={"checkpoint_every": 100, "checkpoint_offset": 0, "divergence": "stop"})
 
-    def overflows(run, step, cell_dir, last):
+    def overflows(run, step, due, cell_dir):
         if step == 8:
             next(run.model.parameters()).data[0, 0] = math.inf
-        return after(run, step, cell_dir, last)
+        return after(run, step, due, cell_dir)
 
     after, loop._after_step = loop._after_step, overflows
     try:

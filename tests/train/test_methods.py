@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 import torch
-from relora_study.config.schedule import is_reset
+from relora_study.config.schedule import due_after, is_reset
 from relora_study.model.checkpoints import list_checkpoints, load_adapters, load_model, read_metadata
 from relora_study.model.relora import adapters, effective_state
 from relora_study.train import loop
@@ -158,7 +158,7 @@ def test_a_warm_start_ends_alike_in_all_processes_and_leaves_no_gradient(make_ce
         run = start(cell, CPU)
         take_step(run, batch_of(0), 1)
         torch.manual_seed(rank)  # as processes have random numbers of their own
-        loop._after_step(run, 2, tmp_path, cell.train.steps)
+        loop._after_step(run, 2, due_after(cell, 2, cell.train.steps), tmp_path)
         drawn.append([layer.A.detach() for layer in adapters(run.model).values()])
         assert all(parameter.grad is None for parameter in run.model.parameters())
         assert torch.equal(torch.rand(3), torch.rand(3, generator=torch.Generator().manual_seed(rank)))

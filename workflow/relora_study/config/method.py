@@ -169,8 +169,8 @@ class Method(Recipe):
     schedule: Literal["linear", "cosine", "jagged_cosine"]
     """linear (warm-up, then straight to 0) | cosine | jagged_cosine (climbs after resets, too).
 
-    `cosine` falls by half a cosine to a minimum. `jagged_cosine` does so, too, and at each multiple of the reset period it
-    starts again from 0.
+    `cosine` falls by half a cosine to a minimum. `jagged_cosine` does so, too, and starts again from 0 at each multiple
+    of the reset period.
     """
     warmup_steps: Steps
     """Optimizer steps over which the rate first climbs to its peak."""

@@ -1,6 +1,7 @@
 """Say when things happen in a training: the learning rate of each step, the resets, and the checkpoints."""
 
 import math
+from dataclasses import dataclass
 
 from . import Cell, Method, Train
 
@@ -64,6 +65,34 @@ def is_due(cell: Cell, step: int) -> bool:
     train, period = cell.train, cell.method.reset_period
     after_reset = period is not None and step > period and step % period == train.checkpoint_offset
     return step % train.checkpoint_every == 0 or after_reset or step in (*cell.rungs, train.steps)
+
+
+@dataclass(frozen=True)
+class Due:
+    """What a training does after an optimizer step, in the order of the fields."""
+
+    checkpoint: bool
+    reset: bool
+    adapters_begin: bool
+    adapters_end: bool
+    state: bool
+
+    @property
+    def files(self) -> bool:
+        """Whether a file is saved that a bad number must not reach."""
+        return self.checkpoint or self.state
+
+
+def due_after(cell: Cell, step: int, last: int) -> Due:
+    """Return what is due after ``step``, of which ``last`` is the last that is trained now."""
+    method = cell.method
+    return Due(
+        checkpoint=is_due(cell, step),
+        reset=is_reset(method, step),
+        adapters_begin=step == method.full_rank_steps > 0,
+        adapters_end=step == method.full_rank_from,
+        state=step % cell.train.state_every == 0 or step == last,
+    )
 
 
 def is_evaluated(train: Train, step: int) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..config import Cell
-from ..config.schedule import is_due, is_reset, learning_rate_ratio, rank_after
+from ..config.schedule import Due, due_after, is_reset, learning_rate_ratio, rank_after
 from ..model.checkpoints import save_checkpoint
 from ..model.decoder import layers, next_token_loss
 from ..model.relora import adapters
@@ -87,9 +87,10 @@ def _train_on(run: Run, done: int, batch_of: BatchOf, cell_dir: Path, must_stop:
         for step in range(done + 1, last + 1):
             row = take_step(run, batch_of(step - 1), step)
             recorder.add(row | {"tokens": step * tokens})
-            if _leaves_files(cell, step, last):
+            due = due_after(cell, step, last)
+            if due.files:
                 recorder.sync()  # raises before a bad loss gets into a file, and saves the row before the file
-            _after_step(run, step, cell_dir, last)
+            _after_step(run, step, due, cell_dir)
             meter.update(tokens)
             # In every step, because a scheduler kills soon after it has asked; no process waits for its GPU here.
             if step < last and parallel.any_process(must_stop()):
@@ -175,26 +176,21 @@ def _on_device(batch: Tensor, device: torch.device) -> Tensor:
     return batch.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else batch
 
 
-def _leaves_files(cell: Cell, step: int, last: int) -> bool:
-    """Tell whether a checkpoint or a state is saved after ``step``; one is after the ``last``."""
-    return step == last or is_due(cell, step) or step % cell.train.state_every == 0
-
-
-def _after_step(run: Run, step: int, cell_dir: Path, last: int) -> None:
+def _after_step(run: Run, step: int, due: Due, cell_dir: Path) -> None:
     """Do, in this order, all that is due after ``step``: checkpoint, reset, change of adapters, state."""
     cell = run.cell
-    if _leaves_files(cell, step, last):
+    if due.files:
         require_finite(run, step, cell_dir)
-    if is_due(cell, step) and parallel.rank() == 0:
+    if due.checkpoint and parallel.rank() == 0:
         save_checkpoint(run.model, cell, step, cell_dir / "checkpoints")
-    if is_reset(cell.method, step):
+    if due.reset:
         reset(run.model, run.optimizer, cell.method, seed=cell.seed + step, rank=rank_after(cell.method, step))
-    if step == cell.method.full_rank_steps > 0:
+    if due.adapters_begin:
         with parallel.drawing_alike(cell.seed + step):
             begin_adapters(run, step)
-    if step == cell.method.full_rank_from:
+    if due.adapters_end:
         end_adapters(run)
-    if step % cell.train.state_every == 0 or step == last:
+    if due.state:
         save_state(run, step, cell_dir)
 
 
