@@ -107,6 +107,14 @@ def test_each_method_is_compared_with_one_of_them_wherever_it_is_listed():
     assert (table.difference > 0).all()
 
 
+def test_methods_are_compared_at_equal_numbers_of_tokens():
+    closer = {name: [loss / 2 for loss in losses] for name, losses in LADDER.items()}
+    both = pd.concat([ladder(closer).assign(tokens=4096), ladder(LADDER).assign(tokens=1024)])
+    table = experiments.changes(experiments.at_budgets(swept(both)), "full").set_index(["size", "method"])
+    assert [*dict.fromkeys(table.index.get_level_values(0))] == ["1024", "4096"], "in the order of tokens"
+    assert table.difference["1024", "repaired"] == pytest.approx(2 * table.difference["4096", "repaired"]) != 0
+
+
 def test_a_diverged_seed_is_left_out_of_the_pairs_and_counted_in_the_means():
     losses = LADDER | {"repaired": [5.5, math.nan, 5.3]}
     table = sweep_table(ladder(losses), [], "previous").set_index("method")

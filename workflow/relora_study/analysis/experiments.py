@@ -50,8 +50,8 @@ def open_sweep(results: Path, sweep: str) -> Swept:
     """What the cells of ``sweep`` scored.
 
     ``runs`` has a row a cell: cell, size, method, seed, the keys that vary, loss (nats/token), diverged_at, trained
-    tokens a parameter, costs. The costs are those of the training: minutes, and peak_MiB of the first process (on a
-    GPU, of the host's memory).
+    tokens in all and a parameter, costs. The costs are those of the training: minutes, and peak_MiB of the first
+    process (on a GPU, of the host's memory).
     """
     points = sweep_settings(results, sweep).cells
     cells = {name: read_section(Cell, results / "cells" / name / "config.yaml") for name in points}
@@ -60,8 +60,8 @@ def open_sweep(results: Path, sweep: str) -> Swept:
         place, cell = results / "cells" / name, cells[name]
         manifest = read_cell_manifest(place)
         identity = {"cell": name, "size": cell.size_name, "method": base_method(cell), "seed": cell.seed}
-        fed = manifest.tokens / manifest.parameters
-        found = {"loss": losses.of(name), "diverged_at": manifest.diverged_at, FED: fed}
+        fed = {"tokens": manifest.tokens, FED: manifest.tokens / manifest.parameters}
+        found = {"loss": losses.of(name), "diverged_at": manifest.diverged_at, **fed}
         costs = {"minutes": training_seconds(place) / 60, "peak_MiB": manifest.peak_memory_bytes / 2**20}
         rows.append({**identity, **columns(point), **found, **costs})
     runs = pd.DataFrame(rows).astype({"diverged_at": float})
@@ -98,6 +98,12 @@ def sweep_table(swept: Swept, keys: list[str], against: str | None) -> pd.DataFr
         changes(swept, against), on=["size", "method"], how="left", suffixes=("", "_paired")
     )
     return beside.fillna({"chance": "", "verdict": ""})  # of what the others are compared with
+
+
+def at_budgets(swept: Swept) -> Swept:
+    """``swept`` with the number of trained tokens in place of the size, for what compares methods at equal numbers."""
+    runs = swept.runs.sort_values("tokens", kind="stable")
+    return swept._replace(runs=runs.assign(size=runs.tokens.astype(str)))
 
 
 def changes(swept: Swept, against: str) -> pd.DataFrame:

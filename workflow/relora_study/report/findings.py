@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from ..analysis.differences import fitted_trend, in_columns, mean_gaps
 from ..analysis.effects import Effect
-from ..analysis.experiments import DOCUMENTS, Swept, changes, responses, sweep_table
+from ..analysis.experiments import DOCUMENTS, Swept, at_budgets, changes, responses, sweep_table
 from ..analysis.losses import SHARED, Losses
 from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from ..config.measuring import MARGIN
 from .escape import markdown
-from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
+from .figures.experiments import draw_changes, draw_costs, draw_gap_by_tokens, draw_response, draw_search
 from .figures.gaps import draw_gaps
 from .numbers import method_label, readable, setting
 
@@ -154,10 +154,19 @@ def _counted(rows: pd.DataFrame) -> pd.DataFrame:
     return means.reset_index()
 
 
+def _by_tokens(swept: Swept) -> pd.DataFrame:
+    """The mean loss of each method at each number of tokens, and its difference to full rank on as many."""
+    rows = sweep_table(at_budgets(swept), [], "full").rename(columns={"size": "tokens"})
+    rows = rows.assign(tokens=rows.tokens.astype(float))
+    return rows.drop(columns=["compared_with", *([] if rows.diverged.any() else ["diverged", "seeds_paired"])])
+
+
 # A figure is drawn from the table of its name, and from those that SIZES adds.
 SIZES = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
+SIZES["budgets"] = ("budgets", "budgets_frozen", "longest")
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "alone": lambda swept: draw_changes(swept, "relora_zero2"),
+    "budgets": lambda swept: draw_gap_by_tokens(swept, "full"),
     "groups": lambda swept: draw_changes(swept, "full"),
     "implementations": lambda swept: draw_changes(swept, "full"),
     "ladder": lambda swept: draw_changes(swept, PREVIOUS),
@@ -168,12 +177,13 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
 }
 OF_SWEEPS = [
     *("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change"),
-    *("implementations", "ranks", "rhythm"),
+    *("implementations", "ranks", "rhythm", "by_tokens"),
 ]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
     "alone": _losses("relora_zero2"),
     "beside_published": _beside_published,
+    "by_tokens": _by_tokens,
     "accumulation": _accumulation,
     "alphas": _alphas,
     "costs": _costs,
@@ -198,7 +208,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from its tables in ``folder``."""
     names = SIZES.get(name, (name,))
-    of_sweep = name in (*OF_SWEEPS, "ladder")
+    of_sweep = name in (*OF_SWEEPS, "ladder", "budgets")
     return FIGURES[name](_swept(names, folder) if of_sweep else _read(name, folder))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...analysis.experiments import Swept, changes, is_numeric, responses
+from ...analysis.experiments import Swept, at_budgets, changes, is_numeric, responses
 from ...config.experiments import PREVIOUS
 from ..escape import figure_text
 from ..numbers import method_label
@@ -193,6 +193,26 @@ def _surface(swept: Swept, keys: list[str]) -> Figure:
         axes.set_yticks(range(values.shape[0]), [f"{value}" for value in values.index])
         axes.set(xlabel=figure_text(keys[0].replace("_", " ")), ylabel=figure_text(keys[1].replace("_", " ")))
         axes.set_title(figure_text(f"{sizes[column]}, {method_label(methods[row])}".replace("_", " ")))
+    return figure
+
+
+def draw_gap_by_tokens(swept: Swept, against: str) -> Figure:
+    """The loss of each method by trained tokens, and its difference to ``against`` on as many tokens."""
+    swept = at_budgets(swept)
+    figure, ((losses, gaps),) = panels(1, 2, share_x=False)
+    methods = list(swept.runs.method.unique())
+    tables = (losses, responses(swept, []), "loss"), (gaps, changes(swept, against), "difference")
+    for axes, table, value in tables:
+        table = table.assign(tokens=table["size"].astype(float))
+        for method in table.method.unique():
+            here, drawn = table[table.method == method], look(methods, method)
+            axes.plot(here.tokens, here[value], **drawn)
+            axes.vlines(here.tokens, here[f"{value}_low"], here[f"{value}_high"], color=drawn["color"], linewidth=1)
+        log_axis(axes, "x")
+        axes.set_xlabel("trained tokens")
+    gaps.axhline(0, color="#777777", linewidth=0.8)
+    losses.set_ylabel(LOSS)
+    gaps.set_ylabel(figure_text(f"difference to {method_label(against)}"))
     return figure
 
 
