@@ -7,7 +7,7 @@ export PATH := $(BIN):$(PATH)
 PIP := -m pip install --quiet --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
-.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings picture notebook check lock clean
+.PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings sample picture notebook check lock clean
 .DEFAULT_GOAL := help
 
 help: ## show the targets
@@ -103,6 +103,10 @@ docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's
 	@PYTHONPATH=workflow python -m relora_study.config
 	@PYTHONPATH=workflow python -m relora_study.readme
 	@PYTHONPATH=workflow python docs/relora_cycle.py
+
+PROMPTS ?=
+sample: .venv/run ## print what the trained models write (PROMPTS='"The minister" "She said"')
+	@PYTHONPATH=workflow python -m relora_study.evaluate.sample $(PROMPTS)
 
 picture: .venv/run ## draw README's picture again, from the default study in results/
 	@snakemake --cores all results/figures/gap_over_training.png

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 RATES = [1.0e-3, 3.0e-3, 1.0e-2]
 SWEPT = RATES[::2]
 OVERLAY = {
-    "study": {"seeds": [1, 2, 3]},
+    "study": {"seeds": [1, 2]},
     "data": {"validation_fraction": 0.2},
     "sweeps": {"rates": {"space": {"grid": {"learning_rate": SWEPT}}}},
     "tuning": {"space": {"grid": {"learning_rate": [*RATES, 1.0e30]}}, "rungs": [16, 18, 20], "seeds": [7, 8]},
@@ -42,7 +42,7 @@ def run(folder, overlay):
 def test_the_response_is_drawn_and_tabled(searched):
     assert (searched / "results/figures/experiment_rates.png").stat().st_size > 5_000
     table = pd.read_csv(searched / "results/tables/experiment_rates.csv")
-    assert len(table) == 4 and (table.seeds == 3).all() and table.loss.notna().all()
+    assert len(table) == 4 and (table.seeds == 2).all() and table.loss.notna().all()
     assert (table.loss_low < table.loss).all() and (table.loss < table.loss_high).all()
     assert table.verdict.str.len().gt(0).groupby(table.method).sum().tolist() == [1, 1]
     assert table.minutes.between(0.001, 5).all() and table.peak_MiB.between(100, 5000).all()
@@ -51,7 +51,7 @@ def test_the_response_is_drawn_and_tabled(searched):
         manifest = json.loads((searched / f"results/cells/{row.cell}/manifest.json").read_text())
         assert row.tokens_per_parameter == pytest.approx(manifest["tokens"] / manifest["parameters"], rel=1e-9)
     assert sorted(set(table.tokens_per_parameter)) == sorted(set(every.tokens_per_parameter))
-    assert len(every) == 12 and every.groupby(["method", "learning_rate"]).loss.mean().tolist() == pytest.approx(
+    assert len(every) == 8 and every.groupby(["method", "learning_rate"]).loss.mean().tolist() == pytest.approx(
         table.sort_values(["method", "learning_rate"]).loss.tolist()
     )
 
@@ -95,7 +95,7 @@ def test_one_more_rate_trains_its_own_cells_alone(searched, tmp_path):
     run(folder, more)
     now = {place: place.stat().st_mtime_ns for place in folder.glob("results/cells/*/manifest.json")}
     assert {place.parent.name for place in now.keys() - trained.keys()} == {
-        f"tiny-{method}+learning_rate=0.002-s{seed}" for method in ("full", "relora_released") for seed in (1, 2, 3)
+        f"tiny-{method}+learning_rate=0.002-s{seed}" for method in ("full", "relora_released") for seed in (1, 2)
     }
     assert all(now[place] == time for place, time in trained.items())
 
