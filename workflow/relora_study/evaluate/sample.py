@@ -59,7 +59,7 @@ def continued(
         torch.manual_seed(seed + number)
         ids = torch.tensor([[tokenizer.eos_token_id, *tokenizer(prompt, add_special_tokens=False)["input_ids"]]])
         end = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.eos_token_id}
-        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **drawn, **end)  # type: ignore[operator]
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, **drawn, **end)
         text = tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)
         yield prompt, text.replace("\n", " ")
 

@@ -162,7 +162,7 @@ def _by_tokens(swept: Swept) -> pd.DataFrame:
 
 
 # A figure is drawn from the table of its name, and from those that SIZES adds.
-SIZES = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
+SIZES: dict[str, tuple[str, ...]] = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
 SIZES["budgets"] = ("budgets", "budgets_frozen", "longest")
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "alone": lambda swept: draw_changes(swept, "relora_zero2"),
