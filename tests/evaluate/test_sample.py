@@ -54,5 +54,5 @@ def test_draws_are_those_of_the_seed(results, capsys, monkeypatch):
 def test_no_trained_cell_is_said_in_one_line(results, tmp_path, monkeypatch):
     (tmp_path / "data").symlink_to(results / "data")
     monkeypatch.setattr(sys, "argv", ["sample", "--results", str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: .*/cells has no trained cell; run snakemake"):
+    with pytest.raises(SystemExit, match=r"error: .*/cells has no trained cell; run snakemake"):
         command_line(app)
