@@ -20,8 +20,11 @@ from studies import lay_out, snakemake, write_yaml
 ROOT = Path(__file__).parent.parent
 # Files whose tests share a fixture that takes long: one process runs them, and makes it once. The longest comes first.
 # (pytest-xdist's own groups need a later version: 3.8.0 cannot tell pytest 9.2 the name of a test's group.)
+OF_THE_STUDY = ("end_to_end.", "session.", "settings.", "notebook.")
 GROUPS = {
-    "study": ("tests/workflow/", "tests/faults/test_study.py"),
+    "study": (*(f"tests/workflow/test_{name}" for name in OF_THE_STUDY), "tests/faults/test_study.py"),
+    "experiments": ("tests/experiments/test_study.py",),
+    "methods": ("tests/workflow/test_methods.py",),
     "processes": ("tests/train/test_process.py", "tests/train/test_divergence.py", "tests/faults/test_storage.py"),
 }
 
