@@ -4,7 +4,7 @@ BIN := $(CURDIR)/.venv/bin
 export PATH := $(BIN):$(PATH)
 # Every package is installed from the hash in its lock; torch alone from its version, because PyPI's and a site's builds
 # of it (CPU, CUDA) share that and nothing else. It comes last: all it needs is there but the NVIDIA libraries of its build.
-PIP := -m pip install --quiet --disable-pip-version-check
+PIP := -m pip install -qq --disable-pip-version-check
 LOCKED := $(PIP) --require-hashes --no-deps --requirement
 TORCH := $(shell grep '^torch==' requirements.in)
 .PHONY: audit citation help run test test-all test-conda test-slurm drill pack bench bench-train bench-methods bench-dynamics bench-eval bench-zero2 plan docs findings sample picture notebook check lock clean

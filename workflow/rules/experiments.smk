@@ -34,7 +34,7 @@ rule rung:
     message:
         "Rung {wildcards.rung} of {wildcards.candidate}, {wildcards.search}"
     shell:
-        "exec {params.launch} relora_study.train rung --config {input.config:q} --tokens {input.tokens:q}"
+        "export TQDM_DISABLE=1; exec {params.launch} relora_study.train rung --config {input.config:q} --tokens {input.tokens:q}"
         " --until {params.until} {params.selection} --output {output:q} --threads {threads} --wait"
         " 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"
 

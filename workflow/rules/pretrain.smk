@@ -34,6 +34,7 @@ rule pretrain:
         "Pretraining {wildcards.cell}"
     # A scheduler and Ctrl-C signal every process of a job, and the training then finishes its step. `exec` leaves no
     # shell that would die at once and end the job. `tee` ignores the signals, so the log takes the last lines.
+    # The session tells how far each training is (relora_study/session/progress.py), so it prints no lines of its own.
     shell:
-        "exec {params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q}"
+        "export TQDM_DISABLE=1; exec {params.launch} relora_study.train cell --config {input.config:q} --tokens {input.tokens:q}"
         " --threads {threads} --wait 2> >(trap '' TERM INT USR1; exec tee {log:q} >&2)"

@@ -1,6 +1,5 @@
 """Check before a training that the disk has room for its checkpoints and states."""
 
-import sys
 from pathlib import Path
 
 from ..config import Cell
@@ -13,12 +12,10 @@ STATES_KEPT = 2  # the newest states stay; while a state is written, there is on
 
 
 def check_disk(cell: Cell, cell_dir: Path) -> None:
-    """Say how much disk the cell needs. Raises :class:`UserError` if the missing files do not fit on the disk."""
+    """Raise :class:`UserError` if the files that the cell still needs do not fit on the disk."""
     needed = bytes_needed(cell, count_parameters(cell)[0])
     kept = [file for place in ("checkpoints", "state") for file in (cell_dir / place).glob("step-*/*.safetensors")]
     require_room(cell_dir, needed - sum(file.stat().st_size for file in kept), "checkpoints and states")
-    # One write for the whole line: cells that start together share the terminal.
-    sys.stderr.write(f"{cell.name}: needs {needed / 1e9:.2f} GB in {cell_dir}\n")
 
 
 def bytes_needed(cell: Cell, parameters: int) -> int:

@@ -204,5 +204,5 @@ def _progress(cell: Cell, done: int) -> tqdm:
     """Return a progress meter in tokens; the lines of cells that train side by side begin with their names."""
     tokens = cell.train.batch_size * cell.model.context_length
     line = "{desc}: {percentage:.0f} % of {total_fmt} tokens, {rate_fmt}, {remaining} left"
-    sizes = {"initial": done * tokens, "unit_scale": True}
-    return progress(None, cell.train.steps * tokens, cell.name, " tokens", line, **sizes, disable=parallel.rank() > 0)
+    options = {"initial": done * tokens, "unit_scale": True} | ({"disable": True} if parallel.rank() else {})
+    return progress(None, cell.train.steps * tokens, cell.name, " tokens", line, **options)
