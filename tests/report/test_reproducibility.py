@@ -191,6 +191,7 @@ def test_both_pages_have_every_answer_and_html_is_escaped(place, tmp_path):
     for part in found.values():
         for answer in part:
             assert f"### {answer.question}\n" in text and all(f"- {line}\n" in text for line in answer.said)
+    assert "What was difficult?" in text and "we have not written to them.\n\n" in text and "Files: \n" not in text
     assert "`<b>&`" in text and "<code>&lt;b&gt;&amp;</code>" in page
     words: list[str] = []
     parser = HTMLParser()

@@ -14,7 +14,8 @@ INTRODUCTION = (
     "Snakemake made this page from the files of the run. Below each answer are the files that it comes from:"
     " seen from `results/`, or in brackets from the project's folder.",
     "The questions are in the sense of the Machine Learning Reproducibility Checklist (Pineau et al. 2021), of the"
-    " NeurIPS paper checklist, and of ACM's Artifact Review and Badging, version 1.1.",
+    " NeurIPS paper checklist, of the ML Reproducibility Challenge, and of ACM's Artifact Review and Badging, version"
+    " 1.1.",
 )
 MARKDOWN = """# Reproducibility of this run
 {% for line in introduction %}
@@ -31,8 +32,8 @@ MARKDOWN = """# Reproducibility of this run
 {% if answer.table is not none %}
 {{ table(answer.table) }}
 {% endif %}
-Files: {{ answer.files | map("code") | join(", ") }}
-{% endfor %}
+{% if answer.files %}Files: {{ answer.files | map("code") | join(", ") }}
+{% endif %}{% endfor %}
 {%- endfor %}"""
 HTML = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>Reproducibility of this run</title>
@@ -45,8 +46,8 @@ td, th {padding: 0.2em 1em 0.2em 0; text-align: left}</style></head><body>
 <p><em>{{ answer.asked_by }}</em></p>
 <ul>{% for line in answer.said %}<li>{{ line | marked | safe }}</li>{% endfor %}</ul>
 {% if answer.table is not none %}{{ table(answer.table) | safe }}
-{% endif %}<p>Files: {{ answer.files | map("code") | join(", ") | marked | safe }}</p>
-{% endfor %}{% endfor %}</body></html>
+{% endif %}{% if answer.files %}<p>Files: {{ answer.files | map("code") | join(", ") | marked | safe }}</p>
+{% endif %}{% endfor %}{% endfor %}</body></html>
 """
 
 Sections = Mapping[str, Sequence[Answer]]

@@ -17,7 +17,7 @@ from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from ..config.measuring import MARGIN
 from .escape import markdown
-from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
+from .figures.experiments import draw_changes, draw_costs, draw_gap_by_tokens, draw_response, draw_search
 from .figures.gaps import draw_gaps
 from .numbers import method_label, readable, setting
 
@@ -161,11 +161,25 @@ def _by_tokens(swept: Swept) -> pd.DataFrame:
     return rows.drop(columns=["compared_with", *([] if rows.diverged.any() else ["diverged", "seeds_paired"])])
 
 
+def _rates_tried(swept: Swept) -> pd.DataFrame:
+    """The loss of each method and number of tokens: a column a rate, with stars about the lowest."""
+    rows = responses(at_budgets(swept), ["learning_rate"]).rename(columns={"size": "tokens"})
+    lowest = rows.groupby(["tokens", "method"]).loss.transform("min") == rows.loss
+    told = rows.assign(told=rows.loss.map("{:.3f}".format).where(~lowest, rows.loss.map("*{:.3f}*".format)))
+    order = rows[["tokens", "method"]].drop_duplicates()
+    wide = told.assign(rate=told.learning_rate.map(setting)).pivot(
+        index=["tokens", "method"], columns="rate", values="told"
+    )
+    table = order.join(wide, on=["tokens", "method"]).fillna("")
+    return table.assign(tokens=table.tokens.astype(float))
+
+
 # A figure is drawn from the table of its name, and from those that SIZES adds.
 SIZES: dict[str, tuple[str, ...]] = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
 SIZES["budgets"] = ("budgets", "budgets_frozen", "longest")
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "alone": lambda swept: draw_changes(swept, "relora_zero2"),
+    "budgets": lambda swept: draw_gap_by_tokens(swept, "full"),
     "groups": lambda swept: draw_changes(swept, "full"),
     "implementations": lambda swept: draw_changes(swept, "full"),
     "ladder": lambda swept: draw_changes(swept, PREVIOUS),
@@ -176,7 +190,7 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
 }
 OF_SWEEPS = [
     *("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change"),
-    *("implementations", "ranks", "rhythm", "by_tokens"),
+    *("implementations", "ranks", "rhythm", "by_tokens", "rates_tried"),
 ]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
@@ -197,6 +211,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "with_more_tokens": _with_more_tokens,
     "trend": fitted_trend,
     "rates": _rates,
+    "rates_tried": _rates_tried,
     "chosen": _chosen,
     "differences": lambda rows: rows[rows.measure == "held_out_loss"].drop(columns=["measure", "seeds", "diverged"]),
     "whole": lambda rows: rows,

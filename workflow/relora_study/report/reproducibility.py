@@ -50,6 +50,31 @@ class Answer:
     table: pd.DataFrame | None = None
 
 
+TRACK = "ML Reproducibility Challenge"
+OURS = [  # of no run in particular
+    Answer(
+        "What was easy?",
+        TRACK,
+        [
+            "The paper gives sizes and hyper-parameters, and the authors released code and values of their runs,"
+            " so both could be held against ours."
+        ],
+        ["(resources/published/)", "(docs/audit.md)"],
+    ),
+    Answer(
+        "What was difficult?",
+        TRACK,
+        [
+            "The released code differs from the described method at the start of the adapters, at the merge and, under"
+            " ZeRO-2, at the restart, and no file says which of these differences the published runs had.",
+            "Each published run took hundreds of GPU-hours, so a preset holds that scale, and we have not run it.",
+        ],
+        ["(docs/audit.md)", "(docs/paper_scale.md)"],
+    ),
+    Answer("Was there contact with the authors?", TRACK, ["None yet: we have not written to them."], []),
+]
+
+
 @dataclass(frozen=True)
 class Run:
     """The files of a run that the answers read."""
@@ -96,7 +121,9 @@ def sections(run: Run) -> dict[str, list[Answer]]:
         "What did not run": (_not_run,),
         "ACM's terms": (_repeatability, _reproducibility, _replicability, _artifacts),
     }
-    return {heading: [answer(run) for answer in answers] for heading, answers in parts.items()}
+    return {heading: [answer(run) for answer in answers] for heading, answers in parts.items()} | {
+        "The replication": OURS
+    }
 
 
 def _corpus(run: Run) -> Answer:
