@@ -1,6 +1,8 @@
 """What the pages point at exists: linked files and headings, paths, make targets, and overlays that can run."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -73,3 +75,11 @@ def test_the_tours_training_shows_what_the_tour_says(tmp_path, monkeypatch):
     log = pd.read_csv(tmp_path / "one_cell/log.csv", index_col="step")
     assert log.index[log.reset == 1].tolist() == [61] and log.learning_rate[61] == 0
     assert log.update_norm[62] > 5 * max(log.update_norm[60], log.update_norm[63])
+
+
+def test_the_drawing_of_the_rules_has_the_default_studys_rules():
+    """Drawn from `snakemake --rulegraph` by graphviz, without `all` and `settings`."""
+    command = [sys.executable, "-m", "snakemake", "--rulegraph"]
+    graph = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    drawn = re.findall(r">(\w+)</text>", (ROOT / "docs/rulegraph.svg").read_text())
+    assert {*drawn, "all", "settings"} == set(re.findall(r'label = "(\w+)"', graph))
