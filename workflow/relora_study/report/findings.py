@@ -147,17 +147,15 @@ def _gap_change(swept: Swept) -> pd.DataFrame:
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
-    """The loss of each yardstick, a mean over the diets of the seeds."""
-    means = rows.groupby("yardstick", sort=False).agg(
-        seeds=("seed", "size"), tokens=("tokens", "mean"), loss=("loss", "mean")
-    )
-    return means.reset_index()
+    """The loss of each yardstick on each number of counted tokens, a mean over the diets of the seeds."""
+    means = rows.groupby(["tokens", "yardstick"], sort=False).agg(seeds=("seed", "size"), loss=("loss", "mean"))
+    return means.reset_index()[["yardstick", "seeds", "tokens", "loss"]]
 
 
 def _by_tokens(swept: Swept) -> pd.DataFrame:
     """The mean loss of each method at each number of tokens, and its difference to full rank on as many."""
     rows = sweep_table(at_budgets(swept), [], "full").rename(columns={"size": "tokens"})
-    rows = rows.assign(tokens=rows.tokens.astype(float))
+    rows = rows.assign(tokens=rows.tokens.astype(int))
     return rows.drop(columns=["compared_with", *([] if rows.diverged.any() else ["diverged", "seeds_paired"])])
 
 
@@ -171,7 +169,7 @@ def _rates_tried(swept: Swept) -> pd.DataFrame:
         index=["tokens", "method"], columns="rate", values="told"
     )
     table = order.join(wide, on=["tokens", "method"]).fillna("")
-    return table.assign(tokens=table.tokens.astype(float))
+    return table.assign(tokens=table.tokens.astype(int))
 
 
 # A figure is drawn from the table of its name, and from those that SIZES adds.
@@ -247,12 +245,14 @@ def with_tables(page: str, folder: Path) -> str:
 def numbers(page: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Each marked number of ``page`` as it stands there, and as its table gives it, without sign and to its decimals.
 
-    A mark behind a number names table, column and method: `0.11<!-- gaps of tuned: gap of relora at tiny -->`.
+    A mark behind a number names table, column and method, and the size or the number of tokens where there are several:
+    `0.11<!-- gaps of tuned: gap of relora at tiny -->`.
     """
     for said, kind, names, column, method, size in NUMBER.findall(page):
         rows = _rows(kind, names.split(" and "), folder)
         named = rows.rename(columns={"yardstick": "method"})
-        chosen = named[(named.method == method) & (not size or named.get("size") == size)]
+        place = named.get("size", named.get("tokens", named.method)).astype(str)
+        chosen = named[(named.method == method) & (not size or place == size)]
         yield said, f"{abs(float(chosen[column].item())):.{len(said.partition('.')[2])}f}"
 
 
