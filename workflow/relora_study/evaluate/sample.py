@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import transformers
 import typer
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.tokenizer import open_tokenizer
 from ..errors import UserError, command_line
-from ..model.checkpoints import list_checkpoints
+from ..model.checkpoints import list_checkpoints, open_model
 from ..storage.contracts import diverged_at
 
 BEGINNINGS = ["The", "She said that", "In the first half of the year,"]
@@ -28,7 +27,6 @@ def sample(
     seed: Annotated[int, typer.Option(help="of the draws, the same for every cell")] = 42,
 ) -> None:
     """Print how each trained cell goes on with each of PROMPTS, after an end-of-text token, as documents begin."""
-    transformers.utils.logging.disable_progress_bar()
     tokenizer = open_tokenizer(results / "data/tokenizer")
     places = sorted(place.parent for place in (results / "cells").glob("*/manifest.json"))
     if not places:
@@ -38,7 +36,7 @@ def sample(
             print(f"{place.name}: diverged at step {step}\n")
             continue
         checkpoint = list(list_checkpoints(place).values())[-1]
-        model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="float32", local_files_only=True)
+        model = open_model(checkpoint)
         print(f"{place.name}, after step {int(checkpoint.name.removeprefix('step-')):,}")
         for prompt, text in continued(model, tokenizer, prompts or BEGINNINGS, tokens, temperature, seed):
             print(f"  {prompt} |{text}")

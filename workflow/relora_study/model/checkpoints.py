@@ -113,6 +113,11 @@ def is_whole(path: Path) -> bool:
 
 def load_model(path: Path, device: torch.device = CPU) -> PreTrainedModel:
     """Load a checkpoint's effective weights, in float32 on ``device``, as a model with our kernels, in eval mode."""
+    return use_kernels(open_model(path)).eval().to(device)
+
+
+def open_model(path: Path) -> PreTrainedModel:
+    """Load a checkpoint's effective weights, in float32, as transformers' own model."""
     transformers.utils.logging.disable_progress_bar()
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -120,7 +125,7 @@ def load_model(path: Path, device: torch.device = CPU) -> PreTrainedModel:
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_whole(path, error) from error
-    return use_kernels(model).eval().to(device)
+    return model
 
 
 def load_adapters(path: Path, device: torch.device = CPU) -> dict[str, tuple[Tensor, Tensor]]:
