@@ -17,7 +17,7 @@ from ..analysis.published import FOLDER as PUBLISHED
 from ..config.experiments import PREVIOUS
 from ..config.measuring import MARGIN
 from .escape import markdown
-from .figures.experiments import draw_changes, draw_costs, draw_response, draw_search
+from .figures.experiments import draw_changes, draw_costs, draw_gap_by_tokens, draw_response, draw_search
 from .figures.gaps import draw_gaps
 from .numbers import method_label, readable, setting
 
@@ -177,6 +177,7 @@ SIZES: dict[str, tuple[str, ...]] = {name: (name, f"{name}_small") for name in (
 SIZES["budgets"] = ("budgets", "budgets_frozen", "longest")
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "alone": lambda swept: draw_changes(swept, "relora_zero2"),
+    "budgets": lambda swept: draw_gap_by_tokens(swept, "full"),
     "groups": lambda swept: draw_changes(swept, "full"),
     "implementations": lambda swept: draw_changes(swept, "full"),
     "ladder": lambda swept: draw_changes(swept, PREVIOUS),
