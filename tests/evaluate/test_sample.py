@@ -26,8 +26,8 @@ def results(make_cell, tmp_path_factory):
     return folder
 
 
-def said(capsys, monkeypatch, results, *arguments: str) -> str:
-    monkeypatch.setattr(sample, "diverged_at", lambda place: None)
+def said(capsys, monkeypatch, results, *arguments: str, diverged: int | None = None) -> str:
+    monkeypatch.setattr(sample, "diverged_at", lambda place: diverged)
     monkeypatch.setattr(sys, "argv", ["sample", "--results", str(results), *arguments])
     with pytest.raises(SystemExit):
         command_line(app)
@@ -49,6 +49,10 @@ def test_the_likeliest_token_is_taken_one_by_one(results):
 def test_draws_are_those_of_the_seed(results, capsys, monkeypatch):
     first, again, other = (said(capsys, monkeypatch, results, "a city", "--seed", seed) for seed in "112")
     assert first == again != other and "after step 8" in first and "  a city |" in first
+
+
+def test_a_cell_that_diverged_writes_nothing(results, capsys, monkeypatch):
+    assert said(capsys, monkeypatch, results, diverged=5).strip().endswith(": diverged at step 5")
 
 
 def test_no_trained_cell_is_said_in_one_line(results, tmp_path, monkeypatch):

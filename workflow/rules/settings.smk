@@ -8,7 +8,8 @@ rule settings:
     log:
         "results/logs/settings/{file}.log",
     wildcard_constraints:
-        file=one_of(TEXTS),  # the settings of a cell that a search tunes come from the search (experiments.smk)
+        # The search settles the settings of a cell that it tunes (experiments.smk). A list of all files would be slower.
+        file=rf"settings/[^/]+|cells/(?!(?:{one_of(TUNED)})/)[^/]+/config\.yaml|tuning/[^/]+/[^/]+\.yaml|tuning/[^/]+/[^/]+/config\.yaml",
     params:
         text=lambda wildcards: text_of(wildcards.file),
     message:

@@ -32,12 +32,12 @@ def sample(
     if not places:
         raise UserError(f"{results}/cells has no trained cell; run snakemake, or name another folder with --results")
     for place in places:
-        if step := diverged_at(place):
-            print(f"{place.name}: diverged at step {step}\n")
+        if ended := diverged_at(place):
+            print(f"{place.name}: diverged at step {ended}\n")
             continue
-        checkpoint = list(list_checkpoints(place).values())[-1]
+        step, checkpoint = max(list_checkpoints(place).items())
         model = open_model(checkpoint)
-        print(f"{place.name}, after step {int(checkpoint.name.removeprefix('step-')):,}")
+        print(f"{place.name}, after step {step:,}")
         for prompt, text in continued(model, tokenizer, prompts or BEGINNINGS, tokens, temperature, seed):
             print(f"  {prompt} |{text}")
         print()

@@ -45,10 +45,14 @@ def _losses(against: str) -> Callable[..., pd.DataFrame]:
     """The mean loss of each method of a sweep at each size, and its difference to what it is compared with."""
 
     def table(swept: Swept) -> pd.DataFrame:
-        every = sweep_table(swept, [], against)
-        return every.drop(columns=["p_holm", *([] if every.diverged.any() else ["diverged", "seeds_paired"])])
+        return _without_idle(sweep_table(swept, [], against), "p_holm")
 
     return table
+
+
+def _without_idle(rows: pd.DataFrame, *dropped: str) -> pd.DataFrame:
+    """``rows`` without the columns ``dropped``, and without those that count what diverged, where nothing did."""
+    return rows.drop(columns=[*dropped, *([] if rows.diverged.any() else ["diverged", "seeds_paired"])])
 
 
 def _accumulation(swept: Swept) -> pd.DataFrame:
@@ -154,27 +158,30 @@ def _counted(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _by_tokens(swept: Swept) -> pd.DataFrame:
     """The mean loss of each method at each number of tokens, and its difference to full rank on as many."""
-    rows = sweep_table(at_budgets(swept), [], "full").rename(columns={"size": "tokens"})
-    rows = rows.assign(tokens=rows.tokens.astype(int))
-    return rows.drop(columns=["compared_with", *([] if rows.diverged.any() else ["diverged", "seeds_paired"])])
+    return _of_tokens(_without_idle(sweep_table(at_budgets(swept), [], "full"), "compared_with"))
 
 
 def _rates_tried(swept: Swept) -> pd.DataFrame:
     """The loss of each method and number of tokens: a column a rate, with stars about the lowest."""
-    rows = responses(at_budgets(swept), ["learning_rate"]).rename(columns={"size": "tokens"})
+    rows = _of_tokens(responses(at_budgets(swept), ["learning_rate"]))
     lowest = rows.groupby(["tokens", "method"]).loss.transform("min") == rows.loss
-    told = rows.assign(told=rows.loss.map("{:.3f}".format).where(~lowest, rows.loss.map("*{:.3f}*".format)))
-    order = rows[["tokens", "method"]].drop_duplicates()
-    wide = told.assign(rate=told.learning_rate.map(setting)).pivot(
-        index=["tokens", "method"], columns="rate", values="told"
-    )
-    table = order.join(wide, on=["tokens", "method"]).fillna("")
-    return table.assign(tokens=table.tokens.astype(int))
+    told = rows.loss.map("{:.3f}".format).where(~lowest, rows.loss.map("*{:.3f}*".format))
+    named = rows.assign(told=told, rate=rows.learning_rate.map(setting))
+    wide = named.pivot(index=["tokens", "method"], columns="rate", values="told")
+    return rows[["tokens", "method"]].drop_duplicates().join(wide, on=["tokens", "method"]).fillna("")
 
 
-# A figure is drawn from the table of its name, and from those that SIZES adds.
-SIZES: dict[str, tuple[str, ...]] = {name: (name, f"{name}_small") for name in ("alone", "ladder")}
-SIZES["budgets"] = ("budgets", "budgets_frozen", "longest")
+def _of_tokens(rows: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` of a sweep at budgets, with the tokens by their name."""
+    return rows.rename(columns={"size": "tokens"}).astype({"tokens": int})
+
+
+# A figure is drawn from the table of its name, or from those of several sweeps.
+SWEEPS = {
+    "alone": ("alone", "alone_small"),
+    "budgets": ("budgets", "budgets_frozen", "longest"),
+    "ladder": ("ladder", "ladder_small"),
+}
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "alone": lambda swept: draw_changes(swept, "relora_zero2"),
     "budgets": lambda swept: draw_gap_by_tokens(swept, "full"),
@@ -219,9 +226,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
 
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from its tables in ``folder``."""
-    names = SIZES.get(name, (name,))
-    of_sweep = name in (*OF_SWEEPS, "ladder", "budgets")
-    return FIGURES[name](_swept(names, folder) if of_sweep else _read(name, folder))
+    of_sweep = name in (*OF_SWEEPS, *SWEEPS)
+    return FIGURES[name](_swept(SWEEPS.get(name, (name,)), folder) if of_sweep else _read(name, folder))
 
 
 def _read(name: str, folder: Path) -> pd.DataFrame:
