@@ -121,9 +121,23 @@ def _rates(rungs: pd.DataFrame) -> pd.DataFrame:
 def _chosen(rows: pd.DataFrame) -> pd.DataFrame:
     """What each search chose: a rate, the ratio of the matrices' or adapters' rate to it, and the edges it lies at."""
     best = rows[rows.outcome == "chosen"]
-    ratio = best.filter(like="rate_ratios.").bfill(axis=1).iloc[:, 0]
     edge = best.edge.astype(object).fillna("")
-    return best.assign(ratio=ratio, edge=edge)[["size", "method", "learning_rate", "ratio", "loss", "edge"]]
+    return best.assign(ratio=_ratio(best), edge=edge)[["size", "method", "learning_rate", "ratio", "loss", "edge"]]
+
+
+def _ratio(rows: pd.DataFrame) -> pd.Series:
+    """The ratio of the matrices' or adapters' rate that each of ``rows`` varies."""
+    return rows.filter(like="rate_ratios.").bfill(axis=1).iloc[:, 0]
+
+
+def _widths(swept: Swept) -> pd.DataFrame:
+    """The loss of each rank at the best of its ratios, one seed, and its difference to full rank at its best."""
+    runs = swept.runs.assign(ratio=_ratio(swept.runs)).fillna({"rank": 0}).astype({"rank": int})
+    best = runs.loc[runs.groupby("rank").loss.idxmin()]
+    full = best.cell[best["rank"] == 0].item()
+    found = [in_columns("difference", swept.losses.difference([(cell, full)])) for cell in best.cell]
+    told = best[["method", "rank", "ratio", "seed", "loss"]].assign(**pd.DataFrame(found, index=best.index))
+    return told[told["rank"] > 0]
 
 
 def _groups(swept: Swept) -> pd.DataFrame:
@@ -195,7 +209,7 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
 }
 OF_SWEEPS = [
     *("losses", "alone", "beside_published", "accumulation", "alphas", "groups", "gap_change"),
-    *("implementations", "ranks", "rhythm", "by_tokens", "rates_tried"),
+    *("implementations", "ranks", "rhythm", "by_tokens", "rates_tried", "widths"),
 ]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "losses": _losses(PREVIOUS),
@@ -217,6 +231,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "trend": fitted_trend,
     "rates": _rates,
     "rates_tried": _rates_tried,
+    "widths": _widths,
     "chosen": _chosen,
     "differences": lambda rows: rows[rows.measure == "held_out_loss"].drop(columns=["measure", "seeds", "diverged"]),
     "whole": lambda rows: rows,
@@ -252,13 +267,13 @@ def with_tables(page: str, folder: Path) -> str:
 def numbers(page: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Each marked number of ``page`` as it stands there, and as its table gives it, without sign and to its decimals.
 
-    A mark behind a number names table, column and method, and the size or the number of tokens where there are several:
+    A mark behind a number names table, column and method, and the size, the tokens or the rank where there are several:
     `0.11<!-- gaps of tuned: gap of relora at tiny -->`.
     """
     for said, kind, names, column, method, size in NUMBER.findall(page):
         rows = _rows(kind, names.split(" and "), folder)
         named = rows.rename(columns={"yardstick": "method"})
-        place = named.get("size", named.get("tokens", named.method)).astype(str)
+        place = next(named[key] for key in ("size", "tokens", "rank", "method") if key in named).astype(str)
         chosen = named[(named.method == method) & (not size or place == size)]
         yield said, f"{abs(float(chosen[column].item())):.{len(said.partition('.')[2])}f}"
 
