@@ -10,7 +10,7 @@ import pytest
 from relora_study.analysis.published_recipe import has_papers_shape
 from relora_study.config import cells, read_study
 from relora_study.config.cells import make_cell
-from relora_study.config.schedule import is_due, is_evaluated, is_reset
+from relora_study.config.schedule import is_due, is_evaluated, is_reset, learning_rate_ratio
 from relora_study.config.settings import experiments_of
 from relora_study.config.variants import sweep_variants
 from relora_study.model.build import count_parameters
@@ -172,12 +172,16 @@ def test_a_presets_jobs_are_known_without_network(preset, tmp_path):
     assert not {"fetch", "documents", "tokens"} & set(jobs)
 
 
-def test_a_longer_training_keeps_the_warm_starts_share():
-    shares = [
-        found.methods["relora_repaired"].full_rank_steps / found.train.steps
-        for found in map(study, ("tuned", "longer"))
-    ]
-    assert shares == [0.2, 0.2]
+@pytest.mark.parametrize("name", ["tokens", "factors"])
+def test_where_rates_end_at_0_all_do_and_lengths_grow_with_the_training(name):
+    preset = study(name)
+    variants = [variant.cell for sweep in (preset.sweeps or {}).values() for variant in sweep_variants(preset, sweep)]
+    for cell in [*cells(preset).values(), *variants]:
+        method, steps = cell.method, cell.train.steps
+        assert method.horizon_steps == steps and learning_rate_ratio(method, steps - 1) < 1e-4, cell.name
+        assert method.warmup_steps == steps // 10 and method.full_rank_steps in (0, steps // 5), cell.name
+        if method.schedule == "jagged_cosine":
+            assert (method.reset_period, method.rewarmup_steps) == (steps // 10, steps // 200), cell.name
 
 
 # Of each repository: norm of clipping, weight decay, share of the training at full rank, first reset after a period,
