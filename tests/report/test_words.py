@@ -124,7 +124,7 @@ def test_a_shape_follows_the_published_one_from_a_correlation_of_a_half(unchange
 def test_a_bootstrap_over_fewer_than_ten_seeds_is_called_one_of_few(unchanged, seeds, few):
     cell = next(iter(unchanged.cells.values()))
     cells = {f"tiny-full-s{seed}": cell.model_copy(update={"seed": seed}) for seed in range(seeds)}
-    runs = SimpleNamespace(cells=cells, diverged={}, suite=unchanged.suite)
+    runs = SimpleNamespace(cells=cells, seeds=range(seeds), diverged={}, suite=unchanged.suite)
     assert ("understates their spread" in " ".join(limits(runs))) == few
 
 

@@ -18,7 +18,7 @@ from ..analysis.experiments import (
 )
 from ..config import Point
 from .captions import experiment_caption
-from .numbers import SETTINGS, listed, method_label, readable, setting, spread, with_interval
+from .numbers import SETTINGS, in_rows, listed, method_label, setting, spread, with_interval
 from .rules import differing_rules
 
 SEARCH = "search"
@@ -59,14 +59,13 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         compares = settings.against is not None
         cells = method_cells(results, swept.runs)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
-    words = readable(rows.drop(columns=silent_columns(rows)))
     return {
         "name": f"experiment_{name}",
         "heading": name.replace("_", " ").capitalize(),
         "sentences": said,
         "rules": differing_rules(cells),
         "caption": experiment_caption(name, "figure", compares),
-        "table": [list(words.columns), *words.to_numpy().tolist()],
+        "table": in_rows(rows.drop(columns=silent_columns(rows))),
         "table_caption": experiment_caption(name, "table", compares),
     }
 

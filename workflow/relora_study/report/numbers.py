@@ -40,6 +40,8 @@ MISSING = "–"
 FEW_DIGITS = 3.55
 DIGITS = 3  # of a number without an interval
 
+Rows = list[list[str]]
+
 
 _labels_of_study: Mapping[str, str] | None = None
 
@@ -136,7 +138,9 @@ def plain(value: Any) -> str:
 
 
 def setting(value: Any) -> str:
-    """A value that a user wrote, as short as it was written."""
+    """A value that a user wrote, or several, as short as it was written."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value))
     exact = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
     return f"{value:g}" if exact else plain(value)
 
@@ -165,3 +169,9 @@ def readable(table: pd.DataFrame) -> pd.DataFrame:
             words = p_value if name in P_VALUES else setting if name in SETTINGS else plain
             shown[name] = [words(value) for value in table[name].tolist()]
     return pd.DataFrame(shown).rename(columns=lambda name: HEADERS.get(name, str(name).replace("_", " ")))
+
+
+def in_rows(table: pd.DataFrame) -> Rows:
+    """``table`` as text (:func:`readable`): its header, and a list a row."""
+    words = readable(table)
+    return [list(words.columns), *words.astype(str).to_numpy().tolist()]

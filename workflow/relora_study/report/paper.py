@@ -23,8 +23,8 @@ from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, meanings, published_captions
 from .experiments import SEARCH
-from .numbers import MISSING, method_label, p_value, plain, readable, with_interval
-from .rules import Rows, rules
+from .numbers import MISSING, Rows, in_rows, method_label, p_value, plain, with_interval
+from .rules import rules
 from .tables import final_results, mark, models, significance, yardsticks
 
 INITIALISATIONS = {
@@ -50,8 +50,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
     ``experiments`` are the sections on sweeps and the search (report.experiments).
     """
     final, tests, audited = (make(runs) for make in (final_results, significance, audit))
-    published, published_audit = Published(), audit(Published())
-    manifests = [runs.manifest(cell) for cell in runs.cells.values()]
+    published, published_audit, seeded = Published(), audit(Published()), len(runs.seeds) > 1
     texts = captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"]
     found = sentences.findings_of_figures(runs, audited)
     return {
@@ -65,27 +64,27 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "shapes": _shapes(runs),
         "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
         "meanings": [[method_label(name), text] for name, text in meanings(runs.methods).items()],
-        "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
-        "final": _rows(results(runs, final)),
-        "yardsticks": _rows(_beside_counts(runs)),
-        "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
-        "seeded": _has_seeds(runs),
+        "models": in_rows(mark(models(_one_seed(runs)), runs.diverged)),
+        "final": in_rows(results(runs, final)),
+        "yardsticks": in_rows(_beside_counts(runs)),
+        "significance": [] if seeded else _tests(tests, runs.diverged),
+        "seeded": seeded,
         "margin": f"{runs.margin:g}",
-        "differences": _rows(_without_usual(differences(runs).dropna(subset="difference_low"))),
-        "trend": _rows(trend(runs).dropna(subset="slope")),
-        "published": _rows(final_results(published)),
+        "differences": in_rows(_without_usual(differences(runs).dropna(subset="difference_low"))),
+        "trend": in_rows(trend(runs).dropna(subset="slope")),
+        "published": in_rows(final_results(published)),
         "audit": _by_size_and_method(audited, runs.diverged),
         "verdicts": _verdicts(audited),
         "claims": _claims(claims(runs)),
         "published_audit": _by_size(published_audit),
         "abstract": sentences.abstract(runs, audited, published_audit),
         "results": [*sentences.answer(runs), *sentences.diverged(runs)],
-        "spectra": _rows(_ends(runs)),
-        "like": _rows(_like_for_like(runs)),
-        "patterns": _rows(_patterns(adapter_pattern(runs))),
+        "spectra": in_rows(_ends(runs)),
+        "like": in_rows(_like_for_like(runs)),
+        "patterns": in_rows(_patterns(adapter_pattern(runs))),
         "scale": sentences.scale(runs),
         "limits": sentences.limits(runs),
-        "run": [*sentences.places(manifests), *sentences.versions(manifests)],
+        "run": [*sentences.places(runs.manifests), *sentences.versions(runs.manifests)],
     }
 
 
@@ -95,9 +94,9 @@ def published_values(source: Published) -> dict[str, Any]:
     return {
         "sizes": source.sizes,
         "captions": published_captions()["figures"],
-        "models": _rows(models(source)),
-        "final": _rows(final_results(source)),
-        "significance": _rows(significance(source)),
+        "models": in_rows(models(source)),
+        "final": in_rows(final_results(source)),
+        "significance": in_rows(significance(source)),
         "tests": sentences.published_tests({size: published_test(size) for size in source.sizes}),
         "published_audit": _by_size(audited),
         "abstract": sentences.published(audited),
@@ -109,7 +108,7 @@ def _study(runs: Runs) -> dict[str, str]:
     recipe = cell.train
     return {
         "cells": str(len(runs.cells)),
-        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in runs.cells.values()))),
+        "seeds": ", ".join(map(str, runs.seeds)),
         "steps": f"{recipe.steps:,}",
         "batch": str(recipe.batch_size),
         "context": f"{cell.model.context_length:,}",
@@ -176,10 +175,6 @@ def _one_seed(runs: Runs) -> Runs:
     return replace(runs, cells=cells)
 
 
-def _has_seeds(runs: Runs) -> bool:
-    return len({cell.seed for cell in runs.cells.values()}) > 1
-
-
 def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
     """Held-out loss, its difference to full rank, perplexity and accuracy: a row a size and method.
 
@@ -188,7 +183,7 @@ def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
     """
     rows, effects, by_cell = [], gap_effects(runs), final.set_index("cell")
     for (size, method), cells in runs.by_size_and_method.items():
-        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        whole = [cell.name for cell in runs.whole(cells)]
         found, gap = by_cell.loc[whole], effects.get((size, method), Effect.over_seeds([]))
         row: dict[str, object] = {"size": size, "method": method, "seeds": len(whole)}
         row["diverged"] = len(cells) - len(whole)
@@ -290,9 +285,4 @@ def _beside_counts(runs: Runs) -> pd.DataFrame:
 
 def _tests(tests: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
     shown = tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
-    return _rows(mark(shown, diverged))
-
-
-def _rows(table: pd.DataFrame) -> Rows:
-    words = readable(table)
-    return [list(words.columns), *words.to_numpy().tolist()]
+    return in_rows(mark(shown, diverged))

@@ -6,9 +6,8 @@ from typing import Any
 from ..config import Cell, Section
 from ..config.method import Method, idle_keys
 from ..config.training import Recipe
-from .numbers import MISSING, method_label, setting
+from .numbers import MISSING, Rows, method_label, setting
 
-Rows = list[list[str]]
 COLUMNS = {
     "rank": "rank r",
     "alpha": "scale α",
@@ -57,4 +56,4 @@ def _table(methods: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str])
 def _words(value: Any) -> str:
     if isinstance(value, Section):
         return ", ".join(f"{key} {_words(inner)}" for key, inner in value.model_dump().items()) or MISSING
-    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else setting(value).replace("_", " ")
+    return setting(value).replace("_", " ")

@@ -87,9 +87,7 @@ def findings_of_figures(runs: Runs, audited: pd.DataFrame) -> dict[str, str]:
 
 def _beside_counts(runs: Runs) -> str:
     """Which counted models the best of ours passes."""
-    whole = {
-        key: [c.name for c in cells if c.name not in runs.diverged] for key, cells in runs.by_size_and_method.items()
-    }
+    whole = {key: [cell.name for cell in runs.whole(cells)] for key, cells in runs.by_size_and_method.items()}
     losses = {key: runs.losses.mean(names).mean for key, names in whole.items() if names}
     if not losses or not runs.yardsticks:
         return ""
@@ -255,7 +253,7 @@ def scale(runs: Runs) -> list[str]:
 def limits(runs: Runs) -> list[str]:
     """The limits of the study, as far as they apply."""
     cell = next(iter(runs.cells.values()))
-    seeds = len({each.seed for each in runs.cells.values()})
+    seeds = len(runs.seeds)
     said = diverged(runs)
     if seeds == 1:
         said.append("Each method has one seed, and no interval covers the choice of the seed.")

@@ -106,7 +106,7 @@ def yardsticks(runs: Runs) -> pd.DataFrame:
         {"size": "", "method": f"counted {name}", "held_out_loss": loss} for name, loss in counted.items()
     ]
     for (size, method), cells in runs.by_size_and_method.items():
-        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        whole = [cell.name for cell in runs.whole(cells)]
         fed = runs.tokens_per_parameter(cells[0])
         row: dict[str, object] = {"size": size, "method": method, "tokens_per_parameter": fed, "seeds": len(cells)}
         row["diverged"] = len(cells) - len(whole)
