@@ -19,7 +19,7 @@ from ..analysis.results import Runs
 from ..analysis.source import measured
 from ..config import Cell
 from ..config.method import idle_keys
-from .numbers import method_label, setting
+from .numbers import in_words, method_label, setting
 from .style import LOOKS
 
 SCRIPT = Path(__file__).parents[2] / "report" / "explore.js"
@@ -136,4 +136,4 @@ def _settings(cell: Cell) -> dict[str, str]:
     """Every setting that says something of a cell, as text."""
     flat = pd.json_normalize(cell.model_dump(include={"model", "size", "method", "train"})).iloc[0]
     named = {str(key).partition(".")[2]: setting(value) for key, value in flat.items()}
-    return {key.replace("_", " "): text for key, text in named.items() if key not in idle_keys(cell.method)}
+    return {in_words(key): text for key, text in named.items() if key not in idle_keys(cell.method)}

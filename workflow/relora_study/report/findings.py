@@ -76,11 +76,6 @@ def _alphas(swept: Swept) -> pd.DataFrame:
     ]
 
 
-def _costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each method holds and costs beside its gap to full rank."""
-    return rows.drop(columns=["seeds"])
-
-
 def _implementations(swept: Swept) -> pd.DataFrame:
     """The mean loss of each public implementation's rules at `tiny`, and its gap to full rank."""
     return _losses("full")(swept).drop(columns=["size", "compared_with"])
@@ -218,7 +213,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "by_tokens": _by_tokens,
     "accumulation": _accumulation,
     "alphas": _alphas,
-    "costs": _costs,
+    "costs": lambda rows: rows.drop(columns="seeds"),
     "counted": _counted,
     "groups": _groups,
     "gap_change": _gap_change,

@@ -11,7 +11,7 @@ from .captions import Captions, chapters, title
 from .numbers import in_rows
 from .templates import render
 
-Part = dict[str, Any]  # name, title, caption, and an image or a table of rows
+Part = dict[str, Any]  # name, title, caption, the rule that makes it, and an image or a table of rows
 
 
 def figures_page(folder: Path, captions: Captions, experiments: Mapping[str, str]) -> str:
@@ -32,13 +32,14 @@ def tables_page(folder: Path, captions: Captions, experiments: Mapping[str, str]
     return render("page.html", {"heading": "Tables", "chapters": {"": parts}})
 
 
-def _part(name: str, caption: str) -> Part:
-    return {"name": name, "title": title(name), "caption": caption}
+def _part(name: str, caption: str, rule: str) -> Part:
+    rule = f"experiment_{rule}" if name.startswith("experiment_") else rule
+    return {"name": name, "title": title(name), "caption": caption, "rule": rule}
 
 
 def _figure(folder: Path, name: str, caption: str) -> Part:
-    return _part(name, caption) | {"image": base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}
+    return _part(name, caption, "figure") | {"image": base64.b64encode((folder / f"{name}.png").read_bytes()).decode()}
 
 
 def _table(folder: Path, name: str, caption: str) -> Part:
-    return _part(name, caption) | {"table": in_rows(pd.read_csv(folder / f"{name}.csv"))}
+    return _part(name, caption, "table") | {"table": in_rows(pd.read_csv(folder / f"{name}.csv"))}

@@ -15,7 +15,7 @@ from ..analysis.source import Source
 from ..analysis.training_time import devices, on_gpu
 from ..config import RateRatios
 from ..config.benchmark_names import BLIMP
-from .numbers import cell_label, listed, method_label, signed, spread
+from .numbers import cell_label, in_words, listed, method_label, signed, spread
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
@@ -63,7 +63,7 @@ def _places(rows: pd.DataFrame, every: pd.DataFrame) -> Iterator[str]:
     """The methods of ``rows``, each with its sizes where ``every`` has it at others, too."""
     for method, at in rows.groupby("method", sort=False):
         part = bool(len(at) < (every.method == method).sum())
-        yield method_label(str(method)) + f" at {listed(_words(at['size']))}" * part
+        yield method_label(str(method)) + f" at {listed(map(in_words, at['size']))}" * part
 
 
 def findings(runs: Runs, audited: pd.DataFrame) -> list[str]:
@@ -96,7 +96,7 @@ def _beside_counts(runs: Runs) -> str:
     for name, counted in runs.yardsticks.items():
         sides["below" if loss < counted else "above"].append(f"{name} ({counted:.2f})")
     where = [f"{side} the counted {listed(names)}" for side, names in sides.items() if names]
-    return f"The lowest loss, {loss:.2f} ({_label(size, method)}), lies {listed(where)}."
+    return f"The lowest loss, {loss:.2f} ({in_words(size)}, {method_label(method)}), lies {listed(where)}."
 
 
 def _growth(runs: Runs) -> str:
@@ -110,7 +110,7 @@ def _growth(runs: Runs) -> str:
             change, error = ends[1].mean - ends[0].mean, math.hypot(*(end.error for end in ends))
             if abs(change) > CHANCE * error:
                 changed.append(f"{signed(change)} ({method_label(method)})")
-    sizes = " and ".join(_words(pd.Series([small, large])))
+    sizes = f"{in_words(small)} and {in_words(large)}"
     return f"Between {sizes}, the gap to full rank changes by {listed(changed)} nats a token." if changed else ""
 
 
@@ -299,14 +299,6 @@ def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
         f" {test['difference_low']:.3f} to {test['difference_high']:.3f})."
         for size, test in tests.items()
     ]
-
-
-def _words(sizes: pd.Series) -> list[str]:
-    return [str(size).replace("_", " ") for size in sizes]
-
-
-def _label(size: str, method: str) -> str:
-    return f"{size.replace('_', ' ')}, {method_label(method)}"
 
 
 def _methods_of(methods: pd.Series) -> list[str]:

@@ -1,14 +1,16 @@
 """The outcome on one screen, from one source: for the terminal, as Markdown, and as the web report's first page."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..analysis.audit import audit
+from ..analysis.differences import gap_effects
+from ..analysis.effects import Effect
 from ..analysis.published import Published
 from ..analysis.results import Runs
-from .numbers import in_rows, method_label, signed
+from .numbers import in_rows, in_words, method_label, signed
 from .sentences import answer, findings, limits, places, versions
 from .tables import cost, final_results
 from .templates import render
@@ -50,19 +52,20 @@ def _tokens(runs: Runs) -> str:
 
 def _losses(runs: Runs) -> Iterator[list[str]]:
     """A row a method, a column a size: its loss and, behind it, what it is over full rank's, in nats a token."""
-    yield ["held-out loss (nats/token)", *(f"{size.replace('_', ' ')}" for size in runs.sizes)]
+    effects = gap_effects(runs)
+    yield ["held-out loss (nats/token)", *map(in_words, runs.sizes)]
     for name in runs.methods:
-        yield [method_label(name), *(_of(runs, size, name) for size in runs.sizes)]
+        yield [method_label(name), *(_of(runs, effects, size, name) for size in runs.sizes)]
 
 
-def _of(runs: Runs, size: str, method: str) -> str:
+def _of(runs: Runs, effects: Mapping[tuple[str, str], Effect], size: str, method: str) -> str:
     its = runs.by_size_and_method.get((size, method), [])
     whole = runs.whole(its)
     if not whole:
         return "diverged" if its else ""
     told = f"{runs.losses.mean([cell.name for cell in whole]).mean:.3f}"
-    gap = runs.losses.difference([(cell.name, full.name) for cell in whole if (full := runs.reference_of(cell))])
-    if gap.seeds:
+    gap = effects.get((size, method))
+    if gap and gap.seeds:
         ends = ", ".join(signed(end, 3) for end in gap.interval)
         told += f"  {signed(gap.mean, 3)}" + f" [{ends}]" * bool(gap.chance)
     return told + f" ({len(its) - len(whole)} of {len(its)} diverged)" * (len(whole) < len(its))

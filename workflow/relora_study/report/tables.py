@@ -33,14 +33,9 @@ def models(source: Runs | Published) -> pd.DataFrame:
 
 
 def _parameters(runs: Runs) -> pd.DataFrame:
-    manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
-    return pd.DataFrame(
-        {
-            "cell": list(manifests),
-            "parameters": [manifest["parameters"] for manifest in manifests.values()],
-            "trainable": [manifest["trainable_parameters"] for manifest in manifests.values()],
-        }
-    )
+    keys = {"parameters": "parameters", "trainable_parameters": "trainable"}
+    rows = pd.DataFrame(runs.manifests, index=list(runs.cells))[list(keys)]
+    return rows.rename(columns=keys).rename_axis("cell").reset_index()
 
 
 def _reported(source: Published, columns: list[str]) -> pd.DataFrame:
@@ -81,9 +76,10 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "perplexity_high": pd.Series({name: high for name, (_, high) in texts.items()}),
         "mean_text_perplexity": _final(runs, "perplexity", "overall", "mean_text_perplexity"),
         "bits_per_byte": _final(runs, "perplexity", "macro_average", "bits_per_byte"),
-        "accuracy": _final(runs, "minimal_pairs", "overall", "accuracy"),
-        "accuracy_low": _final(runs, "minimal_pairs", "overall", "accuracy_low"),
-        "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
+        **{
+            name: _final(runs, "minimal_pairs", "overall", name)
+            for name in ("accuracy", "accuracy_low", "accuracy_high")
+        },
         **{name: _final(runs, *runs.measures[name]) for name in runs.tasks},
     }
     return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
