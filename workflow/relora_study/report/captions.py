@@ -26,10 +26,9 @@ def captions(cells: Mapping[str, Cell], overlay: bool, suite: str) -> Captions:
     seeds = len({cell.seed for cell in cells.values()})
     words = {
         "pairs": suite,
-        "means": f" Means over {seeds} seeds; small points: seeds." if seeds > 1 else "",
+        "means": f" Means over {seeds} seeds; small points: seeds." * (seeds > 1),
         "seeds": f" Means over {seeds} seeds, with bands of 95 % bootstrap intervals; small points: seeds."
-        if seeds > 1
-        else "",
+        * (seeds > 1),
         "layers": " Bands: 95 % bootstrap intervals over layers" + " and seeds" * (seeds > 1) + ".",
         "overlay": OVERLAY if overlay else "",
     }
@@ -45,8 +44,9 @@ def _drawn_from(figure: str) -> list[str]:
 
 
 def published_captions() -> Captions:
-    """The captions of the figures and tables of the published values, which resources/published holds."""
-    return _filled(_texts()["published"], {"pairs": BLIMP})
+    """The captions of the figures and tables of the published values."""
+    made = _filled(_texts()["published"], {"pairs": BLIMP})
+    return made | {"figures": {name: f"{text} From resources/published." for name, text in made["figures"].items()}}
 
 
 def experiment_caption(name: str, kind: str, compares: bool = False) -> str:
@@ -86,4 +86,4 @@ def _texts() -> dict[str, Any]:
 def _filled(texts: Mapping[str, Any], words: Mapping[str, str]) -> Captions:
     kinds = {"figures": texts["figures"], "tables": texts["tables"]}
     kinds |= {name: {name: texts[name]} for name in PAGES if name in texts}
-    return {kind: {name: text.format(**words) for name, text in texts.items()} for kind, texts in kinds.items()}
+    return {kind: {name: text.format(**words).strip() for name, text in texts.items()} for kind, texts in kinds.items()}

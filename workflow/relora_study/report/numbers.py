@@ -155,15 +155,20 @@ def p_value(value: float) -> str:
     return plain(value) if not value >= 1e-3 else f"{value:#.2g}"
 
 
+def shown_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of ``table`` that readers see: all but the ends of intervals, which stand behind their value."""
+    ends = {f"{name}_{end}" for name in table for end in ("low", "high")}
+    return [name for name in table if name not in ends]
+
+
 def _header(name: str) -> str:
     return HEADERS.get(name) or in_words(name)
 
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` as text: intervals (`x`, `x_low`, `x_high`) in one column, cells and headers in words."""
-    ends = {f"{name}_{end}" for name in table for end in ("low", "high") if f"{name}_{end}" in table}
     shown = {}
-    for name in [name for name in table if name not in ends]:
+    for name in shown_columns(table):
         if name in ("cell", "against"):
             shown[name] = cell_labels(table[name]).tolist()
         elif name in ("method", "compared_with"):

@@ -167,7 +167,8 @@ def _by_size(audited: pd.DataFrame) -> Rows:
 
 def _one_seed(runs: Runs) -> Runs:
     """The cells of the first seed, for numbers that do not depend on the seed."""
-    return replace(runs, cells={name: cell for name, cell in runs.cells.items() if cell.seed == runs.seeds[0]})
+    first = runs.seeds[0]
+    return replace(runs, cells={name: cell for name, cell in runs.cells.items() if cell.seed == first})
 
 
 def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
@@ -218,12 +219,10 @@ def _outcomes(outcomes: pd.Series) -> str:
 
 def _claims(ledger: pd.DataFrame) -> list[dict[str, Any]]:
     """The claims, each with where it stands, the published evidence, our measure, and a row of numbers a method."""
-    told = []
-    for (claim, origin, published, measure), rows in ledger.groupby(
-        ["claim", "origin", "published_evidence", "measure"], sort=False
-    ):
+    keys, told = ["claim", "origin", "published_evidence", "measure"], []
+    for key, rows in ledger.groupby(keys, sort=False):
         _, *numbers = in_rows(rows[["method", "value", "value_low", "value_high", "p_holm", "verdict"]])
-        told.append({"claim": claim, "origin": origin, "published": published, "measure": measure, "rows": numbers})
+        told.append(dict(zip(keys, key, strict=True)) | {"rows": numbers})
     return told
 
 

@@ -56,7 +56,7 @@ def _ending(outcome: str, rows: pd.DataFrame, every: pd.DataFrame, runs: Runs) -
     names = list(_places(rows, every))
     which = listed(names) if len(names) <= MOST_NAMED else f"{len(rows)} of {len(every)} comparisons"
     seeds = "" if rows.seeds.max() > 1 else " (one seed)"
-    return f"{_first_upper(which)} end{'s' * (len(names) == 1)} {ENDS[outcome].format(**words)}{seeds}."
+    return f"{which[0].upper()}{which[1:]} end{'s' * (len(names) == 1)} {ENDS[outcome].format(**words)}{seeds}."
 
 
 def _places(rows: pd.DataFrame, every: pd.DataFrame) -> Iterator[str]:
@@ -147,12 +147,11 @@ def diverged_cells(source: Source) -> dict[str, list[str]]:
 def diverged(runs: Runs) -> list[str]:
     """The cells that diverged, and how the report reads them; empty where no cell diverged."""
     which = [cell for cells in diverged_cells(runs).values() for cell in cells]
-    if not which:
-        return []
-    return [
+    said = (
         f"{len(which)} of {len(runs.cells)} cells diverged: {'; '.join(which)}. The report reads a diverged cell up to"
         " its last checkpoint, and leaves it out of every comparison of held-out losses."
-    ]
+    )
+    return [said] if which else []
 
 
 def _dead(audited: pd.DataFrame) -> str:
@@ -164,8 +163,6 @@ def _dead(audited: pd.DataFrame) -> str:
 
 def _best_pattern(audited: pd.DataFrame) -> str:
     rows = audited[audited.key == "correlation"].dropna(subset="value")
-    if rows.empty:
-        return ""
     means = rows.groupby("method", sort=False).value.mean()
     if len(means) < 2:
         return ""
@@ -303,7 +300,3 @@ def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
 
 def _methods_of(methods: pd.Series) -> list[str]:
     return [method_label(method) for method in dict.fromkeys(methods)]
-
-
-def _first_upper(text: str) -> str:
-    return text[0].upper() + text[1:]

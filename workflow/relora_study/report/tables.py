@@ -20,7 +20,7 @@ from ..analysis.training_time import devices, on_gpu
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown
-from .numbers import readable
+from .numbers import readable, shown_columns
 
 SIGNIFICANCE = ["cell", "against", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]
 SIGNIFICANCE += ["paradigms_better", "paradigms_worse", "chance_p"]
@@ -184,22 +184,13 @@ def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, output: Path) -> None:
     """Write ``table`` as CSV in full precision, and rounded and in words as Markdown and LaTeX."""
     write_csv(output.with_suffix(".csv"), table)
-    words = readable(table)
-    aligned = [
-        "right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)
-    ]
-    write_text(
-        output.with_suffix(".md"),
-        words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n",
-    )
-    columns = "".join(side[0] for side in aligned)
+    words, numeric = readable(table), pd.api.types.is_numeric_dtype
+    sides = ["right" if numeric(table[name]) else "left" for name in shown_columns(table)]
+    rows = words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=sides)
+    write_text(output.with_suffix(".md"), f"{rows}\n")
+    columns = "".join(side[0] for side in sides)
     words = words.map(lambda text: text.replace("−", "-"))  # which not every LaTeX knows
     write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))
-
-
-def _shown(name: str, table: pd.DataFrame) -> bool:
-    """Whether ``name`` is a column for readers, and not one end of an interval."""
-    return name.removesuffix("_low").removesuffix("_high") == name or name.rsplit("_", 1)[0] not in table
 
 
 TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {

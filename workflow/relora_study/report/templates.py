@@ -1,6 +1,8 @@
 """The templates in workflow/report, filled: the words stand there, and Python gives them facts and these filters."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ def render(template: str, told: dict[str, Any]) -> str:
         loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"label": method_label, "listed": listed, "plain": plain, "setting": setting}
-    environment.filters |= {"rst": rst, "columns": _columns, "pipe": _pipe, "grid": _grid}
+    environment.filters |= {"pipe": partial(_drawn, escaped=markdown, kind="pipe")}
+    environment.filters |= {"grid": partial(_drawn, escaped=rst, kind="grid"), "columns": _columns, "rst": rst}
     environment.filters |= {"code": _code, "marked": _marked}
     return environment.get_template(template).render(told)
 
@@ -31,14 +34,10 @@ def _columns(rows: Rows) -> str:
     return "\n".join(map(str.rstrip, padded))
 
 
-def _pipe(rows: Rows) -> str:
-    cells = [[markdown(cell) for cell in row] for row in rows]
-    return str(pd.DataFrame(cells[1:], columns=cells[0]).to_markdown(index=False, disable_numparse=True))
-
-
-def _grid(rows: Rows) -> str:
-    table = pd.DataFrame([[rst(cell) for cell in row] for row in rows[1:]], columns=rows[0])
-    return str(table.to_markdown(index=False, tablefmt="grid", disable_numparse=True))
+def _drawn(rows: Rows, escaped: Callable[[str], str], kind: str) -> str:
+    """A table of text with its lines drawn in characters, in a ``kind`` of `tabulate`."""
+    header, *cells = ([escaped(cell) for cell in row] for row in rows)
+    return str(pd.DataFrame(cells, columns=header).to_markdown(index=False, tablefmt=kind, disable_numparse=True))
 
 
 def _code(file: str) -> str:
