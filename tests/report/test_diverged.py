@@ -14,8 +14,9 @@ from relora_study.report.figures import FIGURES
 from relora_study.report.paper import values
 from relora_study.report.sentences import diverged_cells
 from relora_study.report.style import finish
-from relora_study.report.summary import outcome, render
+from relora_study.report.summary import outcome
 from relora_study.report.tables import TABLES, mark, write_table
+from relora_study.report.templates import render
 from relora_study.storage.files import read_yaml, write_json, write_text
 from relora_study.train.divergence import Diverged
 from relora_study.train.log import Recorder

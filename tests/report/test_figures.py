@@ -11,6 +11,7 @@ from matplotlib.transforms import Bbox
 from readings import held_out_of, write_results
 from relora_study.analysis.results import open_runs
 from relora_study.config import Report
+from relora_study.report.captions import captions
 from relora_study.report.figures import FIGURES
 from relora_study.report.figures.parts import yardstick_lines
 from relora_study.report.paper import values
@@ -28,6 +29,18 @@ def test_every_figure_is_drawn_with_every_method(drawn, name):
     adapted = {"ReLoRA", "ReLoRA as released"}
     assert labels >= (adapted if name in ("adapter_pattern",) else adapted | {"full rank"})  # full rank has no adapters
     assert all(len(line.get_xdata()) for axes in figure.axes for line in axes.get_lines())
+
+
+def test_a_caption_ends_with_the_files_that_its_figure_reads(unchanged):
+    others = {"losses": "cells/*/held_out.csv", "yardsticks": "evaluation/yardsticks.csv"}
+    for name, text in captions(unchanged.cells, False, "pairs")["figures"].items():
+        runs = replace(unchanged)
+        pyplot.close(FIGURES[name](runs))
+        read = {f"cells/*/{file}" for file in runs._read_already if file.endswith(".csv")}
+        read |= {file for part, file in others.items() if part in runs.__dict__}
+        _, _, named = text.removesuffix(".").rpartition(" From ")
+        own = {file for file in named.split(", ") if not file.startswith("tables/")}
+        assert own == read, name
 
 
 def test_the_gap_over_training_is_of_one_batch_and_ends_in_the_gap_in_held_out_loss(results):

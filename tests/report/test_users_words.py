@@ -7,7 +7,8 @@ from matplotlib import pyplot
 from relora_study.report.escape import figure_text, markdown, rst
 from relora_study.report.figures import FIGURES
 from relora_study.report.style import finish
-from relora_study.report.summary import outcome, render
+from relora_study.report.summary import outcome
+from relora_study.report.templates import render
 
 WORDS = [
     "NA",

@@ -1,6 +1,7 @@
 """Numbers, captions and sentences: what a reader sees follows the data."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -78,11 +79,19 @@ def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over():
     assert sorted(chapters()) == sorted(FIGURES)
 
 
+def test_the_papers_tables_come_from_tables_that_are_made():
+    """A table cannot be without a source (paper/style.typ), and a source that is a table is linked."""
+    made = {"paper": TABLES, "parts": TABLES, "published": PUBLISHED_TABLES}
+    for name, tables in made.items():
+        sources = re.findall(r"tables/(\w+)\.csv", (ROOT / f"paper/{name}.typ").read_text())
+        assert sources and set(sources) <= set(tables)
+
+
 def test_captions_name_the_suite_and_say_what_bands_are(raw):
     study = check(raw, [])
     one = captions(cells(study), False, suite_name(study.evaluation, study.report))["figures"]
     assert "not BLiMP" in one["blimp_by_phenomenon"] and "seeds" not in one["training_curves"]
-    assert one["per_weights"].endswith("Bands: 95 % bootstrap intervals over layers.")
+    assert "Bands: 95 % bootstrap intervals over layers. From cells/*/dynamics.csv." in one["per_weights"]
     assert "published curves of the paper" not in one["per_weights"]
     several = check(raw | {"study": {**raw["study"], "seeds": [1, 2, 3]}}, [])
     real = study.evaluation.model_dump() | {"minimal_pairs": {**raw["evaluation"]["minimal_pairs"], "source": "hub"}}
@@ -124,7 +133,7 @@ def test_a_shape_follows_the_published_one_from_a_correlation_of_a_half(unchange
 def test_a_bootstrap_over_fewer_than_ten_seeds_is_called_one_of_few(unchanged, seeds, few):
     cell = next(iter(unchanged.cells.values()))
     cells = {f"tiny-full-s{seed}": cell.model_copy(update={"seed": seed}) for seed in range(seeds)}
-    runs = SimpleNamespace(cells=cells, diverged={}, suite=unchanged.suite)
+    runs = SimpleNamespace(cells=cells, seeds=range(seeds), diverged={}, suite=unchanged.suite)
     assert ("understates their spread" in " ".join(limits(runs))) == few
 
 

@@ -115,6 +115,7 @@ rule reproducibility:
         all_experiment_inputs,
         "results/data/tokens",
         workflow_files("resources/datasets.yaml", "resources/licences.yaml"),
+        workflow_files(*(f"workflow/report/reproducibility.{ending}" for ending in ("jinja", "md", "html"))),
         "results/settings/whole.yaml",
     output:
         page="results/reproducibility.md",

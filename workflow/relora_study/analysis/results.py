@@ -1,6 +1,6 @@
 """Our runs as a source: one reader for every table of the cells, which reads each file once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +51,11 @@ class Runs:
     def methods(self) -> list[str]:
         """The methods in the study's order."""
         return list(dict.fromkeys(cell.method_name for cell in self.cells.values()))
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds, the lowest first."""
+        return sorted({cell.seed for cell in self.cells.values()})
 
     @property
     def methods_by_name(self) -> dict[str, Method]:
@@ -124,6 +129,16 @@ class Runs:
         manifest: dict[str, Any] = self._read_already[str(place)]
         return manifest
 
+    @property
+    def manifests(self) -> list[dict[str, Any]]:
+        """The manifests of all cells."""
+        return [self.manifest(cell) for cell in self.cells.values()]
+
+    def whole(self, cells: Iterable[Cell]) -> list[Cell]:
+        """Those of ``cells`` that did not diverge."""
+        diverged = self.diverged
+        return [cell for cell in cells if cell.name not in diverged]
+
     def tokens_per_parameter(self, cell: Cell) -> float:
         """How many tokens trained each parameter of ``cell``, which they all count."""
         manifest = self.manifest(cell)
@@ -148,7 +163,7 @@ class Runs:
     @property
     def hour_unit(self) -> str:
         """GPU-hours where a GPU trained, else CPU core-hours."""
-        return device_unit([self.manifest(cell) for cell in self.cells.values()])
+        return device_unit(self.manifests)
 
     def training_seconds(self, cell: Cell) -> float:
         """The training time of ``cell`` in seconds, over all its jobs."""

@@ -86,7 +86,8 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
 def summary(output: Place, results: Place = Path("results")) -> None:
     """Write the outcome on one screen to OUTPUT.txt and OUTPUT.md."""
     from ..storage.files import write_text
-    from .summary import outcome, render
+    from .summary import outcome
+    from .templates import render
 
     told = outcome(_runs(results))
     for ending in (".txt", ".md"):
@@ -136,12 +137,12 @@ def landing(output: Place, results: Place = Path("results"), published: Alone = 
 def reproducibility(output: Place, results: Place = Path("results")) -> None:
     """Answer checklists of reproducibility from the files in RESULTS, to OUTPUT.md and OUTPUT.html."""
     from ..storage.files import write_text
-    from .checklist_page import html_page, markdown_page
-    from .reproducibility import open_run, sections
+    from .reproducibility import facts
+    from .templates import render
 
-    answers = sections(open_run(_runs(results)))
-    write_text(output.with_suffix(".md"), markdown_page(answers))
-    write_text(output.with_suffix(".html"), html_page(answers))
+    told = facts(_runs(results))
+    for ending in (".md", ".html"):
+        write_text(output.with_suffix(ending), render(f"reproducibility{ending}", told))
 
 
 @app.command()

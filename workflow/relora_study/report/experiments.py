@@ -18,7 +18,7 @@ from ..analysis.experiments import (
 )
 from ..config import Point
 from .captions import experiment_caption
-from .numbers import SETTINGS, listed, method_label, readable, setting, spread, with_interval
+from .numbers import SETTINGS, in_rows, in_words, listed, method_label, setting, spread, with_interval
 from .rules import differing_rules
 
 SEARCH = "search"
@@ -59,14 +59,13 @@ def _section(results: Path, name: str) -> dict[str, Any]:
         compares = settings.against is not None
         cells = method_cells(results, swept.runs)
         said = list(compared(rows) if compares else responded(rows, settings.keys))
-    words = readable(rows.drop(columns=silent_columns(rows)))
     return {
         "name": f"experiment_{name}",
-        "heading": name.replace("_", " ").capitalize(),
+        "heading": in_words(name).capitalize(),
         "sentences": said,
         "rules": differing_rules(cells),
         "caption": experiment_caption(name, "figure", compares),
-        "table": [list(words.columns), *words.to_numpy().tolist()],
+        "table": in_rows(rows.drop(columns=silent_columns(rows))),
         "table_caption": experiment_caption(name, "table", compares),
     }
 
@@ -97,7 +96,7 @@ def compared(rows: pd.DataFrame) -> Iterator[str]:
         of_seeds = shown.verdict.str.removesuffix(ONE_SEED)
         found = {verb: shown[of_seeds == verdict] for verdict, verb in VERBS.items()}
         said = [f"{verb}: {'; '.join(map(_change, one.itertuples()))}" for verb, one in found.items() if len(one)]
-        yield from (f"At {_words(size)}, {_reference(group)}, these {text}." for text in said)
+        yield from (f"At {in_words(size)}, {_reference(group)}, these {text}." for text in said)
         yield from _diverged(size, group)
 
 
@@ -105,7 +104,7 @@ def _diverged(size: object, group: pd.DataFrame) -> Iterator[str]:
     """Which methods of a size diverge as they are, and in how many seeds."""
     if len(diverged := group[group.diverged > 0]):
         named = (f"{method_label(row.method)} ({row.diverged} of {row.seeds} seeds)" for row in diverged.itertuples())
-        yield f"At {_words(size)}, these diverge: {'; '.join(named)}."
+        yield f"At {in_words(size)}, these diverge: {'; '.join(named)}."
 
 
 def _reference(group: pd.DataFrame) -> str:
@@ -128,14 +127,14 @@ def responded(rows: pd.DataFrame, keys: list[str]) -> Iterator[str]:
     for (size, method), group in rows.groupby(["size", "method"], sort=False):
         named = method_label(str(method))
         said = [*_alone(named, group, keys), *_lowest(named, group, keys), *_diverging(named, group, keys)]
-        yield from (f"At {_words(size)}, {sentence}" for sentence in said)
+        yield from (f"At {in_words(size)}, {sentence}" for sentence in said)
 
 
 def _alone(named: str, group: pd.DataFrame, keys: list[str]) -> Iterator[str]:
     """The loss of a method that a sweep trains in one setting, as where it uses none of the keys."""
     row = group.iloc[0]
     if len(group) == 1 and pd.notna(row.loss) and not row.verdict:
-        unused = listed(key.replace("_", " ") for key in keys)
+        unused = listed(map(in_words, keys))
         aside = "" if _varied(row, keys) else f", which does not use {unused},"
         yield f"the loss of {named}{aside} is {_loss(row)}{_with(row, keys)}."
 
@@ -144,7 +143,7 @@ def _lowest(named: str, group: pd.DataFrame, keys: list[str]) -> Iterator[str]:
     close = int((group.verdict == CLOSE).sum())
     for _, row in group[~group.verdict.isin(["", CLOSE])].iterrows():
         edge = row.verdict.partition(", ")[2]
-        beyond = f", {edge.replace('_', ' ')}: a lower one may lie beyond" if edge else ""
+        beyond = f", {in_words(edge)}: a lower one may lie beyond" if edge else ""
         yield f"the lowest loss of {named} is {_loss(row)}{_with(row, keys)}{beyond}.{_close(close, len(group) - 1)}"
 
 
@@ -184,7 +183,7 @@ def searched(table: pd.DataFrame) -> Iterator[str]:
     """For each size: the settings that the search of each method chose, and where a better one may lie beyond."""
     for size, of_size in table.groupby("size", sort=False):
         chosen = [f"{method_label(str(name))} {_chosen(rows)}" for name, rows in of_size.groupby("method", sort=False)]
-        yield f"At {_words(size)}, the search chose: {'; '.join(chosen)}."
+        yield f"At {in_words(size)}, the search chose: {'; '.join(chosen)}."
     searches = table.groupby(["size", "method"], sort=False)
     chosen = table[table.outcome == "chosen"]
     steps, longest = searches.steps.sum(), (chosen.steps / chosen.seeds).max()
@@ -201,13 +200,9 @@ def _chosen(group: pd.DataFrame) -> str:
     edges = open_ends(group, chosen, list(point))
     if not edges:
         return _settings(point)
-    keys = listed(key.replace("_", " ") for key in edges)
+    keys = listed(map(in_words, edges))
     return f"{_settings(point)} (the edge of {keys}: a better value may lie beyond)"
 
 
 def _settings(point: Point) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {setting(value)}" for key, value in point.items())
-
-
-def _words(size: object) -> str:
-    return str(size).replace("_", " ")
+    return ", ".join(f"{in_words(key)} {setting(value)}" for key, value in point.items())

@@ -19,7 +19,7 @@ from ..analysis.results import Runs
 from ..analysis.source import measured
 from ..config import Cell
 from ..config.method import idle_keys
-from .numbers import method_label, setting
+from .numbers import in_words, method_label, setting
 from .style import LOOKS
 
 SCRIPT = Path(__file__).parents[2] / "report" / "explore.js"
@@ -80,7 +80,7 @@ def _widgets(runs: Runs) -> dict[str, Any]:
     choices = {
         "sizes": runs.sizes,
         "methods": [method_label(name) for name in runs.methods],
-        "seeds": [str(seed) for seed in sorted({cell.seed for cell in runs.cells.values()})],
+        "seeds": list(map(str, runs.seeds)),
     }
     boxes = {name: CheckboxGroup(labels=these, active=list(range(len(these)))) for name, these in choices.items()}
     measures = [*LOGGED.items(), *((name, title) for name, (title, *_) in READ.items())]
@@ -135,9 +135,5 @@ def _curve(rows: pd.DataFrame) -> dict[str, Any]:
 def _settings(cell: Cell) -> dict[str, str]:
     """Every setting that says something of a cell, as text."""
     flat = pd.json_normalize(cell.model_dump(include={"model", "size", "method", "train"})).iloc[0]
-    named = {str(key).partition(".")[2]: _text(value) for key, value in flat.items()}
-    return {key.replace("_", " "): text for key, text in named.items() if key not in idle_keys(cell.method)}
-
-
-def _text(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else setting(value)
+    named = {str(key).partition(".")[2]: setting(value) for key, value in flat.items()}
+    return {in_words(key): text for key, text in named.items() if key not in idle_keys(cell.method)}

@@ -41,13 +41,14 @@ WORDS = (
 )  # columns that are set to the left
 
 
-def _losses(against: str) -> Callable[..., pd.DataFrame]:
+def _losses(swept: Swept, against: str) -> pd.DataFrame:
     """The mean loss of each method of a sweep at each size, and its difference to what it is compared with."""
+    return _without_idle(sweep_table(swept, [], against), "p_holm")
 
-    def table(swept: Swept) -> pd.DataFrame:
-        return _without_idle(sweep_table(swept, [], against), "p_holm")
 
-    return table
+def _at_one_size(swept: Swept, against: str) -> pd.DataFrame:
+    """As :func:`_losses`, of a sweep at one size that compares every method with the same one."""
+    return _losses(swept, against).drop(columns=["size", "compared_with"])
 
 
 def _without_idle(rows: pd.DataFrame, *dropped: str) -> pd.DataFrame:
@@ -70,20 +71,8 @@ def _at_its_rate(swept: Swept) -> pd.DataFrame:
 def _alphas(swept: Swept) -> pd.DataFrame:
     """The mean loss of each rank and alpha, at one rate."""
     table = responses(swept, ["rank", "alpha"]).sort_values(["rank", "alpha"])
-    scale = table.alpha / table["rank"]
-    return table.assign(alpha_over_rank=scale)[
-        ["rank", "alpha", "alpha_over_rank", "seeds", "loss", "loss_low", "loss_high"]
-    ]
-
-
-def _costs(rows: pd.DataFrame) -> pd.DataFrame:
-    """What each method holds and costs beside its gap to full rank."""
-    return rows.drop(columns=["seeds"])
-
-
-def _implementations(swept: Swept) -> pd.DataFrame:
-    """The mean loss of each public implementation's rules at `tiny`, and its gap to full rank."""
-    return _losses("full")(swept).drop(columns=["size", "compared_with"])
+    columns = ["rank", "alpha", "alpha_over_rank", "seeds", "loss", "loss_low", "loss_high"]
+    return table.assign(alpha_over_rank=table.alpha / table["rank"])[columns]
 
 
 def _beside_control(rows: pd.DataFrame) -> pd.DataFrame:
@@ -212,18 +201,18 @@ OF_SWEEPS = [
     *("implementations", "ranks", "rhythm", "by_tokens", "rates_tried", "widths"),
 ]
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
-    "losses": _losses(PREVIOUS),
-    "alone": _losses("relora_zero2"),
+    "losses": lambda swept: _losses(swept, PREVIOUS),
+    "alone": lambda swept: _losses(swept, "relora_zero2"),
     "beside_published": _beside_published,
     "by_tokens": _by_tokens,
     "accumulation": _accumulation,
     "alphas": _alphas,
-    "costs": _costs,
+    "costs": lambda rows: rows.drop(columns="seeds"),
     "counted": _counted,
     "groups": _groups,
     "gap_change": _gap_change,
-    "implementations": _implementations,
-    "rhythm": lambda swept: _losses("full_steady")(swept).drop(columns=["size", "compared_with"]),
+    "implementations": lambda swept: _at_one_size(swept, "full"),
+    "rhythm": lambda swept: _at_one_size(swept, "full_steady"),
     "ranks": _at_its_rate,
     "gaps": mean_gaps,
     "beside_control": _beside_control,

@@ -40,6 +40,8 @@ MISSING = "–"
 FEW_DIGITS = 3.55
 DIGITS = 3  # of a number without an interval
 
+Rows = list[list[str]]
+
 
 _labels_of_study: Mapping[str, str] | None = None
 
@@ -65,10 +67,15 @@ def method_label(method: str) -> str:
     return known.get(method) or " ".join(NAMES.get(word, word) for word in method.split("_"))
 
 
+def in_words(name: object) -> str:
+    """A name of the configuration, such as a size's or a sweep's, in words."""
+    return str(name).replace("_", " ")
+
+
 def cell_label(cell: str, seed: bool = True) -> str:
     """The name of a cell, `{size}-{method}-s{seed}`, in words."""
     size, method, number = cell.split("-")
-    return f"{size.replace('_', ' ')}, {method_label(method)}" + f", seed {number[1:]}" * seed
+    return f"{in_words(size)}, {method_label(method)}" + f", seed {number[1:]}" * seed
 
 
 def cell_labels(cells: pd.Series) -> pd.Series:
@@ -136,7 +143,9 @@ def plain(value: Any) -> str:
 
 
 def setting(value: Any) -> str:
-    """A value that a user wrote, as short as it was written."""
+    """A value that a user wrote, or several, as short as it was written."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(setting, value))
     exact = isinstance(value, float) and math.isfinite(value) and not value.is_integer()
     return f"{value:g}" if exact else plain(value)
 
@@ -146,22 +155,37 @@ def p_value(value: float) -> str:
     return plain(value) if not value >= 1e-3 else f"{value:#.2g}"
 
 
+def shown_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of ``table`` that readers see: all but the ends of intervals, which stand behind their value."""
+    ends = {f"{name}_{end}" for name in table for end in ("low", "high")}
+    return [name for name in table if name not in ends]
+
+
+def _header(name: str) -> str:
+    return HEADERS.get(name) or in_words(name)
+
+
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """``table`` as text: intervals (`x`, `x_low`, `x_high`) in one column, cells and headers in words."""
-    ends = {f"{name}_{end}" for name in table for end in ("low", "high") if f"{name}_{end}" in table}
     shown = {}
-    for name in [name for name in table if name not in ends]:
+    for name in shown_columns(table):
         if name in ("cell", "against"):
             shown[name] = cell_labels(table[name]).tolist()
         elif name in ("method", "compared_with"):
             shown[name] = [MISSING if pd.isna(value) else method_label(value) for value in table[name]]
         elif name in ("size", "measure", "verdict", "edge"):
             filled = table[name].fillna("")
-            shown[name] = [HEADERS.get(value, value.replace("_", " ")) for value in filled]
+            shown[name] = [_header(value) for value in filled]
         elif f"{name}_low" in table:
             ranges = table[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False)
             shown[name] = [with_interval(*bounds) for bounds in ranges]
         else:
             words = p_value if name in P_VALUES else setting if name in SETTINGS else plain
             shown[name] = [words(value) for value in table[name].tolist()]
-    return pd.DataFrame(shown).rename(columns=lambda name: HEADERS.get(name, str(name).replace("_", " ")))
+    return pd.DataFrame(shown).rename(columns=_header)
+
+
+def in_rows(table: pd.DataFrame) -> Rows:
+    """``table`` as text (:func:`readable`): its header, and a list a row."""
+    words = readable(table)
+    return [list(words.columns), *words.astype(str).to_numpy().tolist()]

@@ -23,14 +23,15 @@ from ..storage.files import write_json, write_whole
 from . import sentences
 from .captions import captions, meanings, published_captions
 from .experiments import SEARCH
-from .numbers import MISSING, method_label, p_value, plain, readable, with_interval
-from .rules import Rows, rules
+from .numbers import MISSING, Rows, in_rows, in_words, method_label, plain
+from .rules import rules
 from .tables import final_results, mark, models, significance, yardsticks
 
 INITIALISATIONS = {
     "pytorch": "PyTorch's default initialisation",
     "normal": "normal initialisation with deviation 0.02",
 }
+TESTS = ["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]  # columns of significance
 _SEARCH = f"experiment_{SEARCH}"
 
 
@@ -49,9 +50,7 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
 
     ``experiments`` are the sections on sweeps and the search (report.experiments).
     """
-    final, tests, audited = (make(runs) for make in (final_results, significance, audit))
-    published, published_audit = Published(), audit(Published())
-    manifests = [runs.manifest(cell) for cell in runs.cells.values()]
+    audited, published_audit, seeded = audit(runs), audit(Published()), len(runs.seeds) > 1
     texts = captions(runs.cells, shows_published(settings, runs.cells), runs.suite)["figures"]
     found = sentences.findings_of_figures(runs, audited)
     return {
@@ -65,27 +64,27 @@ def values(runs: Runs, settings: Report, experiments: Sequence[dict[str, Any]] =
         "shapes": _shapes(runs),
         "methods": rules({cell.method_name: cell for cell in runs.cells.values()}),
         "meanings": [[method_label(name), text] for name, text in meanings(runs.methods).items()],
-        "models": _rows(mark(models(_one_seed(runs)), runs.diverged)),
-        "final": _rows(results(runs, final)),
-        "yardsticks": _rows(_beside_counts(runs)),
-        "significance": [] if _has_seeds(runs) else _tests(tests, runs.diverged),
-        "seeded": _has_seeds(runs),
+        "models": in_rows(mark(models(_one_seed(runs)), runs.diverged)),
+        "final": in_rows(results(runs, final_results(runs))),
+        "yardsticks": in_rows(_without_usual(yardsticks(runs).drop(columns="over_unigram"))),
+        "significance": [] if seeded else in_rows(mark(significance(runs)[TESTS], runs.diverged)),
+        "seeded": seeded,
         "margin": f"{runs.margin:g}",
-        "differences": _rows(_without_usual(differences(runs).dropna(subset="difference_low"))),
-        "trend": _rows(trend(runs).dropna(subset="slope")),
-        "published": _rows(final_results(published)),
+        "differences": in_rows(_without_usual(differences(runs).dropna(subset="difference_low"))),
+        "trend": in_rows(trend(runs).dropna(subset="slope")),
+        "published": in_rows(final_results(Published())),
         "audit": _by_size_and_method(audited, runs.diverged),
         "verdicts": _verdicts(audited),
         "claims": _claims(claims(runs)),
         "published_audit": _by_size(published_audit),
         "abstract": sentences.abstract(runs, audited, published_audit),
         "results": [*sentences.answer(runs), *sentences.diverged(runs)],
-        "spectra": _rows(_ends(runs)),
-        "like": _rows(_like_for_like(runs)),
-        "patterns": _rows(_patterns(adapter_pattern(runs))),
+        "spectra": in_rows(_ends(runs)),
+        "like": in_rows(_like_for_like(runs)),
+        "patterns": in_rows(_patterns(adapter_pattern(runs))),
         "scale": sentences.scale(runs),
         "limits": sentences.limits(runs),
-        "run": [*sentences.places(manifests), *sentences.versions(manifests)],
+        "run": [*sentences.places(runs.manifests), *sentences.versions(runs.manifests)],
     }
 
 
@@ -95,9 +94,9 @@ def published_values(source: Published) -> dict[str, Any]:
     return {
         "sizes": source.sizes,
         "captions": published_captions()["figures"],
-        "models": _rows(models(source)),
-        "final": _rows(final_results(source)),
-        "significance": _rows(significance(source)),
+        "models": in_rows(models(source)),
+        "final": in_rows(final_results(source)),
+        "significance": in_rows(significance(source)),
         "tests": sentences.published_tests({size: published_test(size) for size in source.sizes}),
         "published_audit": _by_size(audited),
         "abstract": sentences.published(audited),
@@ -109,7 +108,7 @@ def _study(runs: Runs) -> dict[str, str]:
     recipe = cell.train
     return {
         "cells": str(len(runs.cells)),
-        "seeds": ", ".join(map(str, dict.fromkeys(cell.seed for cell in runs.cells.values()))),
+        "seeds": ", ".join(map(str, runs.seeds)),
         "steps": f"{recipe.steps:,}",
         "batch": str(recipe.batch_size),
         "context": f"{cell.model.context_length:,}",
@@ -134,11 +133,8 @@ def _clipping(runs: Runs) -> str:
 
 def _shapes(runs: Runs) -> Rows:
     sizes = {cell.size_name: cell.size for cell in runs.cells.values()}
-    header = ["size", "width", "FFN", "layers", "heads", "KV heads"]
-    return [header] + [
-        [name.replace("_", " "), *(plain(value) for value in size.model_dump().values())]
-        for name, size in sizes.items()
-    ]
+    rows = [[in_words(name), *map(plain, size.model_dump().values())] for name, size in sizes.items()]
+    return [["size", "width", "FFN", "layers", "heads", "KV heads"], *rows]
 
 
 def _by_size_and_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> list[dict[str, Any]]:
@@ -147,7 +143,7 @@ def _by_size_and_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> l
     The values are means over seeds. A dagger marks a method with a cell that diverged.
     """
     sizes = audited.groupby("size", sort=False)
-    return [{"size": str(size).replace("_", " "), "rows": _by_method(rows, diverged)} for size, rows in sizes]
+    return [{"size": in_words(size), "rows": _by_method(rows, diverged)} for size, rows in sizes]
 
 
 def _by_method(audited: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
@@ -171,13 +167,8 @@ def _by_size(audited: pd.DataFrame) -> Rows:
 
 def _one_seed(runs: Runs) -> Runs:
     """The cells of the first seed, for numbers that do not depend on the seed."""
-    seed = next(iter(runs.cells.values())).seed
-    cells = {name: cell for name, cell in runs.cells.items() if cell.seed == seed}
-    return replace(runs, cells=cells)
-
-
-def _has_seeds(runs: Runs) -> bool:
-    return len({cell.seed for cell in runs.cells.values()}) > 1
+    first = runs.seeds[0]
+    return replace(runs, cells={name: cell for name, cell in runs.cells.items() if cell.seed == first})
 
 
 def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +179,7 @@ def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
     """
     rows, effects, by_cell = [], gap_effects(runs), final.set_index("cell")
     for (size, method), cells in runs.by_size_and_method.items():
-        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        whole = [cell.name for cell in runs.whole(cells)]
         found, gap = by_cell.loc[whole], effects.get((size, method), Effect.over_seeds([]))
         row: dict[str, object] = {"size": size, "method": method, "seeds": len(whole)}
         row["diverged"] = len(cells) - len(whole)
@@ -202,8 +193,9 @@ def results(runs: Runs, final: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_usual(table: pd.DataFrame) -> pd.DataFrame:
-    """``table`` without columns that count one seed and no divergence throughout."""
-    return table.drop(columns=[name for name, usual in (("diverged", 0), ("seeds", 1)) if (table[name] == usual).all()])
+    """``table`` without columns that count one seed and no divergence wherever they count."""
+    usual = {"diverged": 0, "seeds": 1}
+    return table.drop(columns=[name for name, count in usual.items() if (table[name].dropna() == count).all()])
 
 
 def _verdicts(audited: pd.DataFrame) -> Rows:
@@ -227,20 +219,10 @@ def _outcomes(outcomes: pd.Series) -> str:
 
 def _claims(ledger: pd.DataFrame) -> list[dict[str, Any]]:
     """The claims, each with where it stands, the published evidence, our measure, and a row of numbers a method."""
-    told = []
-    for (claim, origin, published, measure), rows in ledger.groupby(
-        ["claim", "origin", "published_evidence", "measure"], sort=False
-    ):
-        numbers = [
-            [
-                method_label(row.method),
-                with_interval(row.value, row.value_low, row.value_high),
-                p_value(row.p_holm),
-                row.verdict,
-            ]
-            for row in rows.itertuples()
-        ]
-        told.append({"claim": claim, "origin": origin, "published": published, "measure": measure, "rows": numbers})
+    keys, told = ["claim", "origin", "published_evidence", "measure"], []
+    for key, rows in ledger.groupby(keys, sort=False):
+        _, *numbers = in_rows(rows[["method", "value", "value_low", "value_high", "p_holm", "verdict"]])
+        told.append(dict(zip(keys, key, strict=True)) | {"rows": numbers})
     return told
 
 
@@ -279,20 +261,3 @@ def _patterns(table: pd.DataFrame) -> pd.DataFrame:
         means = rows.groupby("method", sort=False)[measures].mean().reset_index()
         parts.append(pd.concat([pd.DataFrame([theirs]), means]).assign(published_size=size))
     return pd.concat(parts)[["published_size", "method", *measures]] if parts else pd.DataFrame()
-
-
-def _beside_counts(runs: Runs) -> pd.DataFrame:
-    """The table of yardsticks, without columns of one value: all models are far below a unigram."""
-    table = yardsticks(runs).drop(columns="over_unigram")
-    alike = [name for name in ("seeds", "diverged") if table[name].dropna().isin([0, 1]).all()]
-    return table.drop(columns=[name for name in alike if table[name].nunique() < 2])
-
-
-def _tests(tests: pd.DataFrame, diverged: Mapping[str, int]) -> Rows:
-    shown = tests[["cell", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]]
-    return _rows(mark(shown, diverged))
-
-
-def _rows(table: pd.DataFrame) -> Rows:
-    words = readable(table)
-    return [list(words.columns), *words.to_numpy().tolist()]

@@ -6,9 +6,8 @@ from typing import Any
 from ..config import Cell, Section
 from ..config.method import Method, idle_keys
 from ..config.training import Recipe
-from .numbers import MISSING, method_label, setting
+from .numbers import MISSING, Rows, in_words, method_label, setting
 
-Rows = list[list[str]]
 COLUMNS = {
     "rank": "rank r",
     "alpha": "scale α",
@@ -30,7 +29,7 @@ def rules(cells: Mapping[str, Cell]) -> Rows:
     methods = {name: _values(cell) | {"rank": cell.method.target_rank or None} for name, cell in cells.items()}
     keys = [key for key in (*Method.model_fields, *Recipe.model_fields) if key not in COLUMNS]
     apart = [key for key in keys if len({str(values[key]) for values in methods.values()} - {"None"}) > 1]
-    table = _table(methods, COLUMNS | {key: key.replace("_", " ") for key in apart})
+    table = _table(methods, COLUMNS | {key: in_words(key) for key in apart})
     return [list(row) for row in zip(*table, strict=True)]
 
 
@@ -39,7 +38,7 @@ def differing_rules(cells: Mapping[str, Cell]) -> Rows:
     methods = {name: _values(cell) for name, cell in cells.items()}
     compared = [values for name, values in methods.items() if not cells[name].method.is_full_rank]
     keys = [key for key in Method.model_fields if len({str(values[key]) for values in compared}) > 1]
-    return _table(methods, {key: key.replace("_", " ") for key in keys}) if keys else []
+    return _table(methods, {key: in_words(key) for key in keys}) if keys else []
 
 
 def _values(cell: Cell) -> dict[str, Any]:
@@ -57,4 +56,4 @@ def _table(methods: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str])
 def _words(value: Any) -> str:
     if isinstance(value, Section):
         return ", ".join(f"{key} {_words(inner)}" for key, inner in value.model_dump().items()) or MISSING
-    return ", ".join(map(_words, value)) if isinstance(value, list | tuple) else setting(value).replace("_", " ")
+    return in_words(setting(value))

@@ -15,7 +15,7 @@ from ..analysis.source import Source
 from ..analysis.training_time import devices, on_gpu
 from ..config import RateRatios
 from ..config.benchmark_names import BLIMP
-from .numbers import cell_label, listed, method_label, signed, spread
+from .numbers import cell_label, in_words, listed, method_label, signed, spread
 
 PAPERS_TOKENS_A_STEP = 1024 * CONTEXT_LENGTH
 
@@ -56,14 +56,14 @@ def _ending(outcome: str, rows: pd.DataFrame, every: pd.DataFrame, runs: Runs) -
     names = list(_places(rows, every))
     which = listed(names) if len(names) <= MOST_NAMED else f"{len(rows)} of {len(every)} comparisons"
     seeds = "" if rows.seeds.max() > 1 else " (one seed)"
-    return f"{_first_upper(which)} end{'s' * (len(names) == 1)} {ENDS[outcome].format(**words)}{seeds}."
+    return f"{which[0].upper()}{which[1:]} end{'s' * (len(names) == 1)} {ENDS[outcome].format(**words)}{seeds}."
 
 
 def _places(rows: pd.DataFrame, every: pd.DataFrame) -> Iterator[str]:
     """The methods of ``rows``, each with its sizes where ``every`` has it at others, too."""
     for method, at in rows.groupby("method", sort=False):
         part = bool(len(at) < (every.method == method).sum())
-        yield method_label(str(method)) + f" at {listed(_words(at['size']))}" * part
+        yield method_label(str(method)) + f" at {listed(map(in_words, at['size']))}" * part
 
 
 def findings(runs: Runs, audited: pd.DataFrame) -> list[str]:
@@ -87,9 +87,7 @@ def findings_of_figures(runs: Runs, audited: pd.DataFrame) -> dict[str, str]:
 
 def _beside_counts(runs: Runs) -> str:
     """Which counted models the best of ours passes."""
-    whole = {
-        key: [c.name for c in cells if c.name not in runs.diverged] for key, cells in runs.by_size_and_method.items()
-    }
+    whole = {key: [cell.name for cell in runs.whole(cells)] for key, cells in runs.by_size_and_method.items()}
     losses = {key: runs.losses.mean(names).mean for key, names in whole.items() if names}
     if not losses or not runs.yardsticks:
         return ""
@@ -98,7 +96,7 @@ def _beside_counts(runs: Runs) -> str:
     for name, counted in runs.yardsticks.items():
         sides["below" if loss < counted else "above"].append(f"{name} ({counted:.2f})")
     where = [f"{side} the counted {listed(names)}" for side, names in sides.items() if names]
-    return f"The lowest loss, {loss:.2f} ({_label(size, method)}), lies {listed(where)}."
+    return f"The lowest loss, {loss:.2f} ({in_words(size)}, {method_label(method)}), lies {listed(where)}."
 
 
 def _growth(runs: Runs) -> str:
@@ -112,7 +110,7 @@ def _growth(runs: Runs) -> str:
             change, error = ends[1].mean - ends[0].mean, math.hypot(*(end.error for end in ends))
             if abs(change) > CHANCE * error:
                 changed.append(f"{signed(change)} ({method_label(method)})")
-    sizes = " and ".join(_words(pd.Series([small, large])))
+    sizes = f"{in_words(small)} and {in_words(large)}"
     return f"Between {sizes}, the gap to full rank changes by {listed(changed)} nats a token." if changed else ""
 
 
@@ -149,12 +147,11 @@ def diverged_cells(source: Source) -> dict[str, list[str]]:
 def diverged(runs: Runs) -> list[str]:
     """The cells that diverged, and how the report reads them; empty where no cell diverged."""
     which = [cell for cells in diverged_cells(runs).values() for cell in cells]
-    if not which:
-        return []
-    return [
+    said = (
         f"{len(which)} of {len(runs.cells)} cells diverged: {'; '.join(which)}. The report reads a diverged cell up to"
         " its last checkpoint, and leaves it out of every comparison of held-out losses."
-    ]
+    )
+    return [said] if which else []
 
 
 def _dead(audited: pd.DataFrame) -> str:
@@ -166,8 +163,6 @@ def _dead(audited: pd.DataFrame) -> str:
 
 def _best_pattern(audited: pd.DataFrame) -> str:
     rows = audited[audited.key == "correlation"].dropna(subset="value")
-    if rows.empty:
-        return ""
     means = rows.groupby("method", sort=False).value.mean()
     if len(means) < 2:
         return ""
@@ -255,7 +250,7 @@ def scale(runs: Runs) -> list[str]:
 def limits(runs: Runs) -> list[str]:
     """The limits of the study, as far as they apply."""
     cell = next(iter(runs.cells.values()))
-    seeds = len({each.seed for each in runs.cells.values()})
+    seeds = len(runs.seeds)
     said = diverged(runs)
     if seeds == 1:
         said.append("Each method has one seed, and no interval covers the choice of the seed.")
@@ -303,17 +298,5 @@ def published_tests(tests: dict[str, dict[str, float]]) -> list[str]:
     ]
 
 
-def _words(sizes: pd.Series) -> list[str]:
-    return [str(size).replace("_", " ") for size in sizes]
-
-
-def _label(size: str, method: str) -> str:
-    return f"{size.replace('_', ' ')}, {method_label(method)}"
-
-
 def _methods_of(methods: pd.Series) -> list[str]:
     return [method_label(method) for method in dict.fromkeys(methods)]
-
-
-def _first_upper(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -20,7 +20,7 @@ from ..analysis.training_time import devices, on_gpu
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown
-from .numbers import readable
+from .numbers import readable, shown_columns
 
 SIGNIFICANCE = ["cell", "against", "difference", "difference_low", "difference_high", "z", "p", "mcnemar_p"]
 SIGNIFICANCE += ["paradigms_better", "paradigms_worse", "chance_p"]
@@ -33,14 +33,9 @@ def models(source: Runs | Published) -> pd.DataFrame:
 
 
 def _parameters(runs: Runs) -> pd.DataFrame:
-    manifests = {name: runs.manifest(cell) for name, cell in runs.cells.items()}
-    return pd.DataFrame(
-        {
-            "cell": list(manifests),
-            "parameters": [manifest["parameters"] for manifest in manifests.values()],
-            "trainable": [manifest["trainable_parameters"] for manifest in manifests.values()],
-        }
-    )
+    keys = {"parameters": "parameters", "trainable_parameters": "trainable"}
+    rows = pd.DataFrame(runs.manifests, index=list(runs.cells))[list(keys)]
+    return rows.rename(columns=keys).rename_axis("cell").reset_index()
 
 
 def _reported(source: Published, columns: list[str]) -> pd.DataFrame:
@@ -81,9 +76,10 @@ def _measured_results(runs: Runs) -> pd.DataFrame:
         "perplexity_high": pd.Series({name: high for name, (_, high) in texts.items()}),
         "mean_text_perplexity": _final(runs, "perplexity", "overall", "mean_text_perplexity"),
         "bits_per_byte": _final(runs, "perplexity", "macro_average", "bits_per_byte"),
-        "accuracy": _final(runs, "minimal_pairs", "overall", "accuracy"),
-        "accuracy_low": _final(runs, "minimal_pairs", "overall", "accuracy_low"),
-        "accuracy_high": _final(runs, "minimal_pairs", "overall", "accuracy_high"),
+        **{
+            name: _final(runs, "minimal_pairs", "overall", name)
+            for name in ("accuracy", "accuracy_low", "accuracy_high")
+        },
         **{name: _final(runs, *runs.measures[name]) for name in runs.tasks},
     }
     return pd.DataFrame(columns).loc[list(runs.cells)].rename_axis("cell").reset_index()
@@ -106,7 +102,7 @@ def yardsticks(runs: Runs) -> pd.DataFrame:
         {"size": "", "method": f"counted {name}", "held_out_loss": loss} for name, loss in counted.items()
     ]
     for (size, method), cells in runs.by_size_and_method.items():
-        whole = [cell.name for cell in cells if cell.name not in runs.diverged]
+        whole = [cell.name for cell in runs.whole(cells)]
         fed = runs.tokens_per_parameter(cells[0])
         row: dict[str, object] = {"size": size, "method": method, "tokens_per_parameter": fed, "seeds": len(cells)}
         row["diverged"] = len(cells) - len(whole)
@@ -188,22 +184,13 @@ def mark(table: pd.DataFrame, diverged: Mapping[str, int]) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, output: Path) -> None:
     """Write ``table`` as CSV in full precision, and rounded and in words as Markdown and LaTeX."""
     write_csv(output.with_suffix(".csv"), table)
-    words = readable(table)
-    aligned = [
-        "right" if pd.api.types.is_numeric_dtype(table[name]) else "left" for name in table if _shown(name, table)
-    ]
-    write_text(
-        output.with_suffix(".md"),
-        words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=aligned) + "\n",
-    )
-    columns = "".join(side[0] for side in aligned)
+    words, numeric = readable(table), pd.api.types.is_numeric_dtype
+    sides = ["right" if numeric(table[name]) else "left" for name in shown_columns(table)]
+    rows = words.map(markdown).to_markdown(index=False, disable_numparse=True, colalign=sides)
+    write_text(output.with_suffix(".md"), f"{rows}\n")
+    columns = "".join(side[0] for side in sides)
     words = words.map(lambda text: text.replace("−", "-"))  # which not every LaTeX knows
     write_text(output.with_suffix(".tex"), words.to_latex(index=False, escape=True, column_format=columns))
-
-
-def _shown(name: str, table: pd.DataFrame) -> bool:
-    """Whether ``name`` is a column for readers, and not one end of an interval."""
-    return name.removesuffix("_low").removesuffix("_high") == name or name.rsplit("_", 1)[0] not in table
 
 
 TABLES: dict[str, Callable[[Runs], pd.DataFrame]] = {

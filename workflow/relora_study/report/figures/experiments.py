@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from ...analysis.experiments import Swept, at_budgets, changes, is_numeric, responses
 from ...config.experiments import PREVIOUS
 from ..escape import figure_text
-from ..numbers import method_label
+from ..numbers import in_words, method_label
 from ..style import SMALL, log_axis, look, panels
 from .parts import yardstick_lines
 
@@ -25,26 +25,26 @@ def draw_sweep(swept: Swept, keys: list[str], against: str | None) -> Figure:
 
 def draw_changes(swept: Swept, against: str) -> Figure:
     """A row a size: the loss of each method, and its difference to what it is compared with, paired by seed."""
-    sizes, figure, grid = _rows_of_methods(swept.runs, 2)
-    compared, means = changes(swept, against), responses(swept, [])
-    runs = swept.runs
-    for (losses, differences), size in zip(grid, sizes, strict=True):
-        names = _names(runs, size)
-        _draw_losses(losses, runs[runs["size"] == size], means[means["size"] == size], names)
-        _draw_differences(differences, compared[compared["size"] == size], names)
-        losses.set_title(figure_text(size.replace("_", " ")))
+    figure, grid = _by_method(swept, columns=2)
+    compared = changes(swept, against)
+    for axes, size in zip(grid[:, 1], swept.runs["size"].unique(), strict=True):
+        _draw_differences(axes, compared[compared["size"] == size], _names(swept.runs, size))
     of = "the method above" if against == PREVIOUS else method_label(against)
-    grid[-1][0].set_xlabel(LOSS.replace("\n", " "))
-    grid[-1][1].set_xlabel(figure_text(f"difference to {of}"))
+    grid[-1, 1].set_xlabel(figure_text(f"difference to {of}"))
     return figure
 
 
-def _rows_of_methods(runs: pd.DataFrame, columns: int) -> tuple[list[str], Figure, Any]:
-    """The sizes of ``runs``, and panels with a row for each, high enough for a line a method."""
+def _by_method(swept: Swept, columns: int = 1) -> tuple[Figure, Any]:
+    """Panels with a row a size, high enough for a line a method; the first column shows the loss of each."""
+    runs, means = swept.runs, responses(swept, [])
     sizes = list(runs["size"].unique())
     figure, grid = panels(len(sizes), columns, share_x=False)
     figure.set_figheight(0.5 + sum(0.5 + 0.2 * len(_names(runs, size)) for size in sizes))
-    return sizes, figure, grid
+    for axes, size in zip(grid[:, 0], sizes, strict=True):
+        _draw_losses(axes, runs[runs["size"] == size], means[means["size"] == size], _names(runs, size))
+        axes.set_title(figure_text(in_words(size)))
+    grid[-1, 0].set_xlabel(LOSS.replace("\n", " "))
+    return figure, grid
 
 
 def _names(runs: pd.DataFrame, size: str) -> list[str]:
@@ -87,19 +87,8 @@ def draw_response(swept: Swept, keys: list[str]) -> Figure:
     """
     keys = [key for key in keys if swept.runs[key].nunique(dropna=False) > 1]
     if not keys:
-        return _by_method(swept)
+        return _by_method(swept)[0]
     return _surface(swept, keys) if len(keys) == 2 and _is_grid(swept.runs, keys) else _lines(swept, keys)
-
-
-def _by_method(swept: Swept) -> Figure:
-    """A row a size: the loss of each method."""
-    runs, means = swept.runs, responses(swept, [])
-    sizes, figure, grid = _rows_of_methods(runs, 1)
-    for (axes,), size in zip(grid, sizes, strict=True):
-        _draw_losses(axes, runs[runs["size"] == size], means[means["size"] == size], _names(runs, size))
-        axes.set_title(figure_text(size.replace("_", " ")))
-        axes.set_xlabel(LOSS.replace("\n", " "))
-    return figure
 
 
 def _is_grid(runs: pd.DataFrame, keys: list[str]) -> bool:
