@@ -54,6 +54,15 @@ def test_a_changed_setting_trains_again(copy, triggers, notes):
 
 
 @pytest.mark.end_to_end
+def test_a_run_that_was_stopped_before_it_trained_is_made_up_for_where_a_check_is_made_again(copy):
+    """The check is `ancient` for what is trained, and behind a job that runs Snakemake reads no other reason."""
+    longer = ("--config", "train={steps: 30}")
+    assert snakemake(copy, *longer, "--until", "settings", "--", TRAINED).returncode == 0
+    assert planned(copy, *longer) == {"enough", "pretrain"}
+    assert planned(copy, *longer, "--forcerun", "task") == {"enough", "pretrain", "task"}
+
+
+@pytest.mark.end_to_end
 def test_a_new_cell_trains_where_a_check_before_training_is_made_again(copy):
     changes = ("--config", "study={seeds: [2]}", "train={steps: 30}")
     new = TRAINED.replace("s1", "s2")

@@ -105,13 +105,25 @@ def users_files(reader):
     return f"results/settings/files-{reader}.txt" if reader in user_places(STUDY) else []
 
 
-def before_training(path, trained):
+def before_training(path, trained, settings):
     """An input that a training waits for, and that never trains again what left ``trained``, a pattern with wildcards.
 
     Snakemake lets `ancient` pass what is missing, too: where the file at ``path`` is made again, it would start nothing
-    behind it.
+    behind it. But then Snakemake looks at no other input of the training, so `ancient` is for those that need no training:
+    what they left is newer than their ``settings``, a pattern too, and than the tokens.
     """
-    return lambda wildcards: ancient(path) if os.path.exists(trained.format(**wildcards)) else path
+
+    def due(wildcards):
+        read = [settings.format(**wildcards), "results/data/tokens/manifest.json"]
+        left = trained.format(**wildcards)
+        return not os.path.exists(left) or any(map(newer_than(left), filter(os.path.exists, read)))
+
+    return lambda wildcards: path if due(wildcards) else ancient(path)
+
+
+def newer_than(file):
+    """Whether a path is newer than the one at ``file``, as a function."""
+    return lambda path: os.path.getmtime(path) > os.path.getmtime(file)
 
 
 def by_cell(amount, *arguments):

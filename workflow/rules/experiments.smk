@@ -6,14 +6,17 @@ wildcard_constraints:
     rung=r"\d+",
 
 
+CANDIDATE = "results/tuning/{search}/{candidate}"
+
+
 rule rung:
     input:
-        config="results/tuning/{search}/{candidate}/config.yaml",
+        config=f"{CANDIDATE}/config.yaml",
         tokens="results/data/tokens",
-        enough=before_training("results/data/enough.txt", "results/tuning/{search}/{candidate}/rung-{rung}.json"),
+        enough=before_training("results/data/enough.txt", f"{CANDIDATE}/rung-{{rung}}.json", f"{CANDIDATE}/config.yaml"),
         selection=rung_before,
     output:
-        "results/tuning/{search}/{candidate}/rung-{rung}.json",
+        f"{CANDIDATE}/rung-{{rung}}.json",
     log:
         "results/logs/tuning/{search}/{candidate}-rung-{rung}.log",
     benchmark:

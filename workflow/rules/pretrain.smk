@@ -1,13 +1,14 @@
 CELL_MANIFEST = "results/cells/{cell}/manifest.json"
+CELL_SETTINGS = "results/cells/{cell}/config.yaml"
 
 
 rule pretrain:
     input:
-        config="results/cells/{cell}/config.yaml",
+        config=CELL_SETTINGS,
         tokens="results/data/tokens",
         # These find mistakes in the user's texts, pairs and corpus before training. Training reads none of them.
-        enough=before_training("results/data/enough.txt", CELL_MANIFEST),
-        tasks=before_training(expand("results/evaluation/{task}.parquet", task=TASKS), CELL_MANIFEST),
+        enough=before_training("results/data/enough.txt", CELL_MANIFEST, CELL_SETTINGS),
+        tasks=before_training(expand("results/evaluation/{task}.parquet", task=TASKS), CELL_MANIFEST, CELL_SETTINGS),
     output:
         manifest=CELL_MANIFEST,
     log:
