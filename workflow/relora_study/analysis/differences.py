@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from ..config import Cell
 from ..config.measuring import LEVEL
@@ -127,8 +127,8 @@ def fitted_trend(rows: pd.DataFrame) -> pd.DataFrame:
         means = group.groupby("d_model").gap.mean()
         slope = low = high = p = np.nan
         if len(means) > 2:
-            fit = stats.linregress(np.log2(means.index), means)
-            half = stats.t.ppf(1 - LEVEL / 2, len(means) - 2) * fit.stderr
+            fit = scipy.stats.linregress(np.log2(means.index), means)
+            half = scipy.stats.t.ppf(1 - LEVEL / 2, len(means) - 2) * fit.stderr
             slope, low, high, p = fit.slope, fit.slope - half, fit.slope + half, fit.pvalue
         named = {"method": method, "sizes": len(means), "cells": len(group)}
         table.append(named | {"slope": slope, "slope_low": low, "slope_high": high, "p": p})

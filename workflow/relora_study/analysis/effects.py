@@ -15,8 +15,7 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
+import scipy
 
 from ..config.measuring import LEVEL
 
@@ -67,13 +66,15 @@ class Effect:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the mean."""
-        half = stats.t.ppf(1 - LEVEL / 2, self.df) * self.error
+        half = scipy.stats.t.ppf(1 - LEVEL / 2, self.df) * self.error
         return self.mean - half, self.mean + half
 
     @property
     def p(self) -> float:
         """The two-sided p-value that the mean is 0."""
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.df)) if self.error else float(self.mean == 0)
+        return (
+            float(2 * scipy.stats.t.sf(abs(self.mean) / self.error, self.df)) if self.error else float(self.mean == 0)
+        )
 
     @property
     def chance(self) -> str:
@@ -91,8 +92,8 @@ class Effect:
             sure = HIGHER if self.mean > margin else LOWER if self.mean < -margin else EQUAL
             return {name: float(name != sure) for name in (HIGHER, LOWER, EQUAL)}
         above, below = ((self.mean + side * margin) / self.error for side in (-1, 1))
-        higher, lower = float(stats.t.sf(above, self.df)), float(stats.t.cdf(below, self.df))
-        equal = max(float(stats.t.cdf(above, self.df)), float(stats.t.sf(below, self.df)))
+        higher, lower = float(scipy.stats.t.sf(above, self.df)), float(scipy.stats.t.cdf(below, self.df))
+        equal = max(float(scipy.stats.t.cdf(above, self.df)), float(scipy.stats.t.sf(below, self.df)))
         return {name: min(1.0, 2 * p) for name, p in ((HIGHER, higher), (LOWER, lower), (EQUAL, equal))}
 
 
@@ -136,5 +137,7 @@ def holm(p: npt.ArrayLike) -> Numbers:
     corrected = np.array(p, dtype=float)
     tested = np.isfinite(corrected)
     if tested.any():
+        from statsmodels.stats.multitest import multipletests  # longer than the rest of a figure
+
         corrected[tested] = multipletests(corrected[tested], method="holm")[1]
     return corrected

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from ..config.measuring import LEVEL
 from .adapter_pattern import adapter_pattern, published_shares
@@ -121,7 +121,7 @@ def jump_after_resets(first: int, last: int) -> Callable[[Evidence], Reading]:
         around = around_resets(evidence.log)
         around = around[np.isfinite(around.loss.astype(float))]  # a cell may diverge after a reset
         jumps = around[around.step.between(first, last)].groupby("reset_step").loss.mean()
-        return Reading(jumps.mean(), stats.t.ppf(1 - LEVEL / 2, len(jumps) - 1) * jumps.sem())
+        return Reading(jumps.mean(), scipy.stats.t.ppf(1 - LEVEL / 2, len(jumps) - 1) * jumps.sem())
 
     return read
 
@@ -195,7 +195,7 @@ def jump_noise(loss: pd.Series, resets: Sequence[int], end: int) -> float:
     largest of as many new draws as there are resets (Hahn and Meeker 1991, with Bonferroni's inequality).
     """
     null = np.array([jump(loss, at - WITHIN, BEFORE - WITHIN) for at in (*resets, end)])
-    quantile = stats.t.ppf(1 - LEVEL / len(resets), len(null) - 1)
+    quantile = scipy.stats.t.ppf(1 - LEVEL / len(resets), len(null) - 1)
     return float(null.mean() + quantile * null.std(ddof=1) * np.sqrt(1 + 1 / len(null)))
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap, ttest_1samp
+import scipy
 
 from ..config.measuring import LEVEL
 
@@ -20,7 +20,7 @@ def mean_interval(values: np.ndarray, resamples: int = RESAMPLES) -> tuple[np.nd
     low, high = values.min(axis=-1), values.max(axis=-1)
     if values.shape[-1] < 2 or (low == high).all():
         return low, high
-    interval = bootstrap(
+    interval = scipy.stats.bootstrap(
         (values,),
         np.mean,
         n_resamples=resamples,
@@ -36,7 +36,7 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
     """Student's 95 % interval of the mean of ``values`` [n]; missing for fewer than two, or where one is missing."""
     if len(values) < 2 or not np.isfinite(values).all():
         return np.nan, np.nan
-    low, high = ttest_1samp(values, 0.0).confidence_interval(1 - LEVEL)
+    low, high = scipy.stats.ttest_1samp(values, 0.0).confidence_interval(1 - LEVEL)
     return float(low), float(high)
 
 
@@ -62,7 +62,7 @@ def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
         ]
         return np.asarray((sum(perplexities) + sum(fixed)) / len(totals))
 
-    interval = bootstrap(
+    interval = scipy.stats.bootstrap(
         [np.arange(len(nats)) for nats, _ in drawn],
         macro_average,
         n_resamples=RESAMPLES,

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.figure import Figure
 from pandas.api.typing import SeriesGroupBy
-from scipy.optimize import isotonic_regression
 
 from ...analysis.intervals import BAND_RESAMPLES, mean_interval
 from ...analysis.naming import TEMPLATED
@@ -137,6 +137,6 @@ def names_at_right(axes: Any, named: list[Named]) -> None:
     height = LABEL_HEIGHT * (high - low) / (axes.get_position().height * axes.figure.get_figheight())
     steps = height * np.arange(len(named))
     # The nearest places (least squares) in which each is a line above the one before.
-    places = isotonic_regression([place for place, _, _ in named] - steps).x + steps if named else []
+    places = scipy.optimize.isotonic_regression([place for place, _, _ in named] - steps).x + steps if named else []
     for place, (_, name, drawn) in zip(places, named, strict=True):
         axes.text(1.01, place, name, transform=axes.get_yaxis_transform(), va="center", fontsize=SMALL, **drawn)
