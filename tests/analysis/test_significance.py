@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from relora_study.analysis.significance import compare, published_test
+from relora_study.analysis.intervals import compare, published_test
 from relora_study.report.tables import TABLES
 from scipy import stats
 

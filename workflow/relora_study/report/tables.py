@@ -11,12 +11,10 @@ from ..analysis.claims import claims
 from ..analysis.comparison import published_vs_replicated
 from ..analysis.differences import differences, gaps, in_columns, trend
 from ..analysis.experiments import search_minutes
-from ..analysis.intervals import perplexity_interval
+from ..analysis.intervals import compare, perplexity_interval, published_test
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
-from ..analysis.results import Runs, last_losses
-from ..analysis.significance import compare, published_test
+from ..analysis.results import Runs, devices, last_losses, on_gpu
 from ..analysis.source import Source, measured
-from ..analysis.training_time import devices, on_gpu
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown
