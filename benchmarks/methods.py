@@ -19,7 +19,7 @@ from common import RESULTS, resident_kibibytes, seconds_in_turns
 from relora_study.analysis.differences import mean_gaps
 from relora_study.config import Cell, cells, read_study
 from relora_study.config.schedule import has_adapters
-from relora_study.cost.operations import flops_per_token
+from relora_study.cost.estimates import flops_per_token
 from relora_study.train.loop import take_step
 from relora_study.train.run import Run, start
 

@@ -14,7 +14,7 @@ import typer
 from common import resident_kibibytes, seconds_in_turns, write_results
 from relora_study.analysis.published_recipe import CONTEXT_LENGTH, RANK, SHAPE, VOCAB_SIZE, WIDTHS
 from relora_study.config import Cell, cells, check
-from relora_study.cost.operations import training_flops
+from relora_study.cost.estimates import training_flops
 from relora_study.model.build import decoder_config
 from relora_study.model.device import release_freed_memory
 from relora_study.model.kernels.attention import SMALLEST_HEAD

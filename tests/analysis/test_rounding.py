@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from relora_study.analysis.rounding import random_product, to_bfloat16
+from relora_study.analysis.evidence import random_product, to_bfloat16
 
 
 def test_bfloat16_is_torchs_and_its_round_off_is_what_a_product_of_low_rank_shows():

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 from relora_study.config import Runtime, cells, check
-from relora_study.cost.job_resources import (
+from relora_study.cost.estimates import (
     parameter_count,
     pretrain_megabytes,
     pretrain_minutes,
@@ -20,7 +20,7 @@ from relora_study.cost.job_resources import (
 from relora_study.errors import UserError
 from relora_study.model.build import first_model
 from relora_study.model.relora import add_adapters
-from relora_study.session.jobs import launch_command, node_resources
+from relora_study.session.snakemake import launch_command, node_resources
 
 ROOT = Path(__file__).parents[2]
 METHODS = [

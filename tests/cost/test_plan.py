@@ -5,7 +5,7 @@ import pytest
 import torch
 from relora_study.cost import __main__ as plan
 from relora_study.cost.__main__ import app, cell_plan, measured_hours
-from relora_study.cost.operations import expected_tokens_per_second, flops_per_token
+from relora_study.cost.estimates import expected_tokens_per_second, flops_per_token
 from relora_study.model.build import build_model, first_model
 from relora_study.model.kernels import matmul
 from relora_study.model.kernels.cross_entropy import head_cross_entropy

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 from relora_study.config import cells, read_study
-from relora_study.cost.job_resources import training_minutes
-from relora_study.cost.operations import MODES, expected_share_of_peak, expected_tokens_per_second
+from relora_study.cost.estimates import MODES, expected_share_of_peak, expected_tokens_per_second, training_minutes
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from relora_study.config import Cell, Size
 from relora_study.config.architectures import ARCHITECTURES, LLAMA
-from relora_study.cost.job_resources import parameter_count
+from relora_study.cost.estimates import parameter_count
 from relora_study.dynamics.cell import cell_table, open_subject
 from relora_study.dynamics.matrices import stored_matrices, weight_matrices
 from relora_study.dynamics.passes import gradients

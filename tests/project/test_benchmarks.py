@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from relora_study.cost.operations import flops_per_token
+from relora_study.cost.estimates import flops_per_token
 from relora_study.model.build import count_parameters
 from relora_study.model.relora import adapters
 from relora_study.train.optimizer import count_optimizer_numbers

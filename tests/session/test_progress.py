@@ -10,7 +10,7 @@ import pytest
 import yaml
 from relora_study.config import cells, check
 from relora_study.config.settings import searches
-from relora_study.cost.operations import (
+from relora_study.cost.estimates import (
     IMPORTS,
     NOMINAL_FLOPS_PER_SECOND,
     expected_rung_seconds,

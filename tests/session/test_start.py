@@ -20,7 +20,7 @@ from relora_study.session.start import (
     texts_at_start,
     user_places,
 )
-from relora_study.storage.imports import PACKAGE
+from relora_study.storage.hashes import PACKAGE
 from studies import ODD, ROOT
 
 

@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
-from relora_study.storage import known_hashes
+from relora_study.storage import hashes
 from relora_study.storage.files import sha256
-from relora_study.storage.known_hashes import has_sha256
+from relora_study.storage.hashes import has_sha256
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def reads(monkeypatch, tmp_path) -> list[Path]:
         read.append(path)
         return sha256(path)
 
-    monkeypatch.setattr(known_hashes, "REMEMBERED_FROM", 0)
-    monkeypatch.setattr(known_hashes, "sha256", counted)
+    monkeypatch.setattr(hashes, "REMEMBERED_FROM", 0)
+    monkeypatch.setattr(hashes, "sha256", counted)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return read
 
@@ -46,7 +46,7 @@ def test_a_large_file_is_read_once(reads, file):
 
 
 def test_a_file_of_a_second_is_read_each_time(reads, file, monkeypatch, tmp_path):
-    monkeypatch.setattr(known_hashes, "REMEMBERED_FROM", 4)
+    monkeypatch.setattr(hashes, "REMEMBERED_FROM", 4)
     expected = sha256(file)
     assert has_sha256(file, expected) and has_sha256(file, expected)
     assert len(reads) == 2 and not (tmp_path / "cache").exists()
@@ -81,7 +81,7 @@ def test_a_changed_file_is_read_again(reads, file, change):
 def test_another_machine_with_the_same_home_reads_the_file_itself(reads, file, monkeypatch):
     expected = sha256(file)
     for name in ("one", "two", "one"):
-        monkeypatch.setattr(known_hashes.platform, "node", lambda name=name: name)
+        monkeypatch.setattr(hashes.platform, "node", lambda name=name: name)
         assert has_sha256(file, expected)
     assert len(reads) == 2
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from relora_study.config import Runtime
-from relora_study.session.jobs import launch_command
+from relora_study.session.snakemake import launch_command
 from relora_study.train import loop
 from relora_study.train.log import Recorder
 from relora_study.train.loop import Stopped, train

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import pytest
 from relora_study.errors import UserError
-from relora_study.session.jobs import conda_prefix, lead_jobs_to, short_interpreter
-from relora_study.session.snakemake import cost_of_run, make_web_report, mistakes_in_one_line, web_report_is_due
+from relora_study.session.snakemake import (
+    conda_prefix,
+    cost_of_run,
+    lead_jobs_to,
+    make_web_report,
+    mistakes_in_one_line,
+    short_interpreter,
+    web_report_is_due,
+)
 
 
 def test_a_mistake_and_a_refusal_of_the_disk_end_in_one_line():

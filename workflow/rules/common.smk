@@ -7,7 +7,7 @@ from pathlib import Path
 from relora_study.analysis.naming import shows_published, suite_name
 from relora_study.config import cells, check
 from relora_study.config.benchmark_names import is_users
-from relora_study.cost.job_resources import (
+from relora_study.cost.estimates import (
     pretrain_megabytes,
     pretrain_minutes,
     reading_megabytes,
@@ -16,7 +16,7 @@ from relora_study.cost.job_resources import (
 )
 from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.config.settings import Labels, experiments_of
-from relora_study.session.jobs import launch_command, node_resources
+from relora_study.session.snakemake import launch_command, node_resources
 from relora_study.report.numbers import use_labels
 from relora_study.session.snakemake import mistakes_in_one_line
 from relora_study.session.start import (
@@ -127,7 +127,7 @@ def newer_than(file):
 
 
 def by_cell(amount, *arguments):
-    """A resource: the ``amount``, a function of relora_study.cost.job_resources, for the cell of a job."""
+    """A resource: the ``amount``, a function of relora_study.cost.estimates, for the cell of a job."""
     return lambda wildcards: amount(ALL_CELLS[wildcards.cell], *arguments)
 
 

@@ -8,7 +8,7 @@ REPORTED_EXPERIMENTS = [*(STUDY.sweeps or {}), *(["search"] if EXPERIMENTS.searc
 
 
 def of_candidate(amount):
-    """What ``amount`` of relora_study.cost.job_resources says of a candidate's job, as a resource."""
+    """What ``amount`` of relora_study.cost.estimates says of a candidate's job, as a resource."""
     return lambda wildcards: amount(EXPERIMENTS.searches[wildcards.search][1][wildcards.candidate])
 
 

@@ -36,7 +36,7 @@ ROOT = root_of_workflow()
 PACKAGE = ROOT / "workflow" / "relora_study"
 sys.path.insert(0, str(PACKAGE.parent))
 
-from relora_study.session.jobs import conda_prefix, lead_jobs_to, short_interpreter
+from relora_study.session.snakemake import conda_prefix, lead_jobs_to, short_interpreter
 
 lead_jobs_to(PACKAGE.parent)
 shell.prefix(conda_prefix(PACKAGE.parent))

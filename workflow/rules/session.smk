@@ -4,7 +4,7 @@ import sys
 from snakemake.common import NOTHING_TO_BE_DONE_MSG
 from snakemake.exceptions import WorkflowError
 
-from relora_study.cost.operations import estimated_minutes, expected_rung_seconds, expected_seconds
+from relora_study.cost.estimates import estimated_minutes, expected_rung_seconds, expected_seconds
 from relora_study.session.progress import Progress, Training, last_step
 from relora_study.session.snakemake import (
     cost_of_run,

@@ -13,10 +13,9 @@ import pandas as pd
 
 from . import evidence as read
 from .adapter_pattern import nearest_size
-from .evidence import Evidence, Reading
+from .evidence import FORMATS, Evidence, Reading
 from .published import Published
 from .results import Runs
-from .rounding import FORMATS
 
 COLUMNS = ["finding", "cell", "measure", "value", "published", "verdict"]
 PUBLISHED_COLUMNS = ["finding", "size", "measure", "value", "verdict"]

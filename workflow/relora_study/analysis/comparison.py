@@ -10,8 +10,7 @@ from ..config.benchmark_names import BLIMP, PALOMA
 from .adapter_pattern import nearest_size
 from .published import published_values
 from .published_recipe import STEPS, WIDTHS, has_papers_shape
-from .results import Runs, last_losses
-from .training_time import devices
+from .results import Runs, devices, last_losses
 
 # Relative tolerances. Losses and accuracies vary with the seed and hours with the device. Spectra at step 0 depend on
 # the shape and the first weights alone.

@@ -10,12 +10,10 @@ import scipy
 
 from ..config.measuring import LEVEL
 from .adapter_pattern import adapter_pattern, published_shares
-from .around_resets import around_resets
 from .published import BEFORE, COUNTED_FROM, Published, loss_of, reset_steps
 from .published_recipe import RANK, STEPS, WIDTHS
 from .results import Runs
-from .rounding import FORMATS, random_product
-from .source import Trained, rank_ceiling, while_adapted
+from .source import Trained, around_resets, rank_ceiling, while_adapted
 
 STEADY = 0.8  # Spearman's correlation of share and cycle: below it, growth may be noise
 WITHIN = 20  # steps after a reset in which the published loss may spike
@@ -268,3 +266,30 @@ def _last_condition_number(evidence: Evidence) -> float:
 def _random(evidence: Evidence, precision: str) -> tuple[float, float]:
     width = WIDTHS[evidence.row]
     return random_product(width, 4 * width, RANK, precision)
+
+
+FORMATS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "float32": lambda matrix: matrix.astype(np.float32),
+    "bfloat16": lambda matrix: to_bfloat16(matrix),
+}
+
+
+def to_bfloat16(matrix: np.ndarray) -> np.ndarray:
+    """``matrix`` rounded to bfloat16, the upper half of float32's bits (to nearest, ties to even); float32 again."""
+    bits = matrix.astype(np.float32).view(np.uint32)
+    odd = (bits >> 16) & 1
+    return ((bits + 0x7FFF + odd) & 0xFFFF0000).astype(np.uint32).view(np.float32)
+
+
+@cache
+def random_product(width: int, columns: int, rank: int, precision: str) -> tuple[float, float]:
+    """Condition number of a Gaussian product [width, columns] of ``rank`` in ``precision``, and PER over its ceiling.
+
+    Without rounding, the condition number would be infinite and the share of the ceiling at most 1.
+    """
+    random = np.random.default_rng(0)
+    exact = random.standard_normal((width, rank)) @ random.standard_normal((rank, columns))
+    values = np.linalg.svd(FORMATS[precision](exact).astype(np.float64), compute_uv=False)
+    shares = values / values.sum()
+    effective = np.exp(-(shares * np.log(shares)).sum())
+    return float(values[0] / values[-1]), float(effective / rank)

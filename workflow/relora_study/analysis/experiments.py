@@ -18,9 +18,8 @@ from ..storage.contracts import read_cell_manifest
 from ..storage.files import read_csv
 from .differences import in_columns
 from .effects import Effect, verdicts
-from .losses import Losses
-from .training_time import training_seconds
-from .yardsticks import yardstick_losses
+from .losses import Losses, yardstick_losses
+from .results import training_seconds
 
 DOCUMENTS = ".documents.csv"  # ends the name of the file of a sweep's losses by document, as .runs.csv that of its runs
 CAPPED = "loss_with_diverged"  # a column: the mean where cells that diverged have the unigram's loss

@@ -1,4 +1,7 @@
-"""The held-out losses of many cells, document by document: tables take means and paired differences from here."""
+"""The held-out losses of many cells, document by document, from which tables take means and paired differences.
+
+Beside them stand the losses of counted n-grams on the same documents, the yardsticks.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,10 +11,14 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
+from ..config import Cell
+from ..config.settings import Diet
 from ..errors import UserError
+from ..storage.files import read_result
 from .effects import Effect, Numbers
 
 FILE = "held_out.csv"  # of a cell (evaluate.held_out)
+YARDSTICKS = "evaluation/yardsticks.csv"  # in results/ (evaluate.yardsticks)
 SHARED = ["document", "tokens", "bytes"]
 
 
@@ -26,7 +33,7 @@ class Losses:
     @classmethod
     def read(cls, folder: Path, cells: Iterable[str]) -> Self:
         """Read the losses of ``cells`` in ``folder``. Raises :class:`UserError` if one is missing or of other text."""
-        tables = {name: _table(folder / name / FILE) for name in cells}
+        tables = {name: read_result(folder / name / FILE) for name in cells}
         first = next(iter(tables.values()))
         for name, table in tables.items():
             if not table[SHARED].equals(first[SHARED]):
@@ -69,8 +76,17 @@ class Losses:
         return Effect.of(np.reshape(finite, (len(finite), len(self.tokens))), self.tokens)
 
 
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
+def yardstick_losses(results: Path, cells: Iterable[Cell]) -> dict[str, float]:
+    """The loss of each yardstick (nats a token), a mean over the diets of ``cells``.
+
+    Raises :class:`UserError` if its file is missing, or lacks the diet of a cell.
+    """
+    path = results / YARDSTICKS
+    rows = read_result(path)
+    keys = [(-1 if diet.seed is None else diet.seed, diet.sequences) for diet in map(Diet.of, cells)]
+    rows = rows.assign(seed=rows.seed.fillna(-1))
+    by_diet = rows.pivot(index=["seed", "sequences"], columns="yardstick", values="loss")
+    if not set(keys) <= set(by_diet.index):
+        raise UserError(f"{path} was counted for other cells; delete it, and run snakemake {path}")
+    means = by_diet.loc[keys].mean()
+    return {name: float(means[name]) for name in rows.yardstick.unique()}

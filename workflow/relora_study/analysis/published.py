@@ -10,7 +10,6 @@ import pandas as pd
 
 from ..config.benchmark_names import BLIMP, blimp_phenomena
 from ..config.schedule import learning_rate_ratio
-from .around_resets import AroundResets
 from .published_recipe import (
     LABELS,
     LEARNING_RATE,
@@ -21,6 +20,7 @@ from .published_recipe import (
     PublishedCell,
     published_cells,
 )
+from .source import AroundResets
 
 FOLDER = Path(__file__).parents[3] / "resources" / "published"
 COMPONENTS = {"swiglu_w2": "w2", "ov_circuit": "ov_authors", "attention_v": "v", "attention_o": "o"}

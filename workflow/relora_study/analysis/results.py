@@ -15,14 +15,11 @@ from ..config.benchmark_names import BLIMP, PALOMA
 from ..config.measuring import HEADLINES, MARGIN
 from ..errors import UserError
 from ..storage.files import read_yaml
-from .around_resets import AroundResets, around_resets, over_full_rank
-from .losses import Losses
+from .losses import Losses, yardstick_losses
 from .naming import shows_published, suite_name, texts_name
 from .published import Published
 from .published_recipe import SIZES
-from .source import Overlay, Source
-from .training_time import device_unit, devices, training_seconds
-from .yardsticks import yardstick_losses
+from .source import AroundResets, Overlay, Source, around_resets, over_full_rank
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
 TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
@@ -260,3 +257,30 @@ def last_losses(runs: Runs) -> SeriesGroupBy:
     """The training losses of the last steps, grouped by cell; a loss that is not finite becomes NaN."""
     rows = runs.table("log.csv").groupby("cell").tail(LAST_STEPS)
     return rows.assign(loss=rows.loss.where(np.isfinite(rows.loss))).groupby("cell").loss
+
+
+def training_seconds(folder: Path) -> float:
+    """The seconds that the steps in the timing.csv of ``folder`` trained, over all jobs of the training.
+
+    Steps that a stop made the trainer take again count once. Raises :class:`UserError` if the file cannot be read.
+    """
+    path = folder / "timing.csv"
+    try:
+        return float(pd.read_csv(path).seconds.sum())
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"cannot read {path}: {error}; run snakemake, which makes it") from error
+
+
+def devices(manifest: Mapping[str, Any]) -> int:
+    """The number of GPUs that trained the cell, or of CPU cores."""
+    return int(str(manifest["processes"] if on_gpu(manifest) else manifest["threads"]))
+
+
+def on_gpu(manifest: Mapping[str, Any]) -> bool:
+    """Whether a GPU trained the cell."""
+    return str(manifest["device"]).startswith("cuda")
+
+
+def device_unit(manifests: Iterable[Mapping[str, Any]]) -> str:
+    """The unit of the training time of all cells: GPU-hours if any cell trained on a GPU."""
+    return "GPU-hours" if any(map(on_gpu, manifests)) else "CPU core-hours"

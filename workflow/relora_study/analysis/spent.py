@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..config.settings import Experiments
-from .results import Runs
-from .training_time import training_seconds
+from .results import Runs, training_seconds
 
 JOBS = "benchmarks/jobs"  # in results/: Snakemake's measures of each job, of the last time that it ran
 COLUMNS = ["what", "runs", "untimed", "minutes", "files"]

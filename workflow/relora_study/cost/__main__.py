@@ -27,7 +27,7 @@ from ..train.disk import bytes_needed
 from ..train.loop import take_step
 from ..train.optimizer import count_optimizer_numbers
 from ..train.run import start
-from .operations import MODES, data_bytes, expected_tokens_per_second, training_flops
+from .estimates import MODES, data_bytes, expected_tokens_per_second, training_flops
 
 MEASURED_STEPS = 3
 RATES = {"learning_rate", "betas", "eps", "weight_decay"}

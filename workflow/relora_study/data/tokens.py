@@ -17,7 +17,7 @@ from ..config.settings import CorpusNeeds
 from ..errors import UserError
 from ..storage.contracts import Manifest, Split, read_manifest
 from ..storage.files import sha256, write_whole
-from ..storage.known_hashes import has_sha256
+from ..storage.hashes import has_sha256
 from .documents import batches
 
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time

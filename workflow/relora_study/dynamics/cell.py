@@ -16,7 +16,7 @@ from ..config.schedule import due_steps
 from ..model.checkpoints import list_checkpoints, load_model, read_metadata
 from ..storage.contracts import diverged_at
 from ..storage.files import make_once, write_csv
-from ..storage.imports import code_version
+from ..storage.hashes import code_version
 from .matrices import Matrices, stored_matrices
 from .passes import layer_states, linear_cka
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings

@@ -19,7 +19,7 @@ from ..config.settings import MeasurementSettings
 from ..model.checkpoints import load_model, read_metadata
 from ..model.device import CPU
 from ..storage.files import make_once, read_csv, write_csv, write_whole
-from ..storage.imports import code_version
+from ..storage.hashes import code_version
 from . import minimal_pairs, texts
 
 HELD_OUT = "held_out"  # the suite of evaluation.csv that every study has without a task

@@ -12,9 +12,8 @@ from typing import Any
 from ..analysis.comparison import published_vs_replicated
 from ..analysis.experiments import search_table
 from ..analysis.published_recipe import CONTEXT_LENGTH, LEARNING_RATE, RANK, RESET_PERIOD, SIZES, STEPS, VOCAB_SIZE
-from ..analysis.results import Runs
+from ..analysis.results import Runs, devices, on_gpu
 from ..analysis.spent import spent
-from ..analysis.training_time import devices, on_gpu
 from ..config import Cell, Space, Study, read_section
 from ..config.benchmark_names import BLIMP
 from ..config.settings import Experiments, experiments_of

@@ -10,9 +10,8 @@ from ..analysis.audit import ALIKE, outcomes
 from ..analysis.differences import LOSS, differences, gap_effects
 from ..analysis.effects import EQUAL, HIGHER, LOWER, ONE_SEED, UNDECIDED
 from ..analysis.published_recipe import CONTEXT_LENGTH, RESET_PERIOD, STEPS
-from ..analysis.results import Runs
+from ..analysis.results import Runs, devices, on_gpu
 from ..analysis.source import Source
-from ..analysis.training_time import devices, on_gpu
 from ..config import RateRatios
 from ..config.benchmark_names import BLIMP
 from .numbers import cell_label, in_words, listed, method_label, signed, spread

@@ -13,10 +13,9 @@ from ..analysis.differences import differences, gaps, in_columns, trend
 from ..analysis.experiments import search_minutes
 from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
-from ..analysis.results import Runs, last_losses
+from ..analysis.results import Runs, devices, last_losses, on_gpu
 from ..analysis.significance import compare, published_test
 from ..analysis.source import Source, measured
-from ..analysis.training_time import devices, on_gpu
 from ..evaluate.proportions import chance_p, wilson
 from ..storage.files import write_csv, write_text
 from .escape import markdown

@@ -16,7 +16,7 @@ from ..config.benchmark_names import is_users
 from ..config.settings import Experiments, as_yaml, settings_files
 from ..errors import UserError
 from ..storage.files import sha256, write_text
-from ..storage.imports import PACKAGE, source_files
+from ..storage.hashes import PACKAGE, source_files
 
 STAGES = (
     "data",

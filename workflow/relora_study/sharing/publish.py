@@ -11,12 +11,13 @@ import typer
 from huggingface_hub import EvalResult, HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
-from ..analysis.training_time import training_seconds
+from ..analysis.results import training_seconds
 from ..config import Cell, read_section
 from ..config.schedule import is_evaluated
 from ..errors import UserError, command_line
 from ..model.checkpoints import list_checkpoints
 from ..storage.contracts import CellManifest, read_cell_manifest
+from ..storage.files import read_result
 
 SHOWN = [  # suite, item and metric in evaluation.csv, and the name on the card
     ("perplexity", "overall", "token_perplexity", "Perplexity a token"),
@@ -138,10 +139,7 @@ def model_card(cell_dir: Path, repository: str, licence: str, all_steps: bool) -
 
 def _scores(file: Path, step: int) -> pd.DataFrame:
     """Read the rows of evaluation.csv at ``step`` that the card shows: suite, item, metric, what, value."""
-    try:
-        table = pd.read_csv(file)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {file}: {error}; run snakemake {file}") from error
+    table = read_result(file)
     wanted = pd.DataFrame(SHOWN, columns=["suite", "item", "metric", "what"])
     return wanted.merge(table[table.step == step], on=["suite", "item", "metric"])
 

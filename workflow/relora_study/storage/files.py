@@ -118,6 +118,14 @@ def read_csv(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in NUMBERS})
 
 
+def read_result(path: Path) -> pd.DataFrame:
+    """Read a table in results/. Raises :class:`UserError`, with the command that makes it, if it cannot be read."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` to ``path`` as indented JSON with sorted keys."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

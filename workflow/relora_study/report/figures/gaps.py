@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...analysis.around_resets import over_full_rank
 from ...analysis.differences import gap_effects, gaps
 from ...analysis.effects import Effect
 from ...analysis.results import Runs
-from ...analysis.source import Overlay, Source, by_curve
+from ...analysis.source import Overlay, Source, by_curve, over_full_rank
 from ..numbers import method_label, signed
 from ..style import look, panels
 from .parts import Named, mean_line, names_at_right, seed_points, smooth_loss

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from relora_study.storage import imports
+from relora_study.storage import hashes
 
 PACKAGE = Path(__file__).parents[2] / "workflow/relora_study"
 ROOTS = ["data.__main__", "evaluate.__main__", "dynamics.__main__", "report.__main__", "train.__main__"]
@@ -46,25 +46,25 @@ def loaded() -> dict[str, set[Path]]:
 
 @pytest.fixture
 def edited(monkeypatch, tmp_path):
-    """A copy of the package that `imports` looks at, and a way to have it look again."""
+    """A copy of the package that `hashes` looks at, and a way to have it look again."""
     copy = tmp_path / "relora_study"
     shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(imports, "PACKAGE", copy)
+    monkeypatch.setattr(hashes, "PACKAGE", copy)
 
     def keys() -> dict[str, str]:
-        imports.code_version.cache_clear()
-        return {root: imports.code_version(root) for root in ROOTS}
+        hashes.code_version.cache_clear()
+        return {root: hashes.code_version(root) for root in ROOTS}
 
-    imports.source_files.cache_clear()
+    hashes.source_files.cache_clear()
     yield copy, keys
-    imports.source_files.cache_clear()
-    imports.code_version.cache_clear()
+    hashes.source_files.cache_clear()
+    hashes.code_version.cache_clear()
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("root", ROOTS)
 def test_the_files_are_those_that_python_loads(loaded, root):
-    assert set(imports.source_files(root)) == loaded[root]
+    assert set(hashes.source_files(root)) == loaded[root]
 
 
 @pytest.mark.long
@@ -98,7 +98,7 @@ def test_a_module_in_a_folder_of_its_own_counts(edited):
     (copy / "model/inner/deep.py").write_text("VALUE = 1\n")
     reader = copy / "model/checkpoints.py"
     reader.write_text(f"{reader.read_text()}\nfrom .inner import deep\n")
-    imports.source_files.cache_clear()
+    hashes.source_files.cache_clear()
     one = keys()
     (copy / "model/inner/deep.py").write_text("VALUE = 2\n")
     two = keys()
@@ -108,7 +108,7 @@ def test_a_module_in_a_folder_of_its_own_counts(edited):
 
 
 def files_of(root: str, copy: Path) -> list[Path]:
-    return [file.relative_to(copy) for file in imports.source_files(root)]
+    return [file.relative_to(copy) for file in hashes.source_files(root)]
 
 
 @pytest.mark.long

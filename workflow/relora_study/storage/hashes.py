@@ -1,15 +1,55 @@
-"""Remember on this machine which large files had their hash, so that not every job reads 84 GB again."""
+"""Hashes that vouch for results: of the code that a module can run, and of large files, remembered on this machine.
 
+Import statements tell the files that a module can run, because a list kept by hand would go stale. Rules name these
+files as inputs, and caches put their hash into their keys.
+"""
+
+import ast
 import hashlib
 import os
 import platform
 import time
 from contextlib import suppress
+from functools import cache
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from ..errors import UserError
 from .contracts import Contract, read_contract, write_contract
 from .files import sha256
+
+PACKAGE = Path(__file__).parents[1]
+
+
+@cache
+def source_files(module: str) -> tuple[Path, ...]:
+    """List, sorted, the files of ``module``, such as "evaluate.__main__", and of all modules that it imports.
+
+    Imports of imports and imports inside functions count, too. Libraries are left out.
+    """
+    finder = ModuleFinder(path=[str(PACKAGE.parent)])
+    finder.import_hook(f"{PACKAGE.name}.{module}")
+    files = (vars(imported)["__file__"] for imported in finder.modules.values())
+    return tuple(sorted(Path(file) for file in files if file))
+
+
+@cache
+def code_version(module: str) -> str:
+    """Hash the code that ``module`` can run, so that results of other code are measured again.
+
+    Comments and blank lines do not enter the hash, because they change no number.
+    """
+    code = [
+        f"{file.relative_to(PACKAGE)} {_without_comments(file.read_text(encoding='utf-8'))}"
+        for file in source_files(module)
+    ]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+@cache
+def _without_comments(code: str) -> str:
+    return ast.dump(ast.parse(code))
+
 
 REMEMBERED_FROM = 2**30  # bytes; a smaller file takes a second, and a fresh hash finds what its times do not show
 SETTLED = 2.0  # seconds without a change before a hash is remembered: a change within a clock's tick leaves no trace
