@@ -65,8 +65,8 @@ bench: bench-train bench-methods bench-dynamics bench-eval bench-zero2 ## run ev
 bench-train: .venv/test ## time training steps against transformers'
 	@PYTHONPATH=workflow python benchmarks/train.py
 
-bench-methods: .venv/test ## measure what each method of methods.yaml holds and costs (GAPS=a study's results/tables/gaps.csv)
-	@PYTHONPATH=workflow python benchmarks/methods.py --gaps $(or $(GAPS),results/tables/gaps.csv)
+bench-methods: .venv/test ## measure what each method of a preset holds and costs (PRESET=fair, DIFFERENCES=a study's table)
+	@PYTHONPATH=workflow python benchmarks/methods.py --preset $(or $(PRESET),fair) --differences $(or $(DIFFERENCES),results/tables/differences.csv)
 
 bench-dynamics: .venv/test ## time spectra against a full SVD a metric; memory of a checkpoint's readings
 	@PYTHONPATH=workflow python benchmarks/dynamics.py

@@ -1,8 +1,9 @@
-"""What each method of `workflow/presets/methods.yaml` holds and costs: bytes, peak memory, time a step, operations.
+"""What each method of a preset holds and costs: bytes, peak memory, time a step, operations.
 
 `make bench-methods`, or `PYTHONPATH=workflow python benchmarks/methods.py --rounds 5`. Where a study of the preset left
-its gaps to full rank, they stand beside the costs. A method with a warm start is measured in both of its phases: bytes
-and peak memory are those of the larger phase, time and operations are means over the steps of the training.
+its differences to full rank, those of the held-out loss stand beside the costs. A method with a warm start is measured
+in both of its phases: bytes and peak memory are those of the larger phase, time and operations are means over the steps
+of the training.
 """
 
 import subprocess
@@ -16,7 +17,6 @@ import torch
 import typer
 from activations import kept_bytes
 from common import RESULTS, resident_kibibytes, seconds_in_turns
-from relora_study.analysis.differences import mean_gaps
 from relora_study.config import Cell, cells, read_study
 from relora_study.config.schedule import has_adapters
 from relora_study.cost.estimates import flops_per_token
@@ -24,14 +24,13 @@ from relora_study.train.loop import take_step
 from relora_study.train.run import Run, start
 
 CPU = torch.device("cpu")
-CONFIGS = [Path("config.yaml"), Path("workflow/presets/methods.yaml")]
 STEPS = 50  # of a timed block: a period of the projections, so each block renews them once
 MEBI = 2**20
 
 
-def chosen_cells() -> dict[str, Cell]:
-    """One cell of each size and method of the preset, by name."""
-    found = cells(read_study(CONFIGS)).values()
+def chosen_cells(preset: str) -> dict[str, Cell]:
+    """One cell of each size and method of ``preset``, by name."""
+    found = cells(read_study([Path("config.yaml"), Path(f"workflow/presets/{preset}.yaml")])).values()
     return {f"{cell.size_name}-{cell.method_name}": cell for cell in found if cell.seed == 42}
 
 
@@ -94,9 +93,9 @@ def block(run: Run, steps: int) -> Callable[[], None]:
     return steps_of_run
 
 
-def peak_kibibytes(name: str, phase: int) -> int:
+def peak_kibibytes(preset: str, name: str, phase: int) -> int:
     """Peak resident KiB of a fresh process that takes two steps of a phase, by its number, of the cell ``name``."""
-    command = [sys.executable, __file__, "--memory-of", name, "--phase", str(phase)]
+    command = [sys.executable, __file__, "--preset", preset, "--memory-of", name, "--phase", str(phase)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
@@ -107,7 +106,7 @@ def bytes_in(cell: Cell) -> dict[str, int]:
     return held_bytes(trained(cell, 2)) | {"activations": activations}
 
 
-def costs(name: str, cell: Cell) -> dict[str, float | str]:
+def costs(preset: str, name: str, cell: Cell) -> dict[str, float | str]:
     """What the cell ``name`` holds in the phase that holds most, in MiB, and its mean operations a token."""
     parts = phases(cell)
     held = max((bytes_in(part.cell) for part in parts), key=lambda found: sum(found.values()))
@@ -115,14 +114,15 @@ def costs(name: str, cell: Cell) -> dict[str, float | str]:
         "size": cell.size_name,
         "method": cell.method_name,
         **{f"{kind}_MiB": value / MEBI for kind, value in held.items()},
-        "peak_MiB": max(peak_kibibytes(name, number) for number in range(len(parts))) / 2**10,
+        "peak_MiB": max(peak_kibibytes(preset, name, number) for number in range(len(parts))) / 2**10,
         "flops_per_token": over_training(parts, [flops_per_token(part.cell) for part in parts]),
     }
 
 
-def table(chosen: dict[str, Cell], rounds: int) -> pd.DataFrame:
+def table(preset: str, rounds: int) -> pd.DataFrame:
     """A row a size and method; ``ms_per_step`` is of medians of ``rounds`` blocks, in which all phases take turns."""
-    rows = pd.DataFrame([costs(name, cell) for name, cell in chosen.items()])
+    chosen = chosen_cells(preset)
+    rows = pd.DataFrame([costs(preset, name, cell) for name, cell in chosen.items()])
     parts = {name: phases(cell) for name, cell in chosen.items()}
     timed = {f"{name}/{number}": part.cell for name, found in parts.items() for number, part in enumerate(found)}
     seconds = seconds_in_turns({key: block(trained(cell, 2), STEPS) for key, cell in timed.items()}, rounds)
@@ -130,31 +130,30 @@ def table(chosen: dict[str, Cell], rounds: int) -> pd.DataFrame:
     return rows.assign(ms_per_step=[1000 * mean / STEPS for mean in means])
 
 
-def with_gaps(rows: pd.DataFrame, gaps: pd.DataFrame) -> pd.DataFrame:
-    """``rows`` with the mean gap to full rank (nats a token) and its interval; full rank has none."""
-    widths = gaps[["size", "d_model"]].drop_duplicates()
-    means = mean_gaps(gaps).merge(widths, on="d_model")
-    spread = means[["size", "method", "seeds", "gap", "gap_low", "gap_high"]]
-    return rows.merge(spread, on=["size", "method"], how="left")
+def with_differences(rows: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """``rows`` with the difference of the held-out loss to full rank's (nats a token), and its interval."""
+    of_loss = differences[differences.measure == "held_out_loss"]
+    columns = ["size", "method", "difference", "difference_low", "difference_high"]
+    return rows.merge(of_loss[columns], on=["size", "method"], how="left")
 
 
 def main(
     rounds: Annotated[int, typer.Option(help="timed rounds")] = 5,
     threads: Annotated[int, typer.Option(help="CPU threads")] = 1,
-    gaps: Annotated[Path, typer.Option(help="the study's table of gaps")] = Path("results/tables/gaps.csv"),
+    preset: Annotated[str, typer.Option(help="whose methods, and sizes")] = "fair",
+    differences: Annotated[Path, typer.Option(help="the study's table")] = Path("results/tables/differences.csv"),
     memory_of: Annotated[str, typer.Option(hidden=True)] = "",
     phase: Annotated[int, typer.Option(hidden=True)] = 0,
 ) -> None:
     """Measure, and write results/benchmarks/methods.csv."""
     torch.set_num_threads(threads)
-    chosen = chosen_cells()
     if memory_of:
-        trained(phases(chosen[memory_of])[phase].cell, 2)
+        trained(phases(chosen_cells(preset)[memory_of])[phase].cell, 2)
         print(resident_kibibytes("VmHWM"))
         return
-    rows = table(chosen, rounds)
-    if gaps.exists():
-        rows = with_gaps(rows, pd.read_csv(gaps))
+    rows = table(preset, rounds)
+    if differences.exists():
+        rows = with_differences(rows, pd.read_csv(differences))
     RESULTS.mkdir(parents=True, exist_ok=True)
     rows.to_csv(RESULTS / "methods.csv", index=False, float_format="%.6g")
     print(rows.to_markdown(index=False, floatfmt=".4g"))

@@ -4,11 +4,12 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
 from relora_study.analysis.experiments import DOCUMENTS
-from relora_study.report.findings import CONTROL, FIGURES, TABLES, draw, numbers, with_tables
+from relora_study.report.findings import FIGURES, TABLES, draw, numbers, swept, with_tables
 from relora_study.report.style import finish
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -60,28 +61,20 @@ def test_a_wrong_number_in_prose_is_found():
 
 def test_a_changed_run_changes_the_page(tmp_path):
     shutil.copytree(DOCS / "results", tmp_path / "results")
-    place = tmp_path / "results/ladder.csv"
-    place.write_text(re.sub(r"(?m)^(tiny-relora-s42,.*),\d\.\d+,$", r"\1,9.0,", place.read_text()))
+    place = tmp_path / "results/default_differences.csv"
+    place.write_text(re.sub(r"(?m)^(tiny,relora,held_out_loss,1,0),0\.\d+,", r"\1,9.0,", place.read_text()))
     page = (DOCS / "findings.md").read_text()
     assert with_tables(page, tmp_path / "results") != page
 
 
-def test_a_methods_difference_to_the_control_is_paired_by_size_and_seed():
-    found = {CONTROL: [-0.1, -0.2, 0.5], "galore": [-0.3, -0.2, 0.6]}
-    seeds = [("width_48", 48, 42), ("width_48", 48, 43), ("width_96", 96, 42)]
-    rows = [(*seed, name, gap) for name, gaps in found.items() for seed, gap in zip(seeds, gaps, strict=True)]
-    table = TABLES["beside_control"](pd.DataFrame(rows, columns=["size", "d_model", "seed", "method", "gap"]))
-    assert table.method.tolist() == ["galore", "galore"] and table.seeds.tolist() == [2, 1]
-    assert table.difference.tolist() == pytest.approx([-0.1, 0.1])
-
-
-def test_more_tokens_change_a_gap_by_size_and_seed():
-    columns = ["size", "d_model", "seed", "method", "gap"]
-    tuned = [
-        ("width_48", 48, 42, "relora", 0.3),
-        ("width_48", 48, 43, "relora", 0.5),
-        ("width_96", 96, 42, "relora", 9),
-    ]
-    longer = [("width_48", 48, 43, "relora", 0.4), ("width_48", 48, 42, "relora", 0.1)]
-    table = TABLES["with_more_tokens"](pd.DataFrame(longer, columns=columns), pd.DataFrame(tuned, columns=columns))
-    assert table.seeds.tolist() == [2] and table.change.tolist() == pytest.approx([-0.15])
+def test_what_a_doubling_of_the_tokens_adds_is_the_slope_of_a_line_through_the_gaps():
+    names = ("budgets", "budgets_frozen", "longest")
+    found = {row.method: row for row in TABLES["growth"](swept(names, DOCS / "results")).itertuples()}
+    runs = pd.concat([pd.read_csv(DOCS / f"results/{name}.csv") for name in names])
+    losses = runs.pivot_table(index="tokens", columns="method", values="loss")
+    for method in ("lora", "relora_repaired", "matrices_frozen"):
+        slope, _ = np.polyfit(np.log2(losses.index), losses[method] - losses["full"], 1)
+        row = found[method]
+        assert row.per_doubling == pytest.approx(slope, abs=1e-7), method
+        assert row.per_doubling_low < row.per_doubling < row.per_doubling_high
+    assert "full_jagged" not in found, "it has two lengths"

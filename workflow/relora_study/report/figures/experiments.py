@@ -230,28 +230,3 @@ def _candidate_look(chosen: bool) -> dict[str, Any]:
     if chosen:
         return {"color": "#D55E00", "marker": "o", "linewidth": 1.4, "label": "chosen", "zorder": 3}
     return {"color": "#777777", "marker": ".", "linewidth": 0.8, "label": "dropped"}
-
-
-HELD = ["weights_MiB", "gradients_MiB", "optimizer_MiB", "activations_MiB"]
-
-
-def draw_costs(rows: pd.DataFrame) -> Figure:
-    """A row a size: the gap to full rank by the memory that a method holds in training, and by the time of a step.
-
-    ``rows`` is the table of `make bench-methods`. Full rank, at a gap of 0, is the first method.
-    """
-    sizes, methods = list(rows["size"].unique()), list(rows.method.unique())
-    figure, grid = panels(len(sizes), 2, share_x=False)
-    places = {"memory held (MiB)": rows[HELD].sum(axis=1), "time of a step (ms)": rows.ms_per_step}
-    for (row, column), axes in np.ndenumerate(grid):
-        label, x = list(places.items())[column]
-        axes.axhline(0, color="#777777", linewidth=0.8)
-        for method in methods:
-            here = rows[(rows["size"] == sizes[row]) & (rows.method == method)]
-            gap, low, high = (here[name].fillna(0.0) for name in ("gap", "gap_low", "gap_high"))
-            drawn = look(methods, method)
-            axes.vlines(x[here.index], low, high, color=drawn["color"], linewidth=1.2)
-            axes.plot(x[here.index], gap, **drawn | {"linestyle": "", "markersize": 5})
-        axes.set(xlabel=label, ylabel="held-out loss\nover full rank" if column == 0 else "")
-        axes.set_title(figure_text(sizes[row].replace("_", " ")) if column == 0 else "")
-    return figure
