@@ -32,7 +32,7 @@ def test_cases_take_turns_and_the_first_round_does_not_count():
 
 
 def test_a_run_holds_the_bytes_that_the_plan_counts():
-    cells = methods.chosen_cells()
+    cells = methods.chosen_cells("methods")
     assert len(cells) == 16
     for name in ("width_48-full", "width_48-relora_repaired", "width_48-factorized", "width_48-fira"):
         cell = cells[name]
@@ -43,12 +43,13 @@ def test_a_run_holds_the_bytes_that_the_plan_counts():
 
 
 def test_a_methods_costs_include_its_warm_start(monkeypatch):
-    chosen = {name: methods.chosen_cells()[f"width_48-{name}"] for name in ("full", "relora_repaired", "lora")}
-    monkeypatch.setattr(methods, "peak_kibibytes", lambda name, phase: 1024 * (10 * (phase == 0) + len(name)))
+    chosen = {name: methods.chosen_cells("fair")[f"width_48-{name}"] for name in ("full", "relora_repaired", "lora")}
+    monkeypatch.setattr(methods, "chosen_cells", lambda preset: chosen)
+    monkeypatch.setattr(methods, "peak_kibibytes", lambda preset, name, phase: 1024 * (10 * (phase == 0) + len(name)))
     taken = {"full/0": 1.0, "relora_repaired/0": 1.0, "relora_repaired/1": 2.0, "lora/0": 3.0}
     timed = []
     monkeypatch.setattr(methods, "seconds_in_turns", lambda blocks, _: timed.extend(blocks) or taken)
-    found = methods.table(chosen, 1).set_index("method")
+    found = methods.table("fair", 1).set_index("method")
     full, repaired, lora = found.loc["full"], found.loc["relora_repaired"], found.loc["lora"]
     assert timed == list(taken)
     assert (found.ms_per_step * methods.STEPS / 1000).tolist() == pytest.approx([1.0, 0.2 * 1.0 + 0.8 * 2.0, 3.0])
@@ -61,16 +62,18 @@ def test_a_methods_costs_include_its_warm_start(monkeypatch):
 
 
 def test_the_phases_of_a_training_are_all_of_its_steps():
-    cell = methods.chosen_cells()["width_48-relora_repaired"]
+    cell = methods.chosen_cells("fair")["width_48-relora_repaired"]
     found = methods.phases(cell.model_copy(update={"method": cell.method.model_copy(update={"full_rank_from": 500})}))
     assert [(len(adapters(methods.trained(part.cell, 1).model)), part.steps) for part in found] == [(0, 220), (28, 380)]
 
 
-def test_costs_stand_beside_the_gaps_of_their_size():
+def test_costs_stand_beside_the_differences_of_their_size():
     rows = pd.DataFrame({"size": ["a", "a", "b"], "method": ["full", "lora", "lora"], "ms_per_step": [1.0, 2.0, 3.0]})
-    named = {"size": ["a", "a", "b", "b"], "d_model": [8, 8, 16, 16], "method": ["lora"] * 4, "seed": [1, 2, 1, 2]}
-    found = methods.with_gaps(rows, pd.DataFrame(named | {"gap": [0.1, 0.3, 1.0, 3.0]}))
-    assert found.gap[0] != found.gap[0] and list(found.gap[1:]) == [0.2, 2.0]
+    study = {"size": ["a", "a", "b"], "method": ["lora"] * 3, "measure": ["accuracy", *["held_out_loss"] * 2]}
+    ends = {"difference": [9.0, 0.2, 2.0], "difference_low": [9.0, 0.1, 1.0], "difference_high": [9.0, 0.3, 3.0]}
+    found = methods.with_differences(rows, pd.DataFrame(study | ends))
+    assert found.difference[0] != found.difference[0] and list(found.difference[1:]) == [0.2, 2.0]
+    assert list(found.difference_high[1:]) == [0.3, 3.0]
 
 
 def test_kept_bytes_are_those_of_a_plain_sum(make_cell):
