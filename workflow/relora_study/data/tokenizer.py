@@ -2,20 +2,24 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ..config import Tokenizer as TokenizerSettings
 from ..errors import UserError
 from .hub import HUB_ERRORS, commit, first_line
 
+if TYPE_CHECKING:  # transformers takes longer to import than the other jobs of this stage to run
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
 END_OF_TEXT = "<|endoftext|>"
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> "PreTrainedTokenizerFast":
     """Train a BPE (Sennrich et al. 2016) on bytes, of at most ``vocab_size`` entries; it can encode any text."""
+    from transformers import PreTrainedTokenizerFast
+
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -29,12 +33,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=END_OF_TEXT, clean_up_tokenization_spaces=False)
 
 
-def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> PreTrainedTokenizerBase:
+def load_tokenizer(settings: TokenizerSettings, vocab_size: int) -> "PreTrainedTokenizerBase":
     """Load the tokenizer ``settings.name``, a folder or a repository on the Hub, without running any Python in it.
 
     Raises :class:`UserError` if it needs Python code, cannot be read as a tokenizer.json, has no end-of-text token, or
     has an id that is not below ``vocab_size``.
     """
+    from transformers import AutoTokenizer
+
     place: dict[str, Any] = {"local_files_only": True}
     if settings.source == "hub":
         place = {"revision": commit(str(settings.name), settings.revision, "data.tokenizer.revision", "model")}
@@ -63,11 +69,13 @@ def _reason(error: Exception) -> str:
     return first_line(error)
 
 
-def id_count(tokenizer: PreTrainedTokenizerBase) -> int:
+def id_count(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return the largest id plus one: the model's vocabulary must be as large, even if ids have gaps."""
     return int(max(tokenizer.get_vocab().values())) + 1
 
 
-def open_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def open_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """Open the study's tokenizer, which the command `tokenizer` wrote to ``folder``."""
+    from transformers import AutoTokenizer
+
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer
 from tokenizers.normalizers import NFC, NFD
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import PreTrainedTokenizerBase
 
 from ..config.settings import CorpusNeeds
 from ..errors import UserError
@@ -20,6 +19,9 @@ from ..storage.files import sha256, write_whole
 from ..storage.hashes import has_sha256
 from .documents import batches
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 BATCH_CHARACTERS = 2**21  # characters of text encoded at a time
 PIECE_CHARACTERS = 2**16  # characters of a piece of a long text: a batch has enough pieces for all threads
 CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
@@ -27,7 +29,7 @@ CUT = re.compile(r"(?<=\S)(?=[ \n]\S)")
 IdArray = np.ndarray[Any, np.dtype[Any]]
 
 
-def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str) -> Iterator[IdArray]:
+def encode(texts: Iterable[str], tokenizer: "PreTrainedTokenizerBase", dtype: str) -> Iterator[IdArray]:
     """Yield the ids of all texts in order, with an end-of-text id after each text, in arrays of several tokens.
 
     The tokenizer's threads encode a batch at a time, so memory does not grow with the corpus.
@@ -41,7 +43,7 @@ def encode(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, dtype: str)
             yield np.asarray([*encoding.ids, tokenizer.eos_token_id] if last else encoding.ids, dtype=dtype)
 
 
-def bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+def bare(tokenizer: "PreTrainedTokenizerBase") -> Tokenizer:
     """Return the tokenizer's backend without truncation and padding, which its file may ask for."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -50,7 +52,7 @@ def bare(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     return backend
 
 
-def cuts_at_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+def cuts_at_spaces(tokenizer: "PreTrainedTokenizerBase") -> bool:
     """Tell whether a text may be cut before a single space or line break without changing its ids.
 
     GPT-2's words allow it: a space belongs to the word after it (Radford et al. 2019, section 2.2). Other tokenizers,
