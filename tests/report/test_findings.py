@@ -78,3 +78,14 @@ def test_what_a_doubling_of_the_tokens_adds_is_the_slope_of_a_line_through_the_g
         assert row.per_doubling == pytest.approx(slope, abs=1e-7), method
         assert row.per_doubling_low < row.per_doubling < row.per_doubling_high
     assert "full_jagged" not in found, "it has two lengths"
+
+
+def test_both_climbs_are_compared_with_the_full_rank_cells_of_their_seeds():
+    names = ("implementations", "rewarmup")
+    found = TABLES["climbs"](swept(names, DOCS / "results")).set_index("method")
+    tables = {name: pd.read_csv(DOCS / f"results/{name}.csv") for name in names}
+    losses = {name: table.pivot(index="seed", columns="method", values="loss") for name, table in tables.items()}
+    assert set(found.index) == set(losses["rewarmup"])
+    for column, name in (("after_3", "implementations"), ("after_30", "rewarmup")):
+        expected = losses[name].sub(losses["implementations"].full, axis=0).mean()  # a diverged seed has no loss
+        assert found[column].to_numpy() == pytest.approx(expected[found.index].to_numpy(), abs=1e-6), name

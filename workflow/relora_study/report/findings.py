@@ -25,9 +25,6 @@ WORDS = (
     "size",
     "method",
     "compared with",
-    "verdict",
-    "verdict one",
-    "verdict two",
     "chance",
     "yardstick",
     "edge",
@@ -66,12 +63,11 @@ def _ratio(rows: pd.DataFrame) -> pd.Series:
 
 def _groups(swept: Swept) -> pd.DataFrame:
     """The mean loss of each method, and its difference to full rank with one rate and to full rank with two."""
-    one, two = sweep_table(swept, [], "full"), changes(swept, "full_two_rates").set_index("method")
-    named = {f"difference{end}": f"over_two_rates{end}" for end in ("", "_low", "_high")} | {"verdict": "verdict_two"}
-    both = one.join(two.rename(columns=named)[list(named.values())], on="method").fillna({"verdict_two": ""})
-    renamed = {f"difference{end}": f"over_one_rate{end}" for end in ("", "_low", "_high")} | {"verdict": "verdict_one"}
-    columns = ["size", "diverged", "compared_with", "seeds_paired", "chance", "p_holm"]
-    return both.rename(columns=renamed).drop(columns=columns)
+    one, two = sweep_table(swept, [], "full"), changes(swept, "full_two_rates")
+    losses = one[["method", "seeds", "loss", "loss_low", "loss_high"]]
+    named = {"over_one_rate": one, "over_two_rates": two}
+    of_one, of_two = (_named(name, rows).set_index("method") for name, rows in named.items())
+    return losses.join(of_one, on="method").join(of_two, on="method").fillna({"verdict_over_two_rates": ""})
 
 
 def _gap_change(swept: Swept) -> pd.DataFrame:
@@ -86,6 +82,22 @@ def _gap_change(swept: Swept) -> pd.DataFrame:
     effects = {name: Effect.of(values, swept.losses.tokens) for name, values in gaps.items()}
     columns = {key: value for name, effect in effects.items() for key, value in in_columns(name, effect).items()}
     return pd.DataFrame([{"method": "relora_repaired", "seeds": len(cells), **columns}])
+
+
+def _climbs(swept: Swept) -> pd.DataFrame:
+    """The difference of each method to full rank with a climb of three steps after each reset, and of thirty."""
+    climb = swept.runs.rewarmup_steps.fillna(3).astype(int).astype(str)
+    runs = swept.runs.assign(size=climb)[swept.runs.method.isin(swept.runs.method[climb == "30"])]
+    full = swept.runs[swept.runs.method == "full"]
+    both = changes(swept._replace(runs=pd.concat([runs, *(full.assign(size=steps) for steps in ("3", "30"))])), "full")
+    three, thirty = (_named(f"after_{steps}", both[both["size"] == steps]) for steps in ("3", "30"))
+    return three.join(thirty.set_index("method"), on="method")
+
+
+def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """The method, the difference and the verdict of ``rows``, the last two under a name of their own."""
+    columns = {f"difference{end}": f"{name}{end}" for end in ("", "_low", "_high")} | {"verdict": f"verdict_{name}"}
+    return rows.rename(columns=columns)[["method", *columns.values()]]
 
 
 def _growth(swept: Swept) -> pd.DataFrame:
@@ -147,6 +159,7 @@ FIGURES: dict[str, Callable[[Swept], Figure]] = {
 OF_SWEEPS = (
     "losses",
     "groups",
+    "climbs",
     "gap_change",
     "over_full_rank",
     "rhythm",
@@ -157,6 +170,7 @@ OF_SWEEPS = (
 )
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "by_tokens": _by_tokens,
+    "climbs": _climbs,
     "counted": _counted,
     "groups": _groups,
     "gap_change": _gap_change,
@@ -216,5 +230,5 @@ def _rows(kind: str, names: list[str], folder: Path) -> pd.DataFrame:
 
 def _table(kind: str, names: list[str], folder: Path) -> str:
     words = readable(_rows(kind, names, folder)).map(markdown)
-    sides = ["left" if column in WORDS else "right" for column in words]
+    sides = ["left" if column in WORDS or column.startswith("verdict") else "right" for column in words]
     return str(words.to_markdown(index=False, disable_numparse=True, colalign=sides)) + "\n"

@@ -116,5 +116,6 @@ def check_results(results: Path, version: int) -> None:
 
 
 def mark_results(results: Path, version: int) -> None:
-    """Write ``version`` into the marking file of ``results``."""
-    write_text(results / MARK, f"{version}\n")
+    """Write ``version`` into the marking file of ``results``, once: a kill during a later start leaves no half file."""
+    if not (results / MARK).exists():  # check_results has refused every other version
+        write_text(results / MARK, f"{version}\n")
