@@ -4,7 +4,7 @@ import pytest
 import yaml
 from relora_study.config import cells, check, read_study
 from relora_study.config.data import Data
-from relora_study.config.settings import TokenSettings, experiments_of, settings_files, stage_settings
+from relora_study.config.settings import Partners, TokenSettings, experiments_of, settings_files, stage_settings
 from relora_study.config.variants import LONGEST, OF_TOKENS, section_of, variant_name, vary
 from relora_study.errors import UserError
 from studies import ROOT
@@ -287,3 +287,19 @@ def test_a_wrong_name_is_told_with_its_file(raw, tmp_path, name):
     overlay.write_text(yaml.safe_dump({"sweeps": {name: {"methods": ["relora"]}}}))
     with pytest.raises(UserError, match=rf"^sweeps.{name} .*\({overlay}\)$"):
         read_study([ROOT / "config.yaml", overlay])
+
+
+def test_a_cell_stands_beside_full_rank_of_its_seed_and_size_at_the_nearest_rate(raw):
+    """Among rates 1e-3 and 1e-2 the nearer to the study's 3e-3, by ratio, is 1e-3 for 3e-3 and 1e-2 for 6e-3."""
+    sweeps = {
+        "whole": grid(learning_rate=[1e-3, 1e-2]) | {"methods": ["full"], "seeds": [1]},
+        "mine": grid(learning_rate=[3e-3, 6e-3]) | {"methods": ["relora"], "seeds": [1, 2]},
+        "longer": grid(steps=[40]) | {"methods": ["relora"], "seeds": [1]},
+    }
+    study = check(small(raw, study={"sizes": ["tiny"], "methods": ["relora"], "seeds": [1]}, sweeps=sweeps), [])
+    every = cells(study) | experiments_of(study).cells
+    assert Partners.of(study, every).pairs == {
+        "tiny-relora-s1": "tiny-full+learning_rate=0.001-s1",
+        "tiny-relora+learning_rate=0.003-s1": "tiny-full+learning_rate=0.001-s1",
+        "tiny-relora+learning_rate=0.006-s1": "tiny-full+learning_rate=0.01-s1",
+    }

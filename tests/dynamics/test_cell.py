@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from relora_study.config import cells, check
+from relora_study.data.tokens import held_out_batch
 from relora_study.dynamics import cell
 from relora_study.dynamics.__main__ import app
 from relora_study.dynamics.readings import Checkpoint, updates
@@ -143,7 +145,9 @@ def oracle(matrix):
     values = np.linalg.svd(matrix, compute_uv=False)
     shares = values / values.sum()
     rank = math.exp(-(shares * np.log(shares)).sum())
-    return {"per": rank / len(values), "effective_rank": rank, "condition_number": values[0] / values[-1]}
+    sizes = {"condition_number": values[0] / values[-1], "spectral_norm": values[0]}
+    stable = np.linalg.norm(matrix) ** 2 / values[0] ** 2
+    return {"per": rank / len(values), "effective_rank": rank, "stable_rank": stable, **sizes}
 
 
 def agrees(table, matrix, **wanted):
@@ -162,14 +166,22 @@ QUANTITIES = {
 }
 
 
-SPECTRAL = {"per", "condition_number", "effective_rank", "numerical_rank", "frobenius_norm"}
+SPECTRAL = {
+    "per",
+    "condition_number",
+    "effective_rank",
+    "numerical_rank",
+    "frobenius_norm",
+    "spectral_norm",
+    "stable_rank",
+}
 
 
 @pytest.mark.parametrize("method", ["full", "relora"])
 def test_the_table_holds_every_reading_once_at_its_steps(tables, method):
     table = tables[method]
     assert not table.duplicated(["step", "component", "layer", "quantity", "metric"]).any()
-    table = table[table.metric.isin([*SPECTRAL, "per_of_rank"])]
+    table = table[table.metric.isin([*SPECTRAL, "per_of_rank"]) & ~table.component.isin(["head", "layer_output"])]
     expected = QUANTITIES | ({"updates_exact": {"w2", "v", "o"}} if method == "relora" else {})
     assert list(table.columns) == ["step", "component", "layer", "quantity", "metric", "value", "reason"]
     assert {name: set(group["component"]) for name, group in table.groupby("quantity")} == expected
@@ -179,6 +191,19 @@ def test_the_table_holds_every_reading_once_at_its_steps(tables, method):
         assert set(group["step"]) == steps, quantity
         assert set(group["layer"]) == {0, 1}
         assert set(group["metric"]) >= SPECTRAL
+
+
+def test_the_head_and_the_hidden_states_are_those_of_transformers_model(place, tables):
+    model = LlamaForCausalLM.from_pretrained(place / "cells/full/checkpoints/step-000008").eval()
+    agrees(tables["full"], model.lm_head.weight.detach().double().numpy(), step=8, component="head")
+    kept = []
+    model.model.layers[1].register_forward_hook(lambda module, inputs, output: kept.append(output))
+    context = yaml.safe_load((place / "cells/full/config.yaml").read_text())["model"]["context_length"]
+    model(torch.from_numpy(held_out_batch(place / "data/tokens", 4, context))[:, :-1])
+    states = kept[0].detach().double().reshape(-1, kept[0].shape[-1]).numpy()
+    expected = oracle(states - states.mean(0))["effective_rank"]
+    wanted = {"step": 8, "layer": 1, "quantity": "hidden_states", "metric": "effective_rank"}
+    assert value_of(tables["full"], **wanted) == pytest.approx(expected, rel=1e-4)
 
 
 def test_weights_are_the_frozen_base_and_effective_weights_the_whole(place, tables):

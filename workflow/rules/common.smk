@@ -15,7 +15,7 @@ from relora_study.cost.estimates import (
     training_cores,
 )
 from relora_study.report.captions import captions, chapters, published_captions
-from relora_study.config.settings import Labels, experiments_of
+from relora_study.config.settings import Labels, Partners, experiments_of
 from relora_study.session.snakemake import launch_command, node_resources
 from relora_study.report.numbers import use_labels
 from relora_study.session.snakemake import mistakes_in_one_line
@@ -48,6 +48,7 @@ with mistakes_in_one_line():
     TASKS = STUDY.evaluation.every_task
     EXPERIMENTS = experiments_of(STUDY)
     ALL_CELLS = CELLS | EXPERIMENTS.cells
+    PARTNERS = Partners.of(STUDY, ALL_CELLS).pairs
     claim_results()
     if starts_the_run():
         renew_template()

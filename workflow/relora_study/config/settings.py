@@ -4,12 +4,15 @@ A file holds only the settings that its readers use, so that another setting's c
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple, Self
 
 import yaml
 
 from . import Cell, Data, Dynamics, Evaluation, Point, Section, Study
+from .cells import base_method
 from .fields import PositiveInt
 from .study import cell_name
 from .variants import candidates, every_cell, sweep_variants
@@ -100,6 +103,39 @@ class SearchSettings(Section):
         return self.rungs[rung] * len(self.seeds_at(rung)) - before
 
 
+class Partners(Section):
+    """The full-rank cell that each cell of another method is read against, by the cell's name."""
+
+    pairs: dict[str, str]
+
+    @classmethod
+    def of(cls, study: Study, cells: Mapping[str, Cell]) -> Self:
+        """The partners among ``cells``: of equal size, seed, steps and batches, and of the nearest rates.
+
+        A cell without such a partner has none, and full rank itself needs none.
+        """
+        whole = (name for name, method in study.methods.items() if method.is_full_rank)
+        baseline = study.study.baseline or next(whole, None)
+        by_diet: dict[str, list[Cell]] = {}
+        for cell in cells.values():
+            if base_method(cell) == baseline:
+                by_diet.setdefault(_alike(cell), []).append(cell)
+        others = (cell for cell in cells.values() if base_method(cell) != baseline and _alike(cell) in by_diet)
+        return cls(pairs={cell.name: min(by_diet[_alike(cell)], key=partial(_apart, cell)).name for cell in others})
+
+
+def _alike(cell: Cell) -> str:
+    """What a cell and its partner share, as one text."""
+    train = cell.train
+    return repr((cell.size, cell.model, cell.seed, cell.data_order, train.steps, train.batch_size))
+
+
+def _apart(cell: Cell, other: Cell) -> tuple[float, bool, str]:
+    """How far the rates of ``other`` are from those of ``cell``; of equal ones the first by name counts as nearer."""
+    ratio = cell.train.learning_rate / other.train.learning_rate
+    return abs(math.log(ratio)), cell.method.rate_ratios != other.method.rate_ratios, other.name
+
+
 class SweepSettings(Section):
     """One sweep: the keys that vary, what each of its cells changes, by the cell's name, and what they are against."""
 
@@ -150,6 +186,7 @@ def settings_files(study: Study, cells: Mapping[str, Cell], experiments: Experim
     """What the settings files hold, by their path in `results/`; ``cells`` are the study's own."""
     files: dict[str, Section] = {f"settings/{name}.yaml": section for name, section in stage_settings(study).items()}
     files["settings/sweeps.yaml"] = experiments.sweeps
+    files["settings/partners.yaml"] = Partners.of(study, {**cells, **experiments.cells})
     files["settings/yardsticks.yaml"] = yardstick_settings(study, [*cells.values(), *experiments.cells.values()])
     for name, cell in cells.items():
         files[f"tuning/base/{name}.yaml" if study.tuning else f"cells/{name}/config.yaml"] = cell

@@ -19,6 +19,7 @@ from .measures import (
     proportional_effective_rank,
     spectral_metrics,
     spectrum,
+    stable_rank,
 )
 from .passes import linear_cka, mean_cosine
 
@@ -37,4 +38,5 @@ __all__ = [
     "proportional_effective_rank",
     "spectral_metrics",
     "spectrum",
+    "stable_rank",
 ]

@@ -20,6 +20,7 @@ from ..storage.hashes import code_version
 from .matrices import Matrices, stored_matrices
 from .passes import layer_states, linear_cka
 from .readings import AnyReading, Checkpoint, Values, dense, difference, few_tokens, overlaps, readings
+from .steps import intruders
 
 READING_COLUMNS = ["step", "component", "layer", "quantity", "metric", "value", "reason"]
 
@@ -96,7 +97,11 @@ def read_step(subject: Subject, step: int) -> Iterator[AnyReading]:
 def movements(subject: Subject, step: int, now: Matrices) -> Iterator[AnyReading]:
     """Read how the effective weights ``now`` have moved: since step 0, and over each window that ends at ``step``."""
     if step:
-        yield from dense("cumulative_update", difference(now, subject.stored(0)))
+        start = subject.stored(0)
+        yield from dense("cumulative_update", difference(now, start))
+        for component, matrix in now.items():
+            near = intruders(matrix, start[component], subject.dimensions)
+            yield Values("cumulative_update", component, "intruders", near)
     for length, quantities in subject.windows.items():
         for reading in window(subject, now, subject.begins(step, length)):
             yield from (replace(reading, quantity=quantity) for quantity in quantities)

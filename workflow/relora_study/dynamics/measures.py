@@ -95,6 +95,14 @@ def frobenius_norm(values: Tensor) -> Tensor:
     return torch.where(norm > 0, norm, torch.nan)
 
 
+def stable_rank(values: Tensor) -> Tensor:
+    """Compute the sum of squares over the largest square, ``values`` [..., k] to [...] (Rudelson and Vershynin 2007).
+
+    It is at least 1 and at most the rank, and small singular values hardly count; NaN for a zero matrix.
+    """
+    return values.square().sum(-1) / values.amax(-1).square()
+
+
 def spectral_metrics(values: Tensor, shape: tuple[int, int], factored: bool = False) -> dict[str, Tensor]:
     """Compute every metric of m x n matrices by name, from their singular values, [..., k] to [...] each.
 
@@ -108,6 +116,8 @@ def spectral_metrics(values: Tensor, shape: tuple[int, int], factored: bool = Fa
         "condition_number": condition_number(values),
         "numerical_rank": numerical_rank(values, shape),
         "frobenius_norm": frobenius_norm(values),
+        "spectral_norm": torch.where(values.amax(-1) > 0, values.amax(-1), torch.nan),
+        "stable_rank": stable_rank(values),
     }
     return metrics | {"per_of_rank": proportional_effective_rank(values)} if factored else metrics
 

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..config import Method
 from ..model.checkpoints import load_adapters, load_model, read_metadata
-from ..model.decoder import head_dim
+from ..model.decoder import head_dim, head_weight
 from .matrices import Factors, Matrices, adapter_factors, frozen_base, weight_matrices
 from .measures import (
     authors_ov,
+    effective_rank,
     gini,
     hoyer,
     leading_subspaces,
@@ -25,6 +26,7 @@ from .measures import (
     spectrum,
 )
 from .passes import gradients, layer_states, mean_cosine, merge_effects
+from .steps import first_step, gradient_share
 
 STATES_TOKENS = 1024
 
@@ -75,7 +77,8 @@ AnyReading = Reading | Values
 class Checkpoint:
     """The matrices of one checkpoint by component, [layers, m, n] each: ``base`` is W, ``effective`` is W + s B A.
 
-    ``states`` are hidden states on a few tokens. ``merge`` holds the effects of a merge, by metric.
+    ``head`` is the output head, [1, vocabulary, d_model], and ``scale`` is s. ``states`` are hidden states on a few
+    tokens. ``merge`` holds the effects of a merge, by metric.
     """
 
     step: int
@@ -85,6 +88,8 @@ class Checkpoint:
     gradients: Matrices
     adapted: bool = False  # the model has adapters, perhaps on other components
     factors: dict[str, Factors] = field(default_factory=dict)
+    scale: float = 0.0
+    head: Tensor = field(default_factory=lambda: torch.empty(0))
     states: Tensor = field(default_factory=lambda: torch.empty(0))
     merge: dict[str, float] = field(default_factory=dict)
 
@@ -109,6 +114,8 @@ class Checkpoint:
             gradients=taken,
             adapted=bool(adapters),
             factors=factors,
+            scale=metadata.scale or 0.0,
+            head=head_weight(model).detach()[None],
         )
 
 
@@ -167,8 +174,20 @@ def overlaps(quantity: str, now: Matrices, before: Matrices, dimensions: int) ->
 
 
 def representations(checkpoint: Checkpoint) -> Iterator[AnyReading]:
-    """Read the anisotropy of hidden states."""
-    yield Values("hidden_states", "layer_output", "mean_cosine", mean_cosine(checkpoint.states))
+    """Read the anisotropy of hidden states, and how many dimensions they fill about their mean."""
+    states = checkpoint.states.double()
+    yield Values("hidden_states", "layer_output", "mean_cosine", mean_cosine(states))
+    filled = effective_rank(spectrum(states - states.mean(-2, keepdim=True)))
+    yield Values("hidden_states", "layer_output", "effective_rank", filled)
+
+
+def adapters(checkpoint: Checkpoint) -> Iterator[AnyReading]:
+    """Read what the live adapters can follow of the gradient, and their first step beside Adam's on W."""
+    for component, (down, up) in checkpoint.factors.items():
+        gradient = checkpoint.gradients[component]
+        yield Values("adapters", component, "gradient_share", gradient_share(gradient, down, up))
+        for metric, value in first_step(gradient, down, up, checkpoint.scale)._asdict().items():
+            yield Values("adapters", component, metric, value)
 
 
 def merge(checkpoint: Checkpoint) -> Iterator[AnyReading]:
@@ -192,7 +211,7 @@ class Declared(NamedTuple):
 
 
 EVERY, CIRCUITS = "`w2`, `v`, `o`", "`w2`, `ov_authors`, `ov_circuit` (W_O W_V of each head)"
-MATRIX = "of `frobenius_norm`: the matrix's"
+MATRIX = "of `frobenius_norm` and `spectral_norm`: the matrix's"
 READINGS = [  # in the order of dynamics.csv; results/README.md has the table that `make docs` makes of it
     Declared(
         "effective_weights",
@@ -202,10 +221,17 @@ READINGS = [  # in the order of dynamics.csv; results/README.md has the table th
     ),
     Declared(
         "hidden_states",
-        "`mean_cosine` of pairs of tokens, and `cka_with_last` of each decoder layer's output, before the model's final"
-        " norm, on about 1,024 held-out tokens",
+        "`mean_cosine` of pairs of tokens, `effective_rank` about their mean, and `cka_with_last` of each decoder"
+        " layer's output, before the model's final norm, on about 1,024 held-out tokens",
         "`layer_output`",
         take=representations,
+    ),
+    Declared(
+        "head",
+        "the output head, whose width bounds the rank of the logits (Godey et al. 2024, arXiv:2404.07647)",
+        "`head`",
+        MATRIX,
+        lambda checkpoint: dense("head", {"head": checkpoint.head}),
     ),
     Declared(
         "merge",
@@ -257,7 +283,20 @@ READINGS = [  # in the order of dynamics.csv; results/README.md has the table th
         EVERY,
         MATRIX,
     ),
-    Declared("cumulative_update", "effective weights minus the ones of step 0", EVERY, MATRIX),
+    Declared(
+        "cumulative_update",
+        "effective weights minus the ones of step 0; `intruders`: how many leading left singular directions of the"
+        " effective weights are near none of step 0's",
+        EVERY,
+        MATRIX,
+    ),
+    Declared(
+        "adapters",
+        "of the gradient's squared norm, `gradient_share` lies where A and B can move B A; `cosine_with_adam`,"
+        " `norm_over_adam` and `cosine_with_descent` of their first step from empty moments",
+        EVERY,
+        take=adapters,
+    ),
     Declared(
         "adapter_gradients",
         "`mean_norm` and `largest_norm` of the adapters' gradient over each of those cycles, in `log.csv`; zero: dead",

@@ -83,6 +83,17 @@ def experiment_table(name: str, output: Place, results: Place = Path("results"))
 
 
 @app.command()
+def predictors(output: Place, results: Place = Path("results")) -> None:
+    """Write how each reading goes with the gap to full rank to OUTPUT.csv, and the readings to OUTPUT.cells.csv."""
+    from ..analysis.predictors import early_readings, predictive
+    from ..storage.files import write_csv
+
+    cells = early_readings(results)
+    write_csv(output.with_suffix(".cells.csv"), cells)
+    write_csv(output.with_suffix(".csv"), predictive(cells))
+
+
+@app.command()
 def summary(output: Place, results: Place = Path("results")) -> None:
     """Write the outcome on one screen to OUTPUT.txt and OUTPUT.md."""
     from ..storage.files import write_text

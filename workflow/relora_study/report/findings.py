@@ -12,6 +12,7 @@ from ..analysis.differences import in_columns
 from ..analysis.effects import Effect
 from ..analysis.experiments import DOCUMENTS, Swept, at_budgets, changes, responses, sweep_table
 from ..analysis.losses import SHARED, Losses
+from ..analysis.predictors import predictive
 from ..config.measuring import MARGIN
 from .escape import markdown
 from .figures.experiments import draw_changes, draw_gap_by_tokens
@@ -20,7 +21,7 @@ from .numbers import readable, setting
 MARKED = re.compile(
     r"(<!-- table (\w+) of (\w+(?: and \w+)*): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
-NUMBER = re.compile(r"(\d[\d.]*)<!-- (\w+) of (\w+(?: and \w+)*): (\w+) of (\w+)(?: at (\w+))? -->")
+NUMBER = re.compile(r"(\d[\d.]*)<!-- (\w+) of (\w+(?: and \w+)*): (\w+) of ([\w.]+)(?: at (\w+))? -->")
 WORDS = (
     "size",
     "method",
@@ -28,6 +29,7 @@ WORDS = (
     "chance",
     "yardstick",
     "edge",
+    "reading",
 )  # columns that are set to the left
 
 
@@ -98,6 +100,13 @@ def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     """The method, the difference and the verdict of ``rows``, the last two under a name of their own."""
     columns = {f"difference{end}": f"{name}{end}" for end in ("", "_low", "_high")} | {"verdict": f"verdict_{name}"}
     return rows.rename(columns=columns)[["method", *columns.values()]]
+
+
+def _predictors(*studies: pd.DataFrame) -> pd.DataFrame:
+    """How each reading goes with the gap to full rank over the cells of ``studies``, the closest first."""
+    told = (cells.assign(stratum=f"{number}: " + cells.stratum) for number, cells in enumerate(studies))
+    found = predictive(pd.concat(told, ignore_index=True))
+    return found.sort_values("correlation", key=abs, ascending=False, ignore_index=True)
 
 
 def _growth(swept: Swept) -> pd.DataFrame:
@@ -180,6 +189,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "rates_tried": _rates_tried,
     "resets": _resets,
     "chosen": _chosen,
+    "predictors": _predictors,
     "differences": lambda rows: rows[rows.measure == "held_out_loss"].drop(columns=["measure", "seeds", "diverged"]),
     "whole": lambda rows: rows,
 }
@@ -217,7 +227,7 @@ def numbers(page: str, folder: Path) -> Iterator[tuple[str, str]]:
     """
     for said, kind, names, column, method, size in NUMBER.findall(page):
         rows = _rows(kind, names.split(" and "), folder)
-        named = rows.rename(columns={"yardstick": "method"})
+        named = rows.rename(columns=dict.fromkeys(["yardstick", "reading"], "method"))
         place = next(named[key] for key in ("size", "tokens", "method") if key in named).astype(str)
         chosen = named[(named.method == method) & (not size or place == size)]
         yield said, f"{abs(float(chosen[column].item())):.{len(said.partition('.')[2])}f}"
