@@ -114,7 +114,7 @@ class Partners(Section):
 
         A cell without such a partner has none, and full rank itself needs none.
         """
-        whole = (name for name, method in study.methods.items() if method.is_full_rank)
+        whole = (name for name in [*study.study.methods, *study.methods] if study.methods[name].is_full_rank)
         baseline = study.study.baseline or next(whole, None)
         by_diet: dict[str, list[Cell]] = {}
         for cell in cells.values():
