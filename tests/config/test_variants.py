@@ -303,3 +303,10 @@ def test_a_cell_stands_beside_full_rank_of_its_seed_and_size_at_the_nearest_rate
         "tiny-relora+learning_rate=0.003-s1": "tiny-full+learning_rate=0.001-s1",
         "tiny-relora+learning_rate=0.006-s1": "tiny-full+learning_rate=0.01-s1",
     }
+
+
+def test_an_overlay_leaves_out_a_sweep_by_setting_it_to_null(raw):
+    sweeps = {"mine": grid(rank=[2, 4]), "other": None}
+    assert set(check(small(raw, sweeps=sweeps), []).sweeps) == {"mine"}
+    with pytest.raises(UserError, match="sweeps"):
+        check(small(raw, sweeps=[None]), [])

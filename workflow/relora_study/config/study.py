@@ -1,9 +1,9 @@
 """The whole study: its sections, and checks that their values go together."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from .data import Data
 from .experiments import PREVIOUS, Sweep, Tuning
@@ -16,6 +16,14 @@ from .training import Model, Recipe, Runtime, Size, Train
 ONE_FOR_ALL_CANDIDATES = {"steps", "batch_size", "context_length", "vocab_size"} | (
     Size.model_fields.keys() - Recipe.model_fields.keys()
 )
+
+
+def without_nulls(sweeps: Any) -> Any:
+    """Leave out the sweeps that an overlay set to null."""
+    return {name: sweep for name, sweep in sweeps.items() if sweep is not None} if isinstance(sweeps, dict) else sweeps
+
+
+SWEEPS = BeforeValidator(without_nulls, json_schema_input_type=dict[Name, Sweep | None] | None)
 PAPERS_SIZES = ("tiny", "small")  # the sizes with published curves
 
 
@@ -69,8 +77,11 @@ class Study(Section):
     """The machines and the precision of the jobs."""
     sharing: Annotated[Sharing, at_default(Sharing())] = Sharing()
     """What an archive of the results says of the run (`make pack`)."""
-    sweeps: Annotated[dict[Name, Sweep] | None, Field(exclude_if=is_none)] = None
-    """Experiments by name: more cells, with keys varied (docs/experiments.md); null: none."""
+    sweeps: Annotated[dict[Name, Sweep] | None, SWEEPS, Field(exclude_if=is_none)] = None
+    """Experiments by name: more cells, with keys varied (docs/experiments.md); null: none.
+
+    An overlay leaves out a sweep of the file below it by setting that to null.
+    """
     tuning: Annotated[Tuning | None, Field(exclude_if=is_none)] = None
     """Search for the settings of each size and method (docs/experiments.md); null: none."""
 
