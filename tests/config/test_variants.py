@@ -306,7 +306,7 @@ def test_a_cell_stands_beside_full_rank_of_its_seed_and_size_at_the_nearest_rate
 
 
 def test_an_overlay_leaves_out_a_sweep_by_setting_it_to_null(raw):
-    sweeps = {"mine": grid(rank=[2, 4]), "other": None}
+    sweeps = {"mine": grid(learning_rate=[1e-3, 1e-2]), "other": None}
     assert set(check(small(raw, sweeps=sweeps), []).sweeps) == {"mine"}
     with pytest.raises(UserError, match="sweeps"):
         check(small(raw, sweeps=[None]), [])
