@@ -4,9 +4,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from relora_study.analysis.naming import shows_published, suite_name
+from relora_study.analysis.published_recipe import shows_published
 from relora_study.config import cells, check
-from relora_study.config.benchmark_names import is_users
+from relora_study.config.benchmark_names import is_users, suite_name
 from relora_study.cost.estimates import (
     pretrain_megabytes,
     pretrain_minutes,

@@ -11,14 +11,13 @@ import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
 from ..config import Cell, Evaluation, Method, Report, Selection, read_section
-from ..config.benchmark_names import BLIMP, PALOMA
+from ..config.benchmark_names import BLIMP, PALOMA, suite_name, texts_name
 from ..config.measuring import HEADLINES, MARGIN
 from ..errors import UserError
 from ..storage.files import read_yaml
 from .losses import Losses, yardstick_losses
-from .naming import shows_published, suite_name, texts_name
 from .published import Published
-from .published_recipe import SIZES
+from .published_recipe import SIZES, shows_published
 from .source import AroundResets, Overlay, Source, around_resets, over_full_rank
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy

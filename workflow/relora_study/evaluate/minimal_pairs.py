@@ -14,17 +14,19 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pandas as pd
+from scipy.stats import binomtest
+from statsmodels.stats.proportion import proportion_confint
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import MinimalPairs
 from ..config.benchmark_names import BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, blimp_phenomena
+from ..config.measuring import LEVEL
 from ..data.documents import Stored
+from ..data.hub import load_configurations, require_columns
 from ..data.reader import is_hidden, list_documents, parse_objects, read_objects, require_unicode
 from ..errors import UserError
 from ..storage.files import sha256, write_whole
-from .hub import load_configurations, require_columns
 from .prefix_tree import log_probabilities
-from .proportions import chance_p, wilson
 from .templated import templated_suite
 
 PAIRS_A_PARADIGM = 1000  # in BLiMP
@@ -237,12 +239,12 @@ def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
 
 def _accuracy_metrics(item: str, group: pd.DataFrame) -> pd.DataFrame:
     right, count = int(group.right.sum()), len(group)
-    low, high = wilson(right, count)
+    low, high = proportion_confint(right, count, alpha=LEVEL, method="wilson")
     values = {
         "accuracy": right / count,
         "accuracy_low": low,
         "accuracy_high": high,
-        "chance_p": chance_p(right, count),
+        "chance_p": binomtest(right, count, alternative="greater").pvalue,
         "accuracy_per_token": group.per_token.mean(),
         "ties": group.tie.sum(),
         "pairs": count,

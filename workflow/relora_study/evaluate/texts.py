@@ -21,12 +21,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Perplexity
 from ..config.benchmark_names import PALOMA_DATASETS
+from ..data.hub import load_configurations, require_columns
 from ..data.reader import RawDocument, list_documents, read_documents, require_unicode
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import IdArray, open_documents
 from ..errors import UserError
 from ..model.scoring import summed_losses
-from .hub import load_configurations, require_columns
 
 OVERALL, MACRO_AVERAGE = "overall", "macro_average"  # rows of evaluation.csv: all texts, and the mean over domains
 AVERAGED = ["token_perplexity", "mean_text_perplexity", "loss", "bits_per_byte"]

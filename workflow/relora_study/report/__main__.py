@@ -101,7 +101,7 @@ def pages(
 ) -> None:
     """Write the pages of all figures and tables in RESULTS to the folder OUTPUT."""
     from ..analysis.experiments import sweep_settings
-    from ..analysis.naming import shows_published
+    from ..analysis.published_recipe import shows_published
     from ..storage.files import write_text
     from .captions import captions, experiment_caption
     from .pages import figures_page, tables_page
