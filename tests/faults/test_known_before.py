@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.analysis.results import Runs
-from relora_study.analysis.source import over_full_rank
+from relora_study.analysis.results import Runs, over_full_rank
 from relora_study.config import Evaluation, cells, check
 from relora_study.config.benchmark_names import blimp_phenomena, suite_name, texts_name
 from relora_study.config.settings import CorpusNeeds

@@ -48,6 +48,9 @@ class PublishedCell:
         return f"{self.size_name}-{self.method_name}"
 
 
+Trained = Cell | PublishedCell
+
+
 def published_cells(sizes: Sequence[str] = tuple(SIZES)) -> dict[str, PublishedCell]:
     """The published models of ``sizes``, by name."""
     models = [PublishedCell(size, LABELS[method], SIZES[size], METHODS[method]) for size in sizes for method in METHODS]

@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from ..analysis.published import Published
-from ..analysis.results import Runs, open_runs, overlaid
-from ..analysis.source import Source
+from ..analysis.results import Runs, open_runs
+from ..analysis.source import Source, overlaid
 from ..config import Report, read_section
 from ..config.settings import Labels
 from ..errors import UserError, command_line
