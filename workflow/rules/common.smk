@@ -14,11 +14,11 @@ from relora_study.cost.estimates import (
     reading_minutes,
     training_cores,
 )
+from relora_study.errors import mistakes_in_one_line
 from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.config.settings import Labels, experiments_of
 from relora_study.session.snakemake import launch_command, node_resources
 from relora_study.report.numbers import use_labels
-from relora_study.session.snakemake import mistakes_in_one_line
 from relora_study.session.start import (
     TEMPLATE,
     check_results,
