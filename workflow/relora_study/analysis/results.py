@@ -167,11 +167,11 @@ class Runs:
         return over_full_rank(self.table("log.csv"), self.full_rank_method)
 
     def judged_pairs(self, cell: Cell) -> pd.DataFrame:
-        """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.judge)."""
+        """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.score)."""
         return self._last_evaluated(cell, "minimal_pairs")
 
     def scored_texts(self, cell: Cell) -> pd.DataFrame:
-        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.texts.score_texts)."""
+        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.texts.score)."""
         return self._last_evaluated(cell, "perplexity")
 
     def _last_evaluated(self, cell: Cell, task: str) -> pd.DataFrame:

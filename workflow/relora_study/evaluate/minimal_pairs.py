@@ -8,7 +8,7 @@ import sys
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -74,11 +74,6 @@ def encode(
         table[["UID", "pairID", "linguistics_term"]],
         encode_pairs(table, tokenizer, settings.start_token, settings.leading_space),
     )
-
-
-def score(model: PreTrainedModel, encoded: Encoded, batch_tokens: int) -> pd.DataFrame:
-    """Score the pairs, a row each (:func:`judge`)."""
-    return judge(model, encoded.pairs, encoded.ids, batch_tokens)
 
 
 def measure(settings: MinimalPairs, judged: pd.DataFrame) -> pd.DataFrame:
@@ -208,18 +203,17 @@ def encode_pairs(
     return [start + ids for ids in encoded]
 
 
-def judge(
-    model: PreTrainedModel, pairs: pd.DataFrame, encoded: Sequence[Sequence[int]], batch_tokens: int
-) -> pd.DataFrame:
-    """Score ``pairs``, whose ids ``encoded`` come from :func:`encode_pairs`.
+def score(model: PreTrainedModel, encoded: Encoded, batch_tokens: int) -> pd.DataFrame:
+    """Score the pairs.
 
     The table has a row for each pair: UID, pairID, linguistics_term, the summed log-probability (nats) of each
     sentence (good, bad), and its scored tokens (good_tokens, bad_tokens).
     """
-    sums, tokens = log_probabilities(model, list(map(tuple, encoded)), batch_tokens), [len(ids) - 1 for ids in encoded]
-    half = len(pairs)
+    sums = log_probabilities(model, list(map(tuple, encoded.ids)), batch_tokens)
+    tokens = [len(ids) - 1 for ids in encoded.ids]
+    half = len(encoded.pairs)
     scores = {"good": sums[:half], "bad": sums[half:], "good_tokens": tokens[:half], "bad_tokens": tokens[half:]}
-    return pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
+    return encoded.pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
 
 
 def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
