@@ -106,7 +106,7 @@ docs: .venv/run ## make docs/configuration.md, the JSON schema and config.yaml's
 
 PROMPTS ?=
 sample: .venv/run ## print what the trained models write (PROMPTS='"The minister" "She said"')
-	@PYTHONPATH=workflow python -m relora_study.evaluate.sample $(PROMPTS)
+	@PYTHONPATH=workflow python -m relora_study.evaluate sample $(PROMPTS)
 
 picture: .venv/run ## draw README's picture again, from the default study in results/
 	@snakemake --cores all results/figures/gap_over_training.png

@@ -21,7 +21,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from relora_study.data.tokenizer import open_tokenizer, train_tokenizer
-from relora_study.evaluate.minimal_pairs import encode_pairs, judge, read_suite
+from relora_study.evaluate.minimal_pairs import Encoded, encode_pairs, read_suite, score
 from relora_study.model.build import decoder_config
 from relora_study.model.checkpoints import load_model
 from relora_study.model.device import keep_freed_memory
@@ -106,7 +106,7 @@ def harness_scores(batch: int) -> np.ndarray:
 def our_scores(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, suite: pd.DataFrame) -> np.ndarray:
     """The same sums by this project, under lm_eval's policy: a start token, and a space before each sentence."""
     encoded = encode_pairs(suite, tokenizer, start_token=True, leading_space=True)
-    return judge(model, suite, encoded, BATCH_TOKENS)[["good", "bad"]].to_numpy()
+    return score(model, Encoded(suite, encoded), BATCH_TOKENS)[["good", "bad"]].to_numpy()
 
 
 def compare(

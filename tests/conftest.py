@@ -10,8 +10,8 @@ import torch
 import yaml
 from processes import Commands
 from readings import write_results
-from relora_study.analysis.results import Runs, open_runs, overlaid
-from relora_study.analysis.source import Source
+from relora_study.analysis.results import Runs, open_runs
+from relora_study.analysis.source import Source, overlaid
 from relora_study.config import Cell, Report, cells, check, read_section
 from relora_study.storage.contracts import Manifest, Split, write_manifest
 from relora_study.storage.files import read_yaml, sha256

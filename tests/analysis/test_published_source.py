@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from relora_study.analysis.published import FOLDER, Published, loss_around_resets, reset_steps
 from relora_study.analysis.published_recipe import LABELS, published_cells
-from relora_study.analysis.results import overlaid
+from relora_study.analysis.source import overlaid
 from relora_study.config import Report
 from relora_study.config.schedule import is_reset, learning_rate_ratio
 from relora_study.report.figures import FIGURES

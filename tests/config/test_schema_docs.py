@@ -7,9 +7,8 @@ from typing import Literal, get_args, get_origin
 import jsonschema
 import pytest
 from relora_study.config import Section, Study
-from relora_study.config.__main__ import made
+from relora_study.config.__main__ import comment, commented, json_schema, made, section_of
 from relora_study.config.fields import Unit
-from relora_study.config.schema_docs import comment, commented, json_schema, section_of
 from relora_study.storage.files import read_yaml
 
 ROOT = Path(__file__).parents[2]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import command_line
-from relora_study.evaluate import sample
-from relora_study.evaluate.sample import app, continued
+from relora_study.evaluate import __main__ as stage
+from relora_study.evaluate.__main__ import app, continued
 from relora_study.model.checkpoints import load_model, save_checkpoint
 from relora_study.train.run import start
 from transformers import AutoModelForCausalLM
@@ -27,8 +27,8 @@ def results(make_cell, tmp_path_factory):
 
 
 def said(capsys, monkeypatch, results, *arguments: str, diverged: int | None = None) -> str:
-    monkeypatch.setattr(sample, "diverged_at", lambda place: diverged)
-    monkeypatch.setattr(sys, "argv", ["sample", "--results", str(results), *arguments])
+    monkeypatch.setattr(stage, "diverged_at", lambda place: diverged)
+    monkeypatch.setattr(sys, "argv", ["evaluate", "sample", "--results", str(results), *arguments])
     with pytest.raises(SystemExit):
         command_line(app)
     return capsys.readouterr().out
@@ -57,6 +57,6 @@ def test_a_cell_that_diverged_writes_nothing(results, capsys, monkeypatch):
 
 def test_no_trained_cell_is_said_in_one_line(results, tmp_path, monkeypatch):
     (tmp_path / "data").symlink_to(results / "data")
-    monkeypatch.setattr(sys, "argv", ["sample", "--results", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["evaluate", "sample", "--results", str(tmp_path)])
     with pytest.raises(SystemExit, match=r"error: .*/cells has no trained cell; run snakemake"):
         command_line(app)

@@ -16,15 +16,16 @@ from relora_study.config.settings import MeasurementSettings
 from relora_study.data.tokenizer import train_tokenizer
 from relora_study.errors import UserError
 from relora_study.evaluate import minimal_pairs
-from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, judge, missing_of_blimp, read_suite
+from relora_study.evaluate.minimal_pairs import accuracies, encode_pairs, missing_of_blimp, read_suite
 from relora_study.evaluate.prefix_tree import log_probabilities, pack_trees
 from relora_study.evaluate.tasks import evaluate_once, prepare, prepare_held_out
 from relora_study.evaluate.templated import PARADIGMS, templated_suite
 from relora_study.evaluate.texts import (
+    Encoded,
     Texts,
     collect,
-    perplexities,
-    score_texts,
+    measure,
+    score,
     spelled_bytes,
     take_texts,
 )
@@ -81,7 +82,7 @@ def test_token_losses_equal_a_plain_loop_whatever_the_batch(plain, batch_tokens)
 
 def test_perplexities_equal_their_definitions(plain):
     domains = {"a": take_texts(TEXTS[:9], TOKENIZER, 12, 10_000), "b": take_texts(TEXTS[9:20], TOKENIZER, 12, 10_000)}
-    value = perplexities(score_texts(plain, domains, 16, 64)).set_index(["item", "metric"]).value
+    value = measure(None, score(plain, Encoded(domains, 16), 64)).set_index(["item", "metric"]).value
     nats, each, tokens, size = [], [], 0, 0
     for text in TEXTS[:9]:
         ids = TOKENIZER(text)["input_ids"][:12]
@@ -100,11 +101,11 @@ def test_perplexities_equal_their_definitions(plain):
 def test_texts_without_a_finite_prediction_are_counted(plain):
     found = take_texts(pd.Series(["", "a", TEXTS[0], TEXTS[1], TEXTS[2]]), TOKENIZER, 20, 30)
     assert [len(ids) for ids in found.ids] == [0, 1, 20, 20]
-    value = perplexities(score_texts(plain, {"a": found}, 16, 100)).set_index(["item", "metric"]).value
+    value = measure(None, score(plain, Encoded({"a": found}, 16), 100)).set_index(["item", "metric"]).value
     assert (value["a", "texts"], value["a", "skipped"], value["a", "non_finite"]) == (2, 2, 0)
     with torch.no_grad():
         plain.model.embed_tokens.weight[6] = torch.inf
-    value = perplexities(score_texts(plain, {"a": Texts([[2, 3], [5, 6, 7]], [1, 2])}, 16, 100))
+    value = measure(None, score(plain, Encoded({"a": Texts([[2, 3], [5, 6, 7]], [1, 2])}, 16), 100))
     value = value.set_index(["item", "metric"]).value
     assert (value["a", "texts"], value["a", "skipped"], value["a", "non_finite"]) == (1, 0, 1)
     assert np.isfinite(value["a", "token_perplexity"])
@@ -123,7 +124,7 @@ def test_windows_score_every_token_once_with_its_context(tokens, length, stride)
 
 def test_a_long_text_is_scored_in_windows_as_a_plain_loop_does(plain):
     ids = random_ids(1, 3)[0] + np.random.default_rng(1).integers(0, 300, 60).tolist()
-    found = score_texts(plain, {"a": Texts([ids], [1])}, 5, 40).iloc[0]
+    found = score(plain, Encoded({"a": Texts([ids], [1])}, 5), 40).iloc[0]
     expected, done = 0.0, 0
     for begin in range(0, len(ids), 5):
         end = min(begin + 16, len(ids) - 1)
@@ -243,15 +244,17 @@ def test_a_beginning_that_sentences_share_runs_once_a_row():
 @pytest.mark.parametrize(("start_token", "leading_space"), [(False, False), (True, False), (True, True)])
 def test_pair_decisions_equal_a_plain_loop(plain, start_token, leading_space):
     suite = pairs_of(*((f"The law was new {n}.", f"The law were new {n}.") for n in range(40)))
-    judged = judge(plain, suite, encode_pairs(suite, TOKENIZER, start_token, leading_space), 200)
+    judged = minimal_pairs.score(
+        plain, minimal_pairs.Encoded(suite, encode_pairs(suite, TOKENIZER, start_token, leading_space)), 200
+    )
     prefix = [TOKENIZER.eos_token_id] if start_token else []
     for row, pair in zip(judged.itertuples(), suite.itertuples(), strict=True):
-        for score, count, text in (
+        for total, count, text in (
             (row.good, row.good_tokens, pair.sentence_good),
             (row.bad, row.bad_tokens, pair.sentence_bad),
         ):
             losses = plain_nll(plain, prefix + TOKENIZER(" " * leading_space + text)["input_ids"])
-            assert score == pytest.approx(-losses.sum().item(), rel=1e-5)
+            assert total == pytest.approx(-losses.sum().item(), rel=1e-5)
             assert count == len(losses)
     value = accuracies(judged).set_index(["item", "metric"]).value
     assert value["overall", "accuracy"] == (judged.good > judged.bad).mean()
@@ -261,7 +264,7 @@ def test_pair_decisions_equal_a_plain_loop(plain, start_token, leading_space):
 
 def test_ties_are_wrong_and_intervals_are_wilsons(plain):
     suite = pairs_of(("The law was new.", "The law was new."), *((f"City {n}.", f"Law {n}.") for n in range(9)))
-    judged = judge(plain, suite, encode_pairs(suite, TOKENIZER, False), 100)
+    judged = minimal_pairs.score(plain, minimal_pairs.Encoded(suite, encode_pairs(suite, TOKENIZER, False)), 100)
     value = accuracies(judged).set_index(["item", "metric"]).value
     right, z = value["overall", "accuracy"], norm.ppf(0.975)
     centre = (right + z**2 / 20) / (1 + z**2 / 10)
@@ -298,10 +301,11 @@ def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_change
     first = evaluate_once(make_data(raw, cell), checkpoint, tmp_path / "evaluation")
     again = evaluate_once(make_data(raw, cell, 50), checkpoint, tmp_path / "evaluation")
     pd.testing.assert_frame_equal(first, again)
-    assert measured == ["texts", "minimal_pairs"]
+    every = ["texts", "minimal_pairs", "texts"]  # the held-out documents are texts, too
+    assert measured == every
     other = make_data(raw, cell, texts=5)
     evaluate_once(other, checkpoint, tmp_path / "evaluation")
-    assert measured == ["texts", "minimal_pairs", "texts"], "a task whose texts are as they were keeps its scores"
+    assert measured == [*every, "texts"], "a task whose texts are as they were keeps its scores"
     found = sorted(path.suffix for path in (tmp_path / "evaluation").iterdir())
     assert found == [".csv"] * 3 + [".parquet"] * 3
     weights = checkpoint / "model.safetensors"
@@ -309,7 +313,7 @@ def test_a_checkpoint_is_measured_once_and_again_only_when_it_or_the_data_change
     said = read_yaml(checkpoint / "checkpoint.json")
     write_json(checkpoint / "checkpoint.json", said | {"sha256": {"model.safetensors": sha256(weights)}})
     evaluate_once(other, checkpoint, tmp_path / "evaluation")
-    assert measured[3:] == ["texts", "minimal_pairs"]
+    assert measured[4:] == every
 
 
 def test_an_id_outside_the_vocabulary_and_half_a_checkpoint_are_named(plain, checkpoint, tmp_path, raw, make_cell):

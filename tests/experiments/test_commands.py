@@ -1,4 +1,4 @@
-"""`python -m relora_study.experiments`: who goes on in a search, and the settings that it chose."""
+"""`python -m relora_study.search`: who goes on in a search, and the settings that it chose."""
 
 import shutil
 
@@ -9,7 +9,7 @@ from relora_study.analysis.experiments import search_minutes, search_rungs, sear
 from relora_study.config import Cell, Space, Tuning, check, read_section
 from relora_study.config.settings import SearchSettings, searches
 from relora_study.errors import UserError
-from relora_study.experiments.__main__ import select, settle
+from relora_study.search import select, settle
 from relora_study.storage.contracts import RungResult, write_contract
 from studies import write_yaml
 

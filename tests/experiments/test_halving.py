@@ -5,7 +5,7 @@ import math
 import pytest
 from pydantic import ValidationError
 from relora_study.config import Tuning
-from relora_study.experiments.__main__ import promoted
+from relora_study.search import promoted
 
 
 def tuning(**changes) -> Tuning:

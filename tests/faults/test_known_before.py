@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from relora_study.analysis.naming import suite_name, texts_name
-from relora_study.analysis.results import Runs
-from relora_study.analysis.source import over_full_rank
+from relora_study.analysis.results import Runs, over_full_rank
 from relora_study.config import Evaluation, cells, check
-from relora_study.config.benchmark_names import blimp_phenomena
+from relora_study.config.benchmark_names import blimp_phenomena, suite_name, texts_name
 from relora_study.config.settings import CorpusNeeds
 from relora_study.data.tokens import check_corpus_size
 from relora_study.errors import UserError

@@ -12,10 +12,10 @@ from relora_study.analysis.results import open_runs
 from relora_study.config import Tuning
 from relora_study.config.reading import check
 from relora_study.config.settings import searches
-from relora_study.experiments.__main__ import select
 from relora_study.report.__main__ import reproducibility
 from relora_study.report.reproducibility import facts
 from relora_study.report.templates import render
+from relora_study.search import select
 from relora_study.storage.contracts import RungResult, write_contract
 from relora_study.storage.files import read_yaml, write_csv, write_json
 from studies import write_yaml

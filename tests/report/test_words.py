@@ -15,10 +15,10 @@ from readings import with_losses
 from relora_study.analysis.audit import audit
 from relora_study.analysis.comparison import published_vs_replicated
 from relora_study.analysis.losses import Losses
-from relora_study.analysis.naming import suite_name
 from relora_study.analysis.published import Published
 from relora_study.analysis.results import Runs
 from relora_study.config import Evaluation, Report, cells, check
+from relora_study.config.benchmark_names import suite_name
 from relora_study.report.captions import captions, chapters
 from relora_study.report.figures import FIGURES
 from relora_study.report.numbers import cell_labels, plain, readable, with_interval

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from relora_study.experiments.__main__ import promoted
 from relora_study.model.checkpoints import load_model
+from relora_study.search import promoted
 from relora_study.storage.contracts import RungResult
 from relora_study.storage.files import sha256, write_csv
 from relora_study.train.candidates import dropped, is_promoted, scored

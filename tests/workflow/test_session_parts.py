@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from relora_study.errors import UserError
+from relora_study.errors import UserError, mistakes_in_one_line
 from relora_study.session.snakemake import (
     conda_prefix,
     cost_of_run,
     lead_jobs_to,
     make_web_report,
-    mistakes_in_one_line,
     short_interpreter,
     web_report_is_due,
 )

@@ -2,6 +2,8 @@
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -25,14 +27,21 @@ class UserError(Exception):
         super().__init__(" ".join(message.splitlines()))
 
 
-def command_line(app: typer.Typer) -> None:
-    """Run a stage's command line. A :class:`UserError` or :class:`OSError` ends it with one line and exit code 1."""
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """End the process with one line and exit code 1 at a :class:`UserError` or :class:`OSError`."""
     try:
-        app()
+        yield
     except UserError as error:
         sys.exit(f"error: {error}")
     except OSError as error:
         sys.exit(f"error: {refusal(error)}")
+
+
+def command_line(app: typer.Typer) -> None:
+    """Run a stage's command line."""
+    with mistakes_in_one_line():
+        app()
 
 
 def refusal(error: OSError) -> str:

@@ -4,9 +4,9 @@ import re
 from functools import cache
 from pathlib import Path
 
-from relora_study.analysis.naming import shows_published, suite_name
+from relora_study.analysis.published_recipe import shows_published
 from relora_study.config import cells, check
-from relora_study.config.benchmark_names import is_users
+from relora_study.config.benchmark_names import is_users, suite_name
 from relora_study.cost.estimates import (
     pretrain_megabytes,
     pretrain_minutes,
@@ -14,11 +14,11 @@ from relora_study.cost.estimates import (
     reading_minutes,
     training_cores,
 )
+from relora_study.errors import mistakes_in_one_line
 from relora_study.report.captions import captions, chapters, published_captions
 from relora_study.config.settings import Labels, Partners, experiments_of
 from relora_study.session.snakemake import launch_command, node_resources
 from relora_study.report.numbers import use_labels
-from relora_study.session.snakemake import mistakes_in_one_line
 from relora_study.session.start import (
     TEMPLATE,
     check_results,

@@ -44,7 +44,7 @@ rule rung:
 
 rule selection:
     input:
-        code("experiments"),
+        code("search"),
         settings="results/tuning/{search}/settings.yaml",
         rungs=lambda wildcards: expand(
             "results/tuning/{search}/{candidate}/rung-{rung}.json",
@@ -62,13 +62,13 @@ rule selection:
     message:
         "Who goes on from rung {wildcards.rung}, {wildcards.search}"
     shell:
-        "python -m relora_study.experiments select --settings {input.settings:q} --rung {wildcards.rung}"
+        "python -m relora_study.search select --settings {input.settings:q} --rung {wildcards.rung}"
         " --output {output:q} {input.rungs:q} 2> >(tee {log:q} >&2)"
 
 
 rule tuned_settings:
     input:
-        code("experiments"),
+        code("search"),
         base="results/tuning/base/{cell}.yaml",
         settings=lambda wildcards: f"{search_of(wildcards)}/settings.yaml",
         selection=lambda wildcards: f"{search_of(wildcards)}/rung-{len(STUDY.tuning.rungs) - 1}.csv",
@@ -84,7 +84,7 @@ rule tuned_settings:
     message:
         "Settings: {wildcards.cell}, as its search chose them"
     shell:
-        "python -m relora_study.experiments settle --base {input.base:q} --settings {input.settings:q}"
+        "python -m relora_study.search settle --base {input.base:q} --settings {input.settings:q}"
         " --selection {input.selection:q} --output {output:q} 2> >(tee {log:q} >&2)"
 
 

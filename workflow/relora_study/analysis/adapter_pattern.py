@@ -5,8 +5,8 @@ from functools import cache
 import pandas as pd
 
 from .published import Published
-from .published_recipe import LABELS, RANK, WIDTHS
-from .source import Source, Trained, rank_ceiling, select, while_adapted
+from .published_recipe import LABELS, RANK, WIDTHS, Trained
+from .source import Source, rank_ceiling, select, while_adapted
 
 COLUMNS = ["cell", "method", "published_size", "cycles", "distance", "correlation", "first", "published_first"]
 COLUMNS += ["growth", "published_growth"]

@@ -11,9 +11,9 @@ import scipy
 from ..config.measuring import LEVEL
 from .adapter_pattern import adapter_pattern, published_shares
 from .published import BEFORE, COUNTED_FROM, Published, loss_of, reset_steps
-from .published_recipe import RANK, STEPS, WIDTHS
+from .published_recipe import RANK, STEPS, WIDTHS, Trained
 from .results import Runs
-from .source import Trained, around_resets, rank_ceiling, while_adapted
+from .source import around_resets, rank_ceiling, while_adapted
 
 STEADY = 0.8  # Spearman's correlation of share and cycle: below it, growth may be noise
 WITHIN = 20  # steps after a reset in which the published loss may spike

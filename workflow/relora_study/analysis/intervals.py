@@ -43,7 +43,7 @@ def t_interval(values: np.ndarray) -> tuple[float, float]:
 def perplexity_interval(texts: pd.DataFrame) -> tuple[float, float]:
     """95 % bootstrap interval, over the texts of each domain, of the macro average of token perplexity.
 
-    ``texts`` has the columns domain, tokens and nats, and one row for each text (evaluate.texts.score_texts).
+    ``texts`` has the columns domain, tokens and nats, and one row for each text (evaluate.texts.score).
     A domain with one text enters the average without resampling.
     """
     domains = [domain for _, domain in texts[np.isfinite(texts.nats)].groupby("domain")]

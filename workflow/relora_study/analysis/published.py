@@ -20,7 +20,6 @@ from .published_recipe import (
     PublishedCell,
     published_cells,
 )
-from .source import AroundResets
 
 FOLDER = Path(__file__).parents[3] / "resources" / "published"
 COMPONENTS = {"swiglu_w2": "w2", "ov_circuit": "ov_authors", "attention_v": "v", "attention_o": "o"}
@@ -32,7 +31,7 @@ BEFORE, AFTER = 50, 200  # steps before and after a reset at which the published
 
 @dataclass(frozen=True)
 class Published:
-    """The published models of ``sizes`` and their values (analysis.source.Source)."""
+    """The published models of ``sizes`` and their values (analysis.source)."""
 
     sizes: list[str] = field(default_factory=lambda: list(SIZES))
     suite: str = BLIMP
@@ -80,12 +79,6 @@ class Published:
         """A100 GPU-hours at ``steps``: the published hours to step 20,000, spread evenly over the steps."""
         key = next(name for name, label in LABELS.items() if label == method)
         return steps * (float(final_values().gpu_hours[size, key]) / STEPS)
-
-    def around_resets(self) -> AroundResets:
-        """The loss around resets, in bins of ten steps: the logged steps differ from reset to reset."""
-        parts = [loss_around_resets(size).assign(size=size, method=LABELS["relora"]) for size in self.sizes]
-        rows = pd.concat(parts, ignore_index=True)
-        return AroundResets(rows.assign(step=rows.step // 10 * 10 + 5), before=BEFORE, over_full_rank=False)
 
 
 @cache

@@ -1,12 +1,9 @@
-"""The paper's models and recipe as numbers. Source: arXiv 2509.12960 and the authors' code (Yu-val-weiss/relora-pico).
+"""The paper's models and recipe as numbers, from arXiv 2509.12960 and the authors' code (Yu-val-weiss/relora-pico)."""
 
-No pandas here: Snakemake imports this module at each start.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..config import Cell, Method, Size
+from ..config import Cell, Method, Report, Size
 
 RANK, RESET_PERIOD, CONTEXT_LENGTH, VOCAB_SIZE, STEPS = 16, 2000, 2048, 50304, 20000
 LEARNING_RATE = 3e-4  # peak
@@ -31,10 +28,8 @@ METHODS = {  # the schedules end at ten times the steps that the paper trains
         horizon_steps=200_000,
     ),
 }
-LABELS = {
-    "full": "full, published",
-    "relora": "ReLoRA, published",
-}  # a comma: so no method of a study can have such a name
+# With a comma, which no method of a study can have in its name.
+LABELS = {"full": "full, published", "relora": "ReLoRA, published"}
 
 
 @dataclass(frozen=True)
@@ -53,6 +48,9 @@ class PublishedCell:
         return f"{self.size_name}-{self.method_name}"
 
 
+Trained = Cell | PublishedCell
+
+
 def published_cells(sizes: Sequence[str] = tuple(SIZES)) -> dict[str, PublishedCell]:
     """The published models of ``sizes``, by name."""
     models = [PublishedCell(size, LABELS[method], SIZES[size], METHODS[method]) for size in sizes for method in METHODS]
@@ -65,3 +63,9 @@ def has_papers_shape(cell: Cell) -> bool:
         CONTEXT_LENGTH,
         VOCAB_SIZE,
     )
+
+
+def shows_published(report: Report, cells: Mapping[str, Cell]) -> bool:
+    """Whether figures show published curves beside our runs: on request, or where all cells have the paper's shape."""
+    fits = report.published == "auto" and all(map(has_papers_shape, cells.values()))
+    return fits or report.published == "overlay"

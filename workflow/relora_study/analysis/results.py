@@ -11,24 +11,19 @@ import pandas as pd
 from pandas.api.typing import SeriesGroupBy
 
 from ..config import Cell, Evaluation, Method, Report, Selection, read_section
-from ..config.benchmark_names import BLIMP, PALOMA
+from ..config.benchmark_names import BLIMP, PALOMA, suite_name, texts_name
 from ..config.measuring import HEADLINES, MARGIN
 from ..errors import UserError
 from ..storage.files import read_yaml
 from .losses import Losses, yardstick_losses
-from .naming import shows_published, suite_name, texts_name
-from .published import Published
-from .published_recipe import SIZES
-from .source import AroundResets, Overlay, Source, around_resets, over_full_rank
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
 TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
-LATER_COLUMNS = {"log.csv": "update_norm"}  # an earlier version did not write these
 
 
 @dataclass(frozen=True)
 class Runs:
-    """The cells of a study, in the study's order, and the folder that holds them (analysis.source.Source)."""
+    """The cells of a study, in the study's order, and the folder that holds them, a source (analysis.source)."""
 
     folder: Path
     cells: Mapping[str, Cell]
@@ -186,24 +181,12 @@ class Runs:
         """The log with losses minus full rank's loss on each batch."""
         return over_full_rank(self.table("log.csv"), self.full_rank_method)
 
-    def around_resets(self) -> AroundResets:
-        """Loss and norms around all resets but the first; a method without resets is read where others have theirs."""
-        parts = []
-        for size, log in self.log_over_full_rank().groupby("size", sort=False):
-            resets = sorted(log.step[log.reset == 1].unique())[1:]
-            parts += [
-                around_resets(log[log.method == method], resets).assign(size=size, method=method)
-                for method in log.method.unique()
-            ]
-        rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
-        return AroundResets(rows, before=10, over_full_rank=self.full_rank_method is not None)
-
     def judged_pairs(self, cell: Cell) -> pd.DataFrame:
-        """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.judge)."""
+        """Both scores of every minimal pair at the last evaluated step of ``cell`` (evaluate.minimal_pairs.score)."""
         return self._last_evaluated(cell, "minimal_pairs")
 
     def scored_texts(self, cell: Cell) -> pd.DataFrame:
-        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.texts.score_texts)."""
+        """Tokens and nats of every text at the last evaluated step of ``cell`` (evaluate.texts.score)."""
         return self._last_evaluated(cell, "perplexity")
 
     def _last_evaluated(self, cell: Cell, task: str) -> pd.DataFrame:
@@ -218,8 +201,6 @@ class Runs:
             rows = _read_csv(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
-        if (column := LATER_COLUMNS.get(file, "step")) not in rows:
-            raise UserError(f"{path} has no column {column}: an earlier version wrote it; delete the cell's folder")
         return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
 
 
@@ -229,6 +210,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
     missing = {column: ["", "nan"] for column in columns if column not in TEXT_COLUMNS}  # the training's log writes nan
     words = {column: str for column in columns if column in TEXT_COLUMNS}
     return pd.read_csv(path, dtype=words, keep_default_na=False, na_values=missing)
+
+
+def over_full_rank(log: pd.DataFrame, full_rank: str | None) -> pd.DataFrame:
+    """``log`` with losses minus the loss of the method ``full_rank``, of equal size and seed, at each step.
+
+    Both cells see one sequence of batches, so the difficulty of a batch cancels, and most of the noise with it. A cell
+    without such a partner keeps its losses.
+    """
+    keys = ["size", "seed", "step"]
+    full = log[log.method == full_rank][[*keys, "loss"]].rename(columns={"loss": "of_full"})
+    both = log.merge(full, on=keys, how="left")
+    return both.assign(loss=both.loss - both.of_full.fillna(0.0)).drop(columns="of_full")
 
 
 def open_runs(results: Path) -> Runs:
@@ -244,13 +237,6 @@ def open_runs(results: Path) -> Runs:
     names = suite_name(evaluation, report), texts_name(evaluation, report)
     kinds = {name: task.kind for name, task in evaluation.tasks.items()}
     return Runs(folder, cells, *names, chosen.baseline, report.margin, kinds)
-
-
-def overlaid(runs: Runs, report: Report) -> Source:
-    """``runs``; where ``report`` asks for it, with the published curves of the sizes that have the paper's names."""
-    if not shows_published(report, runs.cells):
-        return runs
-    return Overlay(runs, Published([size for size in runs.sizes if size in SIZES]))
 
 
 def last_losses(runs: Runs) -> SeriesGroupBy:

@@ -1,6 +1,7 @@
 """Whether one method answers minimal pairs better than another: the published test, and tests for paired answers."""
 
 import pandas as pd
+from scipy.stats import binomtest
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportions_ztest
@@ -38,6 +39,12 @@ def compare(better: pd.DataFrame, other: pd.DataFrame) -> dict[str, float]:
         "paradigms_better": int((significant & (differences > 0)).sum()),
         "paradigms_worse": int((significant & (differences < 0)).sum()),
     }
+
+
+def chance_p(judged: pd.DataFrame) -> float:
+    """The p-value of as many right answers or more under chance, one-sided binomial, to a table of judged pairs."""
+    right = int((judged.good > judged.bad).sum())
+    return float(binomtest(right, len(judged), alternative="greater").pvalue)
 
 
 def published_test(size: str) -> dict[str, float]:

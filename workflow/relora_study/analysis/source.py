@@ -6,147 +6,23 @@ Our runs and the published ones share what this module reads from their rows, su
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import pandas as pd
 
-from ..config import Method, Size
+from ..config import Method, Report
+from .published import BEFORE, Published, loss_around_resets
+from .published_recipe import LABELS, SIZES, Trained, shows_published
+from .results import Runs
 
 MEASURED = ["loss", "gradient_norm", "update_norm"]
-
-
-@dataclass(frozen=True)
-class AroundResets:
-    """The log around resets.
-
-    ``rows`` has size, method, step (after the reset), reset_step, loss (a difference) and, where the log has norms,
-    update_norm (a ratio). The reference of both is a mean over ``before`` steps. ``over_full_rank`` says whether the
-    loss of full rank on each batch was subtracted first.
-    """
-
-    rows: pd.DataFrame
-    before: int
-    over_full_rank: bool
-
-
-def over_full_rank(log: pd.DataFrame, full_rank: str | None) -> pd.DataFrame:
-    """``log`` with losses minus the loss of the method ``full_rank``, of equal size and seed, at each step.
-
-    Both cells see one sequence of batches, so the difficulty of a batch cancels, and most of the noise with it. A cell
-    without such a partner keeps its losses.
-    """
-    keys = ["size", "seed", "step"]
-    full = log[log.method == full_rank][[*keys, "loss"]].rename(columns={"loss": "of_full"})
-    both = log.merge(full, on=keys, how="left")
-    return both.assign(loss=both.loss - both.of_full.fillna(0.0)).drop(columns="of_full")
-
-
-def around_resets(log: pd.DataFrame, resets: Iterable[int] = (), before: int = 10, after: int = 20) -> pd.DataFrame:
-    """Loss (a difference) and norms (ratios) against their means over ``before`` steps, by step after each reset.
-
-    Columns step (after the reset), reset_step and those of ``MEASURED``. The first reset of a cell is left out:
-    where adapters were dead until then, it merges nothing. A cell without resets is read around the steps ``resets``.
-    """
-    parts = [pd.DataFrame(columns=["step", "reset_step", *MEASURED])]
-    for _, cell in log.groupby("cell"):
-        by_step = cell.set_index("step")[[*MEASURED, "reset"]]
-        for at in by_step.index[by_step.reset == 1][1:] if by_step.reset.any() else resets:
-            usual = by_step.loc[at - before + 1 : at].mean()
-            near = by_step.loc[at - before + 1 : at + after]
-            change = {name: near[name] / usual[name] for name in MEASURED} | {"loss": near.loss - usual.loss}
-            parts.append(pd.DataFrame(change).reset_index().assign(reset_step=at))
-            parts[-1]["step"] -= at
-    return pd.concat([part for part in parts if len(part)] or parts)
-
-
-class Trained(Protocol):
-    """A trained model as the analysis sees it: a cell of ours (config.Cell) or a published model."""
-
-    @property
-    def name(self) -> str:
-        """The name in the column ``cell`` of the long tables."""
-
-    @property
-    def size_name(self) -> str:
-        """The name of the size."""
-
-    @property
-    def method_name(self) -> str:
-        """The name of the method."""
-
-    @property
-    def seed(self) -> int:
-        """The seed; -1 for a published model, whose seed the analysis does not use."""
-
-    @property
-    def size(self) -> Size:
-        """The shape."""
-
-    @property
-    def method(self) -> Method:
-        """The settings of the method."""
-
-
-class Source(Protocol):
-    """Tables as long frames, with the columns cell, size, method and seed in each, and the models behind them."""
-
-    @property
-    def cells(self) -> Mapping[str, Trained]:
-        """The trained models by name, in order."""
-
-    @property
-    def sizes(self) -> list[str]:
-        """Names of the sizes in order; a figure has one column for each."""
-
-    @property
-    def methods(self) -> list[str]:
-        """Names of the methods in order; a figure has one line for each."""
-
-    @property
-    def full_rank_method(self) -> str | None:
-        """The full-rank method that the others are compared with."""
-
-    @property
-    def suite(self) -> str:
-        """The name of the minimal pairs."""
-
-    @property
-    def hour_unit(self) -> str:
-        """The unit of the training time, for example GPU-hours."""
-
-    @property
-    def diverged(self) -> Mapping[str, int]:
-        """The models that diverged, each with its step."""
-
-    @property
-    def yardsticks(self) -> Mapping[str, float]:
-        """The losses of counted n-gram models on the held-out text, by name; none of the published text."""
-
-    def table(self, file: str) -> pd.DataFrame:
-        """All rows of log.csv, evaluation.csv or dynamics.csv."""
-
-    def labelled(self) -> pd.DataFrame:
-        """Rows of dynamics.csv under the paper's labels, which are the multiples of the reset period.
-
-        Full rank is read at the label. ReLoRA is read later, in the paper's code 100 steps. ``step`` is the label.
-        """
-
-    def regular(self) -> pd.DataFrame:
-        """Rows of dynamics.csv at the regular checkpoints: every method at equal steps."""
-
-    def hours(self, size: str, method: str, steps: pd.Series) -> pd.Series:
-        """Device-hours that training had taken at ``steps``, a mean over seeds."""
-
-    def around_resets(self) -> AroundResets:
-        """The training log around the resets."""
 
 
 @dataclass(frozen=True)
 class Overlay:
     """Our runs with the published curves beside them, for figures."""
 
-    runs: Source
-    published: Source
+    runs: Runs
+    published: Published
 
     @cached_property
     def cells(self) -> Mapping[str, Trained]:
@@ -205,9 +81,70 @@ class Overlay:
         source = self.runs if method in self.runs.methods else self.published
         return source.hours(size, method, steps)
 
-    def around_resets(self) -> AroundResets:
-        """Our log alone: the published log has too few steps."""
-        return self.runs.around_resets()
+
+Source = Runs | Published | Overlay
+
+
+def overlaid(runs: Runs, report: Report) -> Source:
+    """``runs``; where ``report`` asks for it, with the published curves of the sizes that have the paper's names."""
+    if not shows_published(report, runs.cells):
+        return runs
+    return Overlay(runs, Published([size for size in runs.sizes if size in SIZES]))
+
+
+@dataclass(frozen=True)
+class AroundResets:
+    """The log around resets.
+
+    ``rows`` has size, method, step (after the reset), reset_step, loss (a difference) and, where the log has norms,
+    update_norm (a ratio). The reference of both is a mean over ``before`` steps. ``over_full_rank`` says whether the
+    loss of full rank on each batch was subtracted first.
+    """
+
+    rows: pd.DataFrame
+    before: int
+    over_full_rank: bool
+
+
+def around_resets(log: pd.DataFrame, resets: Iterable[int] = (), before: int = 10, after: int = 20) -> pd.DataFrame:
+    """Loss (a difference) and norms (ratios) against their means over ``before`` steps, by step after each reset.
+
+    Columns step (after the reset), reset_step and those of ``MEASURED``. The first reset of a cell is left out:
+    where adapters were dead until then, it merges nothing. A cell without resets is read around the steps ``resets``.
+    """
+    parts = [pd.DataFrame(columns=["step", "reset_step", *MEASURED])]
+    for _, cell in log.groupby("cell"):
+        by_step = cell.set_index("step")[[*MEASURED, "reset"]]
+        for at in by_step.index[by_step.reset == 1][1:] if by_step.reset.any() else resets:
+            usual = by_step.loc[at - before + 1 : at].mean()
+            near = by_step.loc[at - before + 1 : at + after]
+            change = {name: near[name] / usual[name] for name in MEASURED} | {"loss": near.loss - usual.loss}
+            parts.append(pd.DataFrame(change).reset_index().assign(reset_step=at))
+            parts[-1]["step"] -= at
+    return pd.concat([part for part in parts if len(part)] or parts)
+
+
+def resets_of(source: Source) -> AroundResets:
+    """The log of ``source`` around all resets but the first; of an overlay ours alone, because it has every step.
+
+    The published loss is in bins of ten steps, because the logged steps differ from reset to reset. A method of ours
+    without resets is read where others have theirs.
+    """
+    if isinstance(source, Overlay):
+        return resets_of(source.runs)
+    if isinstance(source, Published):
+        binned = [loss_around_resets(size).assign(size=size, method=LABELS["relora"]) for size in source.sizes]
+        rows = pd.concat(binned, ignore_index=True)
+        return AroundResets(rows.assign(step=rows.step // 10 * 10 + 5), before=BEFORE, over_full_rank=False)
+    parts = []
+    for size, log in source.log_over_full_rank().groupby("size", sort=False):
+        resets = sorted(log.step[log.reset == 1].unique())[1:]
+        parts += [
+            around_resets(log[log.method == method], resets).assign(size=size, method=method)
+            for method in log.method.unique()
+        ]
+    rows = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    return AroundResets(rows, before=10, over_full_rank=source.full_rank_method is not None)
 
 
 def select(rows: pd.DataFrame, quantity: str, metric: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Recognise BLiMP and Paloma by their content or their place on the Hub, never by a file's name."""
+"""What suites and texts are called: BLiMP and Paloma by their content or place on the Hub, never by a file's name."""
 
 import csv
 import json
@@ -6,9 +6,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .measuring import MinimalPairs, Perplexity
+from .measuring import Evaluation, MinimalPairs, Perplexity, Report
 
 BLIMP, PALOMA = "BLiMP", "Paloma"
+TEMPLATED = "the project's templated minimal pairs (not BLiMP)"
 BLIMP_DATASETS = ("nyu-mll/blimp",)  # repositories on the Hub
 # The file of BLiMP's authors (CC-BY 4.0), pinned by its hash.
 BLIMP_URL = "https://github.com/alexwarstadt/blimp/raw/master/BLiMP.zip"
@@ -45,6 +46,26 @@ def plain_name(path: str | None) -> str:
     """Name a suite or texts after ``path``; a benchmark's name gets "(by name)", because the content is not checked."""
     stem = Path(path or "").stem
     return f"{stem} (by name)" if stem.casefold() in (BLIMP.casefold(), PALOMA.casefold()) else stem
+
+
+def suite_name(evaluation: Evaluation, report: Report) -> str:
+    """The name of the minimal pairs: from the settings, else from their source (built-in, BLiMP, file, dataset)."""
+    pairs = evaluation.minimal_pairs
+    if report.suite:
+        return report.suite
+    if pairs.source == "templated":
+        return TEMPLATED
+    return BLIMP if is_blimp(pairs) else plain_name(pairs.path)
+
+
+def texts_name(evaluation: Evaluation, report: Report) -> str:
+    """The name of the texts of perplexity: from the settings, else from their source (held out, Paloma, file)."""
+    texts = evaluation.perplexity
+    if report.texts:
+        return report.texts
+    if texts.source == "held_out":
+        return "held-out documents"
+    return PALOMA if is_paloma(texts) else plain_name(texts.path)
 
 
 def blimp_phenomena() -> dict[str, str]:

@@ -37,7 +37,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def cell_plan(cell: Cell) -> dict[str, float | str]:
-    """Return the plan's row of ``cell``; its hours are those of one H200, eager and compiled (:mod:`.speeds`).
+    """Return the plan's row of ``cell``; its hours are those of one H200, eager and compiled (:mod:`.estimates`).
 
     ``memory_GiB`` counts float32 weights, gradients and the optimizer's state (Adam's two moments, and projections),
     which each GPU holds throughout. Activations come on top. ``disk_GB`` is for one cell.

@@ -3,7 +3,6 @@
 import os
 from importlib.util import find_spec
 
-if (
-    find_spec("torch") is None
-):  # as in this stage's conda environment; transformers would warn, though tokenizers need no torch
+# As in this stage's conda environment. Transformers would warn, though tokenizers need no torch.
+if find_spec("torch") is None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

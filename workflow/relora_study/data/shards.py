@@ -9,11 +9,12 @@ from typing import Self, TypeVar
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.tqdm import disable_progress_bars
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ..config import HubPretokenized
 from ..errors import UserError
 from ..progress_lines import progress
+from ..storage.contracts import read_contract
 from ..storage.files import require_room, sha256, write_json
 from .hub import HUB_ERRORS, commit, first_line
 
@@ -61,10 +62,7 @@ def held_out_name(settings: HubPretokenized) -> str:
 
 def read_shards(path: Path) -> Shards:
     """Read the list of shards in ``path``. Raises :class:`UserError` if it is missing or malformed."""
-    try:
-        return Shards.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise UserError(f"{path} is not a list of shards; delete it and run again") from error
+    return read_contract(Shards, path, f"{path} is not a list of shards; delete it and run again")
 
 
 def local_shards(settings: HubPretokenized) -> Shards:

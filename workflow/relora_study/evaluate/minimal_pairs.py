@@ -8,7 +8,7 @@ import sys
 import urllib.request
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -18,13 +18,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import MinimalPairs
 from ..config.benchmark_names import BLIMP_DATASETS, BLIMP_SHA256, BLIMP_URL, blimp_phenomena
+from ..config.measuring import LEVEL
 from ..data.documents import Stored
+from ..data.hub import load_configurations, require_columns
 from ..data.reader import is_hidden, list_documents, parse_objects, read_objects, require_unicode
 from ..errors import UserError
 from ..storage.files import sha256, write_whole
-from .hub import load_configurations, require_columns
 from .prefix_tree import log_probabilities
-from .proportions import chance_p, wilson
 from .templated import templated_suite
 
 PAIRS_A_PARADIGM = 1000  # in BLiMP
@@ -72,11 +72,6 @@ def encode(
         table[["UID", "pairID", "linguistics_term"]],
         encode_pairs(table, tokenizer, settings.start_token, settings.leading_space),
     )
-
-
-def score(model: PreTrainedModel, encoded: Encoded, batch_tokens: int) -> pd.DataFrame:
-    """Score the pairs, a row each (:func:`judge`)."""
-    return judge(model, encoded.pairs, encoded.ids, batch_tokens)
 
 
 def measure(settings: MinimalPairs, judged: pd.DataFrame) -> pd.DataFrame:
@@ -206,18 +201,17 @@ def encode_pairs(
     return [start + ids for ids in encoded]
 
 
-def judge(
-    model: PreTrainedModel, pairs: pd.DataFrame, encoded: Sequence[Sequence[int]], batch_tokens: int
-) -> pd.DataFrame:
-    """Score ``pairs``, whose ids ``encoded`` come from :func:`encode_pairs`.
+def score(model: PreTrainedModel, encoded: Encoded, batch_tokens: int) -> pd.DataFrame:
+    """Score the pairs.
 
     The table has a row for each pair: UID, pairID, linguistics_term, the summed log-probability (nats) of each
     sentence (good, bad), and its scored tokens (good_tokens, bad_tokens).
     """
-    sums, tokens = log_probabilities(model, list(map(tuple, encoded)), batch_tokens), [len(ids) - 1 for ids in encoded]
-    half = len(pairs)
+    sums = log_probabilities(model, list(map(tuple, encoded.ids)), batch_tokens)
+    tokens = [len(ids) - 1 for ids in encoded.ids]
+    half = len(encoded.pairs)
     scores = {"good": sums[:half], "bad": sums[half:], "good_tokens": tokens[:half], "bad_tokens": tokens[half:]}
-    return pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
+    return encoded.pairs[["UID", "pairID", "linguistics_term"]].reset_index(drop=True).assign(**scores)
 
 
 def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
@@ -236,13 +230,16 @@ def accuracies(judged: pd.DataFrame) -> pd.DataFrame:
 
 
 def _accuracy_metrics(item: str, group: pd.DataFrame) -> pd.DataFrame:
+    from scipy.stats import binomtest  # longer than the rest of a job that collects pairs
+    from statsmodels.stats.proportion import proportion_confint
+
     right, count = int(group.right.sum()), len(group)
-    low, high = wilson(right, count)
+    low, high = proportion_confint(right, count, alpha=LEVEL, method="wilson")
     values = {
         "accuracy": right / count,
         "accuracy_low": low,
         "accuracy_high": high,
-        "chance_p": chance_p(right, count),
+        "chance_p": binomtest(right, count, alternative="greater").pvalue,
         "accuracy_per_token": group.per_token.mean(),
         "ties": group.tie.sum(),
         "pairs": count,

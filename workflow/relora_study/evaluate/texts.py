@@ -21,12 +21,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..config import Perplexity
 from ..config.benchmark_names import PALOMA_DATASETS
+from ..data.hub import load_configurations, require_columns
 from ..data.reader import RawDocument, list_documents, read_documents, require_unicode
 from ..data.tokenizer import open_tokenizer
 from ..data.tokens import IdArray, open_documents
 from ..errors import UserError
 from ..model.scoring import summed_losses
-from .hub import load_configurations, require_columns
 
 OVERALL, MACRO_AVERAGE = "overall", "macro_average"  # rows of evaluation.csv: all texts, and the mean over domains
 AVERAGED = ["token_perplexity", "mean_text_perplexity", "loss", "bits_per_byte"]
@@ -77,16 +77,6 @@ def encode(
         for name, group in table.groupby("domain")
     }
     return Encoded(domains, settings.stride or context_length)
-
-
-def score(model: PreTrainedModel, encoded: Encoded, batch_tokens: int) -> pd.DataFrame:
-    """Score the texts, a row each (:func:`score_texts`)."""
-    return score_texts(model, encoded.domains, encoded.stride, batch_tokens)
-
-
-def measure(settings: Perplexity, scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the measures of the table of :func:`score` (:func:`perplexities`)."""
-    return perplexities(scored)
 
 
 def _read_held_out(place: Path) -> Iterator[RawDocument]:
@@ -186,23 +176,23 @@ def spelled_bytes(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> int:
     return len(tokenizer.decode(ids, clean_up_tokenization_spaces=False).encode())
 
 
-def score_texts(model: PreTrainedModel, domains: dict[str, Texts], stride: int, batch_tokens: int) -> pd.DataFrame:
-    """Score the texts of ``domains``; texts longer than the model's context are read in windows (model.scoring).
+def score(model: PreTrainedModel, encoded: Encoded, batch_tokens: int) -> pd.DataFrame:
+    """Score the texts; texts longer than the model's context are read in windows (model.scoring).
 
     The table has a row for each text: domain, text (its number in the domain), the scored tokens, the bytes that these
     spell, and their summed loss in nats, which is NaN for a text without scored tokens.
     """
-    every = [ids for texts in domains.values() for ids in texts.ids]
-    nats = iter(summed_losses(model, every, stride, batch_tokens))
+    every = [ids for texts in encoded.domains.values() for ids in texts.ids]
+    nats = iter(summed_losses(model, every, encoded.stride, batch_tokens))
     rows = []
-    for name, texts in domains.items():
+    for name, texts in encoded.domains.items():
         for number, (ids, size) in enumerate(zip(texts.ids, texts.scored_bytes, strict=True)):
             rows.append((name, number, max(0, len(ids) - 1), size, next(nats)))
     return pd.DataFrame(rows, columns=["domain", "text", "tokens", "bytes", "nats"])
 
 
-def perplexities(scored: pd.DataFrame) -> pd.DataFrame:
-    """Summarise the table of :func:`score_texts` in a table of item, metric and value.
+def measure(settings: Perplexity, scored: pd.DataFrame) -> pd.DataFrame:
+    """Summarise the table of :func:`score` in a table of item, metric and value.
 
     Items are each domain, ``overall`` (all texts) and ``macro_average`` (the mean over domains). The metric ``skipped``
     counts texts without a token to score, and ``non_finite`` texts with an infinite or undefined loss. Such texts enter
@@ -251,7 +241,7 @@ def document_losses(model: PreTrainedModel, texts: Texts, batch_tokens: int) -> 
 
     A document longer than the model's context is read in parts that follow each other.
     """
-    scored = score_texts(model, {"": texts}, model.config.max_position_embeddings, batch_tokens)
+    scored = score(model, Encoded({"": texts}, model.config.max_position_embeddings), batch_tokens)
     return scored.rename(columns={"text": "document"})[COLUMNS]
 
 

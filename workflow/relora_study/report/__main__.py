@@ -11,8 +11,8 @@ from typing import Annotated, TypeVar
 import typer
 
 from ..analysis.published import Published
-from ..analysis.results import Runs, open_runs, overlaid
-from ..analysis.source import Source
+from ..analysis.results import Runs, open_runs
+from ..analysis.source import Source, overlaid
 from ..config import Report, read_section
 from ..config.settings import Labels
 from ..errors import UserError, command_line
@@ -113,7 +113,7 @@ def pages(
 ) -> None:
     """Write the pages of all figures and tables in RESULTS to the folder OUTPUT."""
     from ..analysis.experiments import sweep_settings
-    from ..analysis.naming import shows_published
+    from ..analysis.published_recipe import shows_published
     from ..storage.files import write_text
     from .captions import captions, experiment_caption
     from .pages import figures_page, tables_page

@@ -13,8 +13,8 @@ from ..analysis.audit import audit
 from ..analysis.claims import claims
 from ..analysis.differences import differences, gap_effects, in_columns, trend
 from ..analysis.effects import Effect
-from ..analysis.naming import shows_published
 from ..analysis.published import Published
+from ..analysis.published_recipe import shows_published
 from ..analysis.results import Runs
 from ..analysis.significance import published_test
 from ..analysis.source import select

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pandas as pd
+from statsmodels.stats.proportion import proportion_confint
 
 from ..analysis import audit as audits
 from ..analysis.adapter_pattern import adapter_pattern
@@ -14,9 +15,9 @@ from ..analysis.experiments import search_minutes
 from ..analysis.intervals import perplexity_interval
 from ..analysis.published import BLIMP_PAIRS, Published, final_values
 from ..analysis.results import Runs, devices, last_losses, on_gpu
-from ..analysis.significance import compare, published_test
+from ..analysis.significance import chance_p, compare, published_test
 from ..analysis.source import Source, measured
-from ..evaluate.proportions import chance_p, wilson
+from ..config.measuring import LEVEL
 from ..storage.files import write_csv, write_text
 from .escape import markdown
 from .numbers import readable, shown_columns
@@ -114,7 +115,7 @@ def yardsticks(runs: Runs) -> pd.DataFrame:
 def _reported_results(source: Published) -> pd.DataFrame:
     """The published results at step 20,000, with Wilson's interval over the pairs of BLiMP."""
     table = _reported(source, ["train_loss", "paloma_perplexity", "blimp_accuracy"])
-    low, high = wilson(table.blimp_accuracy * BLIMP_PAIRS, BLIMP_PAIRS)
+    low, high = proportion_confint(table.blimp_accuracy * BLIMP_PAIRS, BLIMP_PAIRS, alpha=LEVEL, method="wilson")
     return table.assign(blimp_accuracy_low=low, blimp_accuracy_high=high)
 
 
@@ -155,8 +156,7 @@ def significance(source: Runs | Published) -> pd.DataFrame:
     for name, cell in source.cells.items():
         if full := source.full_rank_of(cell):
             better, other = source.judged_pairs(full), source.judged_pairs(cell)
-            chance = chance_p(int((other.good > other.bad).sum()), len(other))
-            rows.append({"cell": name, "against": full.name} | compare(better, other) | {"chance_p": chance})
+            rows.append({"cell": name, "against": full.name} | compare(better, other) | {"chance_p": chance_p(other)})
     return pd.DataFrame(rows, columns=SIGNIFICANCE)
 
 

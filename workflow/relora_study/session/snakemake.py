@@ -1,4 +1,4 @@
-"""Around a Snakemake run: a mistake in one line, the cost at the start, how jobs start, the web report at the end."""
+"""Around a Snakemake run: the cost at the start, how jobs start, the web report at the end."""
 
 import logging
 import os
@@ -6,26 +6,13 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..config import Runtime
-from ..errors import UserError, refusal
 
 # A run's profiles, of this folder and of the user, hold options for runs alone.
 SNAKEMAKE = [sys.executable, "-m", "snakemake", "--profile", "none", "--workflow-profile", "none", "--cores", "1"]
-
-
-@contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
-    """End in one line at a user's mistake or at a refusal of the disk; Snakemake's own error adds Snakefile lines."""
-    try:
-        yield
-    except OSError as error:
-        sys.exit(f"error: {refusal(error)}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 def is_news(record: logging.LogRecord) -> bool:

@@ -18,13 +18,8 @@ from ..errors import UserError
 from ..storage.files import sha256, write_text
 from ..storage.hashes import PACKAGE, source_files
 
-STAGES = (
-    "data",
-    "evaluate",
-    "dynamics",
-    "experiments",
-    "report",
-)  # whose changed code runs again; training's never does
+# The commands whose changed code runs again; training's never does.
+STAGES = {name: f"{name}.__main__" for name in ("data", "evaluate", "dynamics", "report")} | {"search": "search"}
 TEMPLATE = Path(".snakemake") / "relora_study" / "text.jinja2"  # a dry run writes nothing else
 
 MARK = "schema_version"  # the file in the results' folder that names the version that made it
@@ -77,7 +72,7 @@ def files_listing(place: Path) -> str:
 
 def code_listing(stage: str) -> str:
     """List the modules that the command of ``stage`` runs, with hashes."""
-    files = sorted(source_files(f"{stage}.__main__"))
+    files = sorted(source_files(STAGES[stage]))
     return _lines([str(path.relative_to(PACKAGE)), sha256(path)] for path in files)
 
 

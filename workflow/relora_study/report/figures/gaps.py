@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from ...analysis.differences import gap_effects, gaps
 from ...analysis.effects import Effect
-from ...analysis.results import Runs
-from ...analysis.source import Overlay, Source, by_curve, over_full_rank
+from ...analysis.results import Runs, over_full_rank
+from ...analysis.source import Overlay, Source, by_curve
 from ..numbers import method_label, signed
 from ..style import look, panels
 from .parts import Named, mean_line, names_at_right, seed_points, smooth_loss

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from pandas.api.typing import SeriesGroupBy
 
 from ...analysis.intervals import BAND_RESAMPLES, mean_interval
-from ...analysis.naming import TEMPLATED
 from ...analysis.source import Source
+from ...config.benchmark_names import TEMPLATED
 from ..escape import figure_text
 from ..style import SMALL, look, panels
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ...analysis.source import Source, by_curve, measured
+from ...analysis.source import Source, by_curve, measured, resets_of
 from ..style import log_axis, look
 from .parts import accuracy_label, draw_methods, grid_of, mean_line, smooth_loss, yardstick_lines
 
@@ -82,7 +82,7 @@ def adapter_gradients(source: Source) -> Figure:
 
 def resets(source: Source) -> Figure:
     """Loss and update norm around resets, means over all resets but the first; every method at equal steps."""
-    around = source.around_resets()
+    around = resets_of(source)
     titles = {"loss": LOSS_TITLES[around.before, around.over_full_rank]}
     if "update_norm" in around.rows:
         titles["update_norm"] = "update norm over\nmean of ten before"

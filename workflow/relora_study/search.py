@@ -1,4 +1,4 @@
-"""`python -m relora_study.experiments`: who goes on in a search, and the settings that it chose.
+"""`python -m relora_study.search`: who goes on in a search, and the settings that it chose.
 
 A search halves successively (Jamieson and Talwalkar 2016): it trains all candidates a little, the better ones longer.
 """
@@ -11,12 +11,12 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from ..config import Cell, read_section
-from ..config.settings import SearchSettings, as_yaml
-from ..config.variants import with_search_result
-from ..errors import UserError, command_line
-from ..storage.contracts import RungResult, read_contract
-from ..storage.files import read_csv, write_csv, write_text
+from .config import Cell, read_section
+from .config.settings import SearchSettings, as_yaml
+from .config.variants import with_search_result
+from .errors import UserError, command_line
+from .storage.contracts import RungResult, read_contract
+from .storage.files import read_csv, write_csv, write_text
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 Settings = Annotated[Path, typer.Option(help="the search, tuning/SIZE-METHOD/settings.yaml")]

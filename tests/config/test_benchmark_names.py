@@ -3,8 +3,8 @@
 import copy
 
 import pytest
-from relora_study.analysis.naming import suite_name
 from relora_study.config import Evaluation, Report
+from relora_study.config.benchmark_names import suite_name
 
 
 @pytest.mark.parametrize(
