@@ -153,7 +153,9 @@ def _interval(ranks: np.ndarray, methods: np.ndarray) -> tuple[float, float]:
     sums = pd.DataFrame(products).groupby(methods).sum().to_numpy()
     drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
     between, *within = sums[drawn].sum(1).T
-    low, high = np.nanquantile(between / np.sqrt(within[0] * within[1]), [LEVEL / 2, 1 - LEVEL / 2])
+    with np.errstate(invalid="ignore"):
+        correlations = between / np.sqrt(within[0] * within[1])
+    low, high = np.nanquantile(correlations, [LEVEL / 2, 1 - LEVEL / 2])
     return float(low), float(high)
 
 

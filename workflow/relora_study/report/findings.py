@@ -135,6 +135,16 @@ def _by_tokens(swept: Swept) -> pd.DataFrame:
     return _of_tokens(_without_idle(sweep_table(at_budgets(swept), [], "full"), "compared_with"))
 
 
+def _by_width(swept: Swept) -> pd.DataFrame:
+    """As :func:`_by_tokens`, of several widths, each with the tokens a parameter that its full rank saw."""
+    runs = swept.runs
+    of_full = runs[runs.method == "full"].groupby("tokens").tokens_per_parameter.first()
+    width = runs["size"].replace("tiny", "width_48")  # by its name, as the others
+    groups = width + runs.tokens.map(of_full).map(", {:.1f} tokens a parameter".format)
+    rows = _without_idle(sweep_table(swept._replace(runs=runs.assign(size=groups)), [], "full"), "compared_with")
+    return rows.drop(columns="tokens_per_parameter").sort_values("size", kind="stable", ignore_index=True)
+
+
 def _resets(swept: Swept) -> pd.DataFrame:
     """The repaired ReLoRA less LoRA at each number of tokens: what merges, restarts and the dips about them change."""
     pair = swept._replace(runs=swept.runs[swept.runs.method.isin(["lora", "relora_repaired"])])
@@ -173,12 +183,14 @@ OF_SWEEPS = (
     "over_full_rank",
     "rhythm",
     "by_tokens",
+    "by_width",
     "growth",
     "rates_tried",
     "resets",
 )
 TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/results, or of other tables there
     "by_tokens": _by_tokens,
+    "by_width": _by_width,
     "climbs": _climbs,
     "counted": _counted,
     "groups": _groups,
