@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from relora_study.analysis import published_recipe
 from relora_study.analysis.published_recipe import has_papers_shape
 from relora_study.config import cells, read_study
 from relora_study.config.cells import make_cell
@@ -116,6 +117,12 @@ def test_parameters_are_the_published_ones_to_the_unit(preset):
         kind = "relora" if cell.method.rank else "full"
         assert count_parameters(cell) == PARAMETERS[cell.size_name, kind], cell.name
         assert has_papers_shape(cell)
+        assert published_recipe.PARAMETERS[cell.size_name] == PARAMETERS[cell.size_name, "full"][0]
+
+
+def test_the_papers_cells_read_the_published_number_of_tokens():
+    for cell in cells(study("paper")).values():
+        assert cell.train.steps * cell.train.batch_size * cell.model.context_length == published_recipe.TOKENS
 
 
 def test_checkpoints_are_the_papers():

@@ -1,5 +1,6 @@
 """The figures of docs/findings.md are those that docs/results gives, and its numbers stand in their tables."""
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -8,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.testing.compare import compare_images
-from relora_study.analysis.experiments import DOCUMENTS
+from relora_study.analysis.experiments import DOCUMENTS, Swept
+from relora_study.analysis.published_recipe import PARAMETERS, TOKENS
+from relora_study.analysis.scaling import Law
 from relora_study.report.findings import FIGURES, TABLES, draw, numbers, swept, with_tables
 from relora_study.report.style import finish
 
@@ -78,6 +81,22 @@ def test_what_a_doubling_of_the_tokens_adds_is_the_slope_of_a_line_through_the_g
         assert row.per_doubling == pytest.approx(slope, abs=1e-7), method
         assert row.per_doubling_low < row.per_doubling < row.per_doubling_high
     assert "full_jagged" not in found, "it has two lengths"
+
+
+def test_the_gap_at_the_papers_sizes_is_that_of_laws_which_made_the_losses():
+    laws = {"full": Law(0.5, 6.0, 6.0, 0.34, 0.28), "lora": Law(0.6, 6.0, 6.0, 0.34, 0.28)}
+    rows = []
+    for (size, tokens, seed), method in itertools.product(itertools.product("abc", (1e6, 5e6, 2e7), (1, 2)), laws):
+        parameters = {"a": 2e5, "b": 5e5, "c": 2e6}[size]
+        told = {"size": size, "method": method, "seed": seed, "tokens": tokens}
+        loss = laws[method].at(parameters, tokens) * (1 + seed / 1e4)
+        rows.append({**told, "loss": float(loss), "tokens_per_parameter": tokens / parameters})
+    (row,) = TABLES["law"](Swept(pd.DataFrame(rows), None, 0.03)).to_dict("records")
+    assert (row["method"], row["cells"]) == ("lora", 18)
+    for size, parameters in PARAMETERS.items():
+        expected = laws["lora"].at(parameters, TOKENS) - laws["full"].at(parameters, TOKENS)
+        assert row[f"gap_at_{size}"] == pytest.approx(float(expected), rel=0.02)
+        assert row[f"gap_at_{size}_low"] <= row[f"gap_at_{size}"] <= row[f"gap_at_{size}_high"]
 
 
 def test_both_climbs_are_compared_with_the_full_rank_cells_of_their_seeds():

@@ -9,6 +9,7 @@ RANK, RESET_PERIOD, CONTEXT_LENGTH, VOCAB_SIZE, STEPS = 16, 2000, 2048, 50304, 2
 LEARNING_RATE = 3e-4  # peak
 WIDTHS = {"tiny": 96, "small": 384}  # d_model
 SHAPE = {"num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 4}
+PARAMETERS, TOKENS = {"tiny": 11_282_784, "small": 64_595_328}, STEPS * 1024 * CONTEXT_LENGTH  # of a cell
 SIZES = {
     name: Size.model_validate({"d_model": width, "intermediate_size": 4 * width, **SHAPE})
     for name, width in WIDTHS.items()
