@@ -108,3 +108,20 @@ def test_both_climbs_are_compared_with_the_full_rank_cells_of_their_seeds():
     for column, name in (("after_3", "implementations"), ("after_30", "rewarmup")):
         expected = losses[name].sub(losses["implementations"].full, axis=0).mean()  # a diverged seed has no loss
         assert found[column].to_numpy() == pytest.approx(expected[found.index].to_numpy(), abs=1e-6), name
+
+
+def test_what_adapters_reach_is_a_mean_over_the_seeds_of_each_method_of_causes():
+    cells = pd.read_csv(DOCS / "results/readings.csv")
+    found = TABLES["reach"](cells).set_index("method")
+    ours = cells[(cells.study == "causes") & (cells.method == "lora_steady")]
+    assert found.in_reach.lora_steady == pytest.approx(ours["adapters.gradient_share"].mean())
+    assert found.rank_of_the_net_update.lora_steady == pytest.approx(ours["cumulative_update.effective_rank"].mean())
+    assert found.gap.is_monotonic_increasing and found.seeds.eq(3).all()
+    assert found.in_reach.matrices_frozen == 0
+
+
+def test_methods_whose_adapters_reach_all_or_nothing_are_left_out_of_the_narrower_table():
+    cells = pd.read_csv(DOCS / "results/readings.csv")
+    counts = [TABLES[kind](cells).set_index("reading").cells.max() for kind in ("predictors", "predictors_within")]
+    part = cells["adapters.gradient_share"].between(0.01, 0.99)
+    assert counts == [len(cells), part.sum()]

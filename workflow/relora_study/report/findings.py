@@ -17,13 +17,14 @@ from ..analysis.published_recipe import PARAMETERS, TOKENS
 from ..analysis.scaling import Law, fit
 from ..config.measuring import LEVEL, MARGIN
 from .escape import markdown
-from .figures.experiments import draw_changes, draw_gap_by_tokens
+from .figures.experiments import draw_changes, draw_gap_by_tokens, draw_reading
 from .numbers import readable, setting
 
 MARKED = re.compile(
     r"(<!-- table (\w+) of (\w+(?: and \w+)*): made by `make findings` -->\n).*?(?=<!-- end -->)", re.DOTALL
 )
 NUMBER = re.compile(r"(\d[\d.]*)<!-- (\w+) of (\w+(?: and \w+)*): (\w+) of ([\w.]+)(?: at (\w+))? -->")
+REACH = "adapters.gradient_share"
 WORDS = (
     "size",
     "method",
@@ -104,11 +105,30 @@ def _named(name: str, rows: pd.DataFrame) -> pd.DataFrame:
     return rows.rename(columns=columns)[["method", *columns.values()]]
 
 
-def _predictors(*studies: pd.DataFrame) -> pd.DataFrame:
-    """How each reading goes with the gap to full rank over the cells of ``studies``, the closest first."""
-    told = (cells.assign(stratum=f"{number}: " + cells.stratum) for number, cells in enumerate(studies))
-    found = predictive(pd.concat(told, ignore_index=True))
-    return found.sort_values("correlation", key=abs, ascending=False, ignore_index=True)
+def _predictors(cells: pd.DataFrame) -> pd.DataFrame:
+    """How each reading goes with the gap to full rank over the cells of several studies: the ten that go closest."""
+    found = predictive(_by_study(cells))
+    return found.sort_values("correlation", key=abs, ascending=False, ignore_index=True).head(10)
+
+
+def _reach(cells: pd.DataFrame) -> pd.DataFrame:
+    """Of each method of the study `causes`: its gap, the share of the gradient in reach, and the rank of what moved."""
+    moved = "cumulative_update.effective_rank"
+    chosen = cells[cells.study == "causes"]
+    means = chosen.groupby("variant", sort=False)[["seed", "gap", REACH, moved]].agg(
+        {"seed": "size", "gap": "mean", REACH: "mean", moved: "mean"}
+    )
+    named = {"variant": "method", "seed": "seeds", REACH: "in_reach", moved: "rank_of_the_net_update"}
+    return means.reset_index().rename(columns=named).sort_values("gap", ignore_index=True)
+
+
+def _by_study(cells: pd.DataFrame) -> pd.DataFrame:
+    return cells.assign(stratum=cells.study + ": " + cells.stratum)
+
+
+def _predictors_within(cells: pd.DataFrame) -> pd.DataFrame:
+    """As :func:`_predictors`, of methods whose adapters reach a part of the gradient: not none of it, and not all."""
+    return _predictors(cells[cells[REACH].between(0.01, 0.99)])
 
 
 def _growth(swept: Swept) -> pd.DataFrame:
@@ -202,14 +222,13 @@ def _of_tokens(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.rename(columns={"size": "tokens"}).astype({"tokens": int})
 
 
-# A figure is drawn from the table of its name, or from those of several sweeps.
-SWEEPS = {
-    "budgets": ("budgets", "budgets_frozen", "longest"),
-}
-FIGURES: dict[str, Callable[[Swept], Figure]] = {
-    "budgets": lambda swept: draw_gap_by_tokens(swept, "full"),
-    "groups": lambda swept: draw_changes(swept, "full"),
-    "implementations": lambda swept: draw_changes(swept, "full"),
+FIGURES: dict[str, Callable[[Path], Figure]] = {
+    "budgets": lambda folder: draw_gap_by_tokens(swept(("budgets", "budgets_frozen", "longest"), folder), "full"),
+    "groups": lambda folder: draw_changes(swept(("groups",), folder), "full"),
+    "implementations": lambda folder: draw_changes(swept(("implementations",), folder), "full"),
+    "readings": lambda folder: draw_reading(
+        _by_study(_read("readings", folder)), REACH, "share of the gradient that the adapters can follow"
+    ),
 }
 OF_SWEEPS = (
     "losses",
@@ -240,6 +259,8 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
     "resets": _resets,
     "chosen": _chosen,
     "predictors": _predictors,
+    "predictors_within": _predictors_within,
+    "reach": _reach,
     "differences": lambda rows: rows[rows.measure == "held_out_loss"].drop(columns=["measure", "seeds", "diverged"]),
     "whole": lambda rows: rows,
 }
@@ -247,7 +268,7 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {  # of the sweeps in docs/resu
 
 def draw(name: str, folder: Path) -> Figure:
     """The figure ``name`` from its tables in ``folder``."""
-    return FIGURES[name](swept(SWEEPS.get(name, (name,)), folder))
+    return FIGURES[name](folder)
 
 
 def _read(name: str, folder: Path) -> pd.DataFrame:

@@ -205,6 +205,20 @@ def draw_gap_by_tokens(swept: Swept, against: str) -> Figure:
     return figure
 
 
+def draw_reading(cells: pd.DataFrame, reading: str, label: str) -> Figure:
+    """The gap to full rank by a ``reading``: a point a method, the mean of its seeds, and a line a size and length."""
+    known = cells.dropna(subset=[reading])
+    strata = list(known.stratum.unique())
+    means = known.groupby(["stratum", "method", "variant"], as_index=False)[[reading, "gap"]].mean()
+    figure, ((axes,),) = panels(1, 1)
+    for stratum in strata:
+        here = means[means.stratum == stratum].sort_values(reading)
+        axes.plot(here[reading], here.gap, **look(strata, stratum) | {"marker": ".", "label": in_words(stratum)})
+    axes.set_xlabel(label)
+    axes.set_ylabel("gap to full rank\n(nats/token)")
+    return figure
+
+
 def draw_search(rungs: pd.DataFrame) -> Figure:
     """The mean loss of every candidate at each rung that it reached: a column a size, a row a method."""
     sizes, methods = sorted(rungs["size"].unique(), key=_number_in), list(rungs.method.unique())
