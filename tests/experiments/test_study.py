@@ -15,9 +15,8 @@ pytestmark = [pytest.mark.end_to_end, pytest.mark.long]
 RATES = [1.0e-3, 3.0e-3, 1.0e-2]
 SWEPT = RATES[::2]
 OVERLAY = {
-    "study": {"seeds": [1, 2]},
     "data": {"validation_fraction": 0.2},
-    "sweeps": {"rates": {"space": {"grid": {"learning_rate": SWEPT}}}},
+    "sweeps": {"rates": {"seeds": [1, 2], "space": {"grid": {"learning_rate": SWEPT}}}},
     "tuning": {"space": {"grid": {"learning_rate": [*RATES, 1.0e30]}}, "rungs": [16, 18, 20], "seeds": [7, 8]},
 }
 
@@ -91,7 +90,8 @@ def test_one_more_rate_trains_its_own_cells_alone(searched, tmp_path):
     folder = tmp_path / "with space"
     shutil.copytree(searched, folder, symlinks=True)
     trained = {place: place.stat().st_mtime_ns for place in folder.glob("results/cells/*/manifest.json")}
-    more = {**OVERLAY, "sweeps": {"rates": {"space": {"grid": {"learning_rate": [*SWEPT, 2.0e-3]}}}}}
+    rates = OVERLAY["sweeps"]["rates"] | {"space": {"grid": {"learning_rate": [*SWEPT, 2.0e-3]}}}
+    more = {**OVERLAY, "sweeps": {"rates": rates}}
     run(folder, more)
     now = {place: place.stat().st_mtime_ns for place in folder.glob("results/cells/*/manifest.json")}
     assert {place.parent.name for place in now.keys() - trained.keys()} == {

@@ -192,11 +192,11 @@ def _by_tokens(swept: Swept) -> pd.DataFrame:
 
 
 def _by_width(swept: Swept) -> pd.DataFrame:
-    """As :func:`_by_tokens`, of several widths, each with the tokens a parameter that its full rank saw."""
+    """As :func:`_by_tokens`, of several widths, each with the tokens a parameter that its full rank saw, rounded."""
     runs = swept.runs
-    of_full = runs[runs.method == "full"].groupby("tokens").tokens_per_parameter.first()
-    width = runs["size"].replace("tiny", "width_48")  # by its name, as the others
-    groups = width + runs.tokens.map(of_full).map(", {:.1f} tokens a parameter".format)
+    fed = runs[runs.method == "full"].groupby("tokens").tokens_per_parameter.first().round().astype(int)
+    told = runs.tokens.map(fed).map(lambda number: f"_on_{number}_token{'s' * (number > 1)}_a_parameter")
+    groups = runs["size"].replace("tiny", "width_48") + told  # by its width, as the others
     rows = _without_idle(sweep_table(swept._replace(runs=runs.assign(size=groups)), [], "full"), "compared_with")
     return rows.drop(columns="tokens_per_parameter").sort_values("size", kind="stable", ignore_index=True)
 
