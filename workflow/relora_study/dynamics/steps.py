@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .measures import leading_subspaces
 
+ROUND_OFF = 1e-12  # of a squared singular value, over the largest
 INTRUDER_COSINE = 0.5  # Shuttleworth et al. 2024 (arXiv:2410.21228), figure 5: their results hold from 0.4 to 0.9
 
 
@@ -60,8 +61,19 @@ def intruders(now: Tensor, then: Tensor, dimensions: int) -> Tensor:
     Of the first ``dimensions``, those count whose cosine with every left singular direction of ``then`` stays below
     ``INTRUDER_COSINE``, [layers] (Shuttleworth et al. 2024, "intruder dimensions").
     """
-    leading, before = leading_subspaces(now, dimensions)[0], leading_subspaces(then, min(then.shape[-2:]))[0]
+    leading, before = _left_directions(now, dimensions), _left_directions(then, min(then.shape[-2:]))
     nearest = (leading.mT @ before).abs().amax(-1)
     real = leading.square().sum(-2) > 0  # round-off has no direction
     counts: Tensor = ((nearest < INTRUDER_COSINE) & real).sum(-1)
     return counts.double()
+
+
+def _left_directions(matrix: Tensor, count: int) -> Tensor:
+    """The first ``count`` left singular directions, [layers, m, count], zero where they are round-off.
+
+    From the Gram matrix, which takes a fraction of an SVD's time where half of the digits are enough.
+    """
+    squares, directions = torch.linalg.eigh(matrix.double() @ matrix.double().mT)
+    real = squares > squares.amax(-1, keepdim=True) * ROUND_OFF
+    known: Tensor = directions * real.unsqueeze(-2)
+    return known.flip(-1)[..., :count]
