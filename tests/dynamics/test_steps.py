@@ -66,3 +66,9 @@ def test_a_direction_that_is_turned_out_of_all_others_is_an_intruder_from_60_deg
     now = 3.0 * torch.outer(turned, torch.tensor([1.0, 0.0, 0.0]))[None]
     assert intruders(now, then, 1).item() == count
     assert intruders(now, then, 3).item() == count  # what is only round-off counts for nothing
+
+
+def test_of_weights_that_are_not_finite_nothing_is_counted():
+    now = torch.eye(3).repeat(2, 1, 1)
+    now[1, 0, 0] = torch.nan
+    assert intruders(now, torch.eye(3).repeat(2, 1, 1), 2).tolist() == pytest.approx([0.0, np.nan], nan_ok=True)

@@ -59,13 +59,14 @@ def intruders(now: Tensor, then: Tensor, dimensions: int) -> Tensor:
     """Count the leading left singular directions of ``now`` [layers, m, n] that no direction of ``then`` is near.
 
     Of the first ``dimensions``, those count whose cosine with every left singular direction of ``then`` stays below
-    ``INTRUDER_COSINE``, [layers] (Shuttleworth et al. 2024, "intruder dimensions").
+    ``INTRUDER_COSINE``, [layers] (Shuttleworth et al. 2024, "intruder dimensions"); NaN where a number is not finite.
     """
     leading, before = _left_directions(now, dimensions), _left_directions(then, min(then.shape[-2:]))
     nearest = (leading.mT @ before).abs().amax(-1)
     real = leading.square().sum(-2) > 0  # round-off has no direction
-    counts: Tensor = ((nearest < INTRUDER_COSINE) & real).sum(-1)
-    return counts.double()
+    counts = ((nearest < INTRUDER_COSINE) & real).sum(-1).double()
+    finite = (now + then).isfinite().all(-1).all(-1)
+    return torch.where(finite, counts, torch.nan)
 
 
 def _left_directions(matrix: Tensor, count: int) -> Tensor:
@@ -73,7 +74,8 @@ def _left_directions(matrix: Tensor, count: int) -> Tensor:
 
     From the Gram matrix, which takes a fraction of an SVD's time where half of the digits are enough.
     """
-    squares, directions = torch.linalg.eigh(matrix.double() @ matrix.double().mT)
+    entries = matrix.double().nan_to_num(0.0, 0.0, 0.0)
+    squares, directions = torch.linalg.eigh(entries @ entries.mT)
     real = squares > squares.amax(-1, keepdim=True) * ROUND_OFF
     known: Tensor = directions * real.unsqueeze(-2)
     return known.flip(-1)[..., :count]
