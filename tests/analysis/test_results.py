@@ -1,5 +1,6 @@
 """Runs as a source: what is read from their files, at which steps."""
 
+import pandas as pd
 import pytest
 from relora_study.analysis.source import select
 from relora_study.errors import UserError
@@ -16,4 +17,11 @@ def test_full_rank_is_read_at_the_multiple_and_relora_after_it(unchanged):
 def test_a_missing_reading_names_the_file(results):
     (results.folder / "tiny-full-s42/log.csv").unlink()
     with pytest.raises(UserError, match=r"tiny-full-s42/log\.csv"):
+        results.table("log.csv")
+
+
+def test_a_log_of_an_earlier_version_is_said_in_one_line_with_the_way_out(results):
+    place = results.folder / "tiny-full-s42/log.csv"
+    pd.read_csv(place).drop(columns="update_norm").to_csv(place, index=False)
+    with pytest.raises(UserError, match="has no column update_norm: an earlier version wrote it; delete the cell"):
         results.table("log.csv")

@@ -19,6 +19,7 @@ from .losses import Losses, yardstick_losses
 
 LAST_STEPS = 20  # the final training loss is a mean over these: one batch is noisy
 TEXT_COLUMNS = ("suite", "item", "metric", "component", "quantity", "reason")  # may hold any word, "NA" and "null" too
+LATER_COLUMNS = {"log.csv": "update_norm"}  # an earlier version did not write these
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,8 @@ class Runs:
             rows = _read_csv(path)
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read {path}: {error}; run snakemake {path}") from error
+        if (column := LATER_COLUMNS.get(file, "step")) not in rows:
+            raise UserError(f"{path} has no column {column}: an earlier version wrote it; delete the cell's folder")
         return rows.assign(cell=cell.name, size=cell.size_name, method=cell.method_name, seed=cell.seed)
 
 

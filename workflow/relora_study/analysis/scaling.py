@@ -4,10 +4,20 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..config.measuring import LEVEL
 from .effects import Numbers
 
+RESAMPLES = 200
 DELTA = 1e-3  # of Huber's loss on the logarithm of L, as theirs
 EXPONENTS = (0.0, 2.0)
+
+
+class Gap(NamedTuple):
+    """A difference of two losses (nats/token) with its interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Law(NamedTuple):
@@ -37,6 +47,22 @@ def fit(parameters: Numbers, tokens: Numbers, losses: Numbers, start: Law | None
         for one in ([start] if start else _grid())
     ]
     return Law(*min(found, key=lambda result: result.cost).x)
+
+
+def expected_gap(parameters: Numbers, tokens: Numbers, losses: Numbers, at: tuple[float, float]) -> Gap:
+    """The gap that laws of both columns of ``losses`` expect ``at`` parameters and tokens, second less first.
+
+    The 95 % interval resamples cells, both losses of each together, and holds nothing of what the law itself may miss.
+    """
+    rng, laws = np.random.default_rng(0), [fit(parameters, tokens, one) for one in losses.T]
+    gaps = []
+    for _ in range(RESAMPLES):
+        chosen = rng.integers(len(losses), size=len(losses))
+        drawn = zip(losses[chosen].T, laws, strict=True)
+        first, second = (fit(parameters[chosen], tokens[chosen], one, law).at(*at) for one, law in drawn)
+        gaps.append(second - first)
+    low, high = np.quantile(gaps, [LEVEL / 2, 1 - LEVEL / 2])
+    return Gap(float(laws[1].at(*at) - laws[0].at(*at)), float(low), float(high))
 
 
 def _grid() -> list[Law]:

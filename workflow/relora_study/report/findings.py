@@ -9,13 +9,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ..analysis.differences import in_columns
-from ..analysis.effects import Effect, Numbers
+from ..analysis.effects import Effect
 from ..analysis.experiments import DOCUMENTS, Swept, at_budgets, changes, responses, sweep_table
 from ..analysis.losses import SHARED, Losses
 from ..analysis.predictors import predictive
 from ..analysis.published_recipe import PARAMETERS, TOKENS
-from ..analysis.scaling import Law, fit
-from ..config.measuring import LEVEL, MARGIN
+from ..analysis.scaling import Law, expected_gap
+from ..config.measuring import MARGIN
 from .escape import markdown
 from .figures.experiments import draw_changes, draw_gap_by_tokens, draw_reading
 from .numbers import readable, setting
@@ -147,37 +147,21 @@ def _growth(swept: Swept) -> pd.DataFrame:
 
 
 def _law(swept: Swept) -> pd.DataFrame:
-    """The law fitted to the cells of each method, and its gap to full rank at the paper's sizes.
-
-    Intervals resample cells, each with full rank's of its seed, and hold nothing of what the law itself may miss.
-    """
+    """The gap at the paper's sizes by laws fitted to the cells of each method, and to full rank's of their seeds."""
     cells = swept.runs.pivot(index=["size", "tokens", "seed"], columns="method", values="loss")
     full = swept.runs[swept.runs.method == "full"].set_index(["size", "tokens", "seed"])
-    parameters = (full.tokens_per_parameter.rdiv(full.index.get_level_values("tokens").to_numpy())).round()
+    parameters = (full.index.get_level_values("tokens") / full.tokens_per_parameter).round()
     rows = []
     for method in cells.columns.drop("full"):
         both = cells[["full", method]].dropna()
-        fed = np.array([parameters[both.index], both.index.get_level_values("tokens")], dtype=float)
-        if len(np.unique(fed, axis=1).T) > len(Law._fields):
-            rows.append({"method": method, "cells": len(both), **_extrapolated(fed, both.to_numpy())})
+        sizes, tokens = parameters[both.index].to_numpy(), both.index.get_level_values("tokens").to_numpy(float)
+        if len({*zip(sizes, tokens, strict=True)}) > len(Law._fields):
+            row = {"method": method, "cells": len(both)}
+            for name, papers in PARAMETERS.items():
+                gap = expected_gap(sizes, tokens, both.to_numpy(), (papers, TOKENS))
+                row |= {f"gap_at_{name}{end}": value for end, value in zip(("", "_low", "_high"), gap, strict=True)}
+            rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _extrapolated(fed: Numbers, losses: Numbers) -> dict[str, float]:
-    """The gap of two laws at the paper's sizes, with 95 % intervals; parameters and tokens are ``fed`` [2, cells]."""
-    parameters, tokens = fed
-    rng, laws = np.random.default_rng(0), [fit(parameters, tokens, one) for one in losses.T]
-    drawn = []
-    for _ in range(200):
-        chosen = rng.integers(len(losses), size=len(losses))
-        resample = parameters[chosen], tokens[chosen]
-        drawn.append([fit(*resample, losses[chosen, column], laws[column]) for column in (0, 1)])
-    row: dict[str, float] = {}
-    for size, papers in PARAMETERS.items():
-        gaps = [float(ours.at(papers, TOKENS) - whole.at(papers, TOKENS)) for whole, ours in [laws, *drawn]]
-        low, high = np.quantile(gaps[1:], [LEVEL / 2, 1 - LEVEL / 2])
-        row |= {f"gap_at_{size}": gaps[0], f"gap_at_{size}_low": float(low), f"gap_at_{size}_high": float(high)}
-    return row
 
 
 def _counted(rows: pd.DataFrame) -> pd.DataFrame:
